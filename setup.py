@@ -1,0 +1,56 @@
+"""Packaging for uem_t5x: the library, its SeqIO tasks, its gin recipes and its commands."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).parent
+
+# Lower bounds only: the exact set that was run is pinned once, in constraints.txt.
+REQUIRED = [
+    "absl-py",  # logging and the flags that `--gin_file` and `--gin.MACRO` are read with
+    "clu>=0.0.12",  # metrics that add up over batches, TensorBoard writers, resumable iterators
+    "flax>=0.12.8",  # linen modules and `params_axes`, as T5X's networks use them
+    "gin-config>=0.5.0",  # the recipes
+    "jax>=0.10.2",
+    "jaxtyping>=0.3",  # tensor shapes in signatures
+    "matplotlib>=3.8",  # the quickstart's plot
+    "numpy>=1.26",
+    "optax>=0.2.8",  # Adafactor
+    "orbax-checkpoint>=0.12.8",  # asynchronous, sharded checkpoints
+    "polars>=1.0",  # the columnar engine behind `prepare`
+    "rich>=13",  # what a person watches in a terminal
+    "safetensors>=0.4",  # item embeddings: no pickle, read by memory map
+    "scikit-learn>=1.4",  # weighted precision, recall and F1
+    "sentencepiece>=0.2",  # trains the vocabulary of the tiny models
+    "seqio>=0.0.20",
+    "tensorflow>=2.21",  # tf.data, under SeqIO
+    "tensorflow-text>=2.21",  # SeqIO's SentencePiece, and SentenceT5's
+]
+EXTRAS = {
+    "beam": ["apache-beam"],  # `seqio_cache_tasks`
+    "sentence-t5": ["tensorflow_hub", "tf-keras"],
+    "test": ["apache-beam", "beartype", "pytest", "pytest-xdist", "ruff", "tensorflow_hub"],
+}
+
+setup(
+    name="uem-t5x",
+    version="0.1.0",
+    description="The User Embedding Module for personalised language prompting, in JAX on T5X",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=["uem_t5x", "uem_t5x.data", "uem_t5x.tasks", "uem_t5x.recipes", "uem_t5x.recipes.runs"],
+    # The top-level folders `tasks/` and `gin/` travel inside the package. `gin/` holds no
+    # `__init__.py`: at the root it would shadow gin-config's own package.
+    package_dir={
+        "uem_t5x.tasks": "tasks",
+        "uem_t5x.recipes": "gin",
+        "uem_t5x.recipes.runs": "gin/runs",
+    },
+    package_data={"uem_t5x.recipes": ["*.gin"], "uem_t5x.recipes.runs": ["*.gin"]},
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["uem-t5x=uem_t5x.cli:main"]},
+)

@@ -1,0 +1,1 @@
+"""SeqIO registry modules; importing one registers its tasks."""

@@ -1,0 +1,10 @@
+"""Checks every annotated tensor shape while the tests run, and builds what several tests share."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("uem_t5x", "beartype.beartype")

@@ -1,0 +1,61 @@
+"""The `uem-t5x` command.
+
+Every subcommand lives beside the code it drives, in a module named in `COMMANDS` with two
+functions: `add_arguments(parser)` and `run(args) -> int`. Modules are imported when their
+subcommand is called, and import TensorFlow and JAX only inside `run`, so that help starts at once.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from uem_t5x import __version__
+from uem_t5x.errors import InputError
+
+# name: (module, one line of help)
+COMMANDS = {
+    "synthesize": ("uem_t5x.data.synthesize", "write a MovieLens-shaped folder with made-up users"),
+    "prepare": ("uem_t5x.data.prepare", "turn MovieLens and descriptions into a dataset folder"),
+    "evaluate": ("uem_t5x.evaluate", "score a trained model beside the baselines"),
+    "predict": ("uem_t5x.predict", "write the tastes of users given as JSON lines"),
+}
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Returns the parser; only `command`'s own arguments are filled in."""
+    parser = argparse.ArgumentParser(
+        prog="uem-t5x", description="The User Embedding Module for personalised language prompting."
+    )
+    parser.add_argument("--version", action="version", version=f"uem-t5x {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if name == command:
+            importlib.import_module(module).add_arguments(subparser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one subcommand.
+
+    Returns:
+        The exit code: 0 for success, 1 where some of the input was answered and some was not,
+        2 for refused input.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    command = argv[0] if argv and argv[0] in COMMANDS else None
+    args = build_parser(command).parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        return importlib.import_module(COMMANDS[args.command][0]).run(args)
+    except InputError as error:
+        print(f"uem-t5x {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

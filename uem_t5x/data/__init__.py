@@ -1,0 +1,1 @@
+"""Everything that happens before SeqIO: from MovieLens files to a dataset folder."""

@@ -1,0 +1,8 @@
+"""The one exception that a user's input can cause."""
+
+
+class InputError(ValueError):
+    """Refused input: the message is one line that names the file, the value and the mend.
+
+    The commands print it without a traceback and exit with code 2.
+    """
