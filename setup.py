@@ -41,15 +41,15 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=["uem_t5x", "uem_t5x.data", "uem_t5x.tasks", "uem_t5x.recipes", "uem_t5x.recipes.runs"],
+    packages=["uem_t5x", "uem_t5x.data", "uem_t5x.tasks", "uem_t5x.gin", "uem_t5x.gin.runs"],
     # The top-level folders `tasks/` and `gin/` travel inside the package. `gin/` holds no
     # `__init__.py`: at the root it would shadow gin-config's own package.
     package_dir={
         "uem_t5x.tasks": "tasks",
-        "uem_t5x.recipes": "gin",
-        "uem_t5x.recipes.runs": "gin/runs",
+        "uem_t5x.gin": "gin",
+        "uem_t5x.gin.runs": "gin/runs",
     },
-    package_data={"uem_t5x.recipes": ["*.gin"], "uem_t5x.recipes.runs": ["*.gin"]},
+    package_data={"uem_t5x.gin": ["*.gin"], "uem_t5x.gin.runs": ["*.gin"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["uem-t5x=uem_t5x.cli:main"]},
