@@ -1,0 +1,163 @@
+import functools
+import importlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import seqio
+import tensorflow as tf
+
+from uem_t5x import data_sources
+from uem_t5x.data import sentences
+from uem_t5x.feature_converters import UserEmbeddingFeatureConverter
+from uem_t5x.tasks import movielens
+
+HISTORY_LENGTHS = {"uem": (5, 10, 20, 30, 50, 100), "text": (5, 10, 20, 50)}
+UEM_LENGTHS = {"inputs": 64, "targets": 64, "history_items": 20, "history_ratings": 20}
+TEXT_LENGTHS = {"inputs": 256, "targets": 64}
+CONVERTERS = {"uem": UserEmbeddingFeatureConverter, "text": seqio.EncDecFeatureConverter}
+
+
+@pytest.fixture
+def current_folder(dataset_folder):
+    with data_sources.use_dataset_folder(dataset_folder):
+        yield dataset_folder
+
+
+def read(task, lengths, split="train", **arguments):
+    dataset = seqio.get_mixture_or_task(task).get_dataset(lengths, split, **arguments)
+    return list(dataset.as_numpy_iterator())
+
+
+def by_user(examples):
+    return {example["user_id"]: example for example in examples}
+
+
+class TestRegistry:
+    @pytest.mark.parametrize("kind", HISTORY_LENGTHS)
+    def test_every_history_length_has_a_task(self, kind):
+        for p in HISTORY_LENGTHS[kind]:
+            assert f"movielens_genres_{kind}_{p}" in seqio.TaskRegistry.names()
+
+    def test_importing_it_again_changes_nothing(self):
+        task = seqio.TaskRegistry.get("movielens_genres_uem_5")
+
+        importlib.reload(movielens)
+
+        assert seqio.TaskRegistry.get("movielens_genres_uem_5") is task
+
+    def test_another_history_length_is_one_line(self, current_folder):
+        movielens.register_uem(3)
+        try:
+            example = read("movielens_genres_uem_3", None)[0]
+        finally:
+            seqio.TaskRegistry.remove("movielens_genres_uem_3")
+
+        assert example["history_items"].shape == (3,)
+
+    def test_tasks_of_one_kind_mix(self, current_folder):
+        tasks = [f"movielens_genres_uem_{p}" for p in (5, 10)]
+        mixture = seqio.Mixture("movielens_genres_uem_mixture", tasks, default_rate=1.0)
+
+        dataset = mixture.get_dataset(UEM_LENGTHS, "train", shuffle=False)
+
+        lengths = {len(example["history_items"]) for example in dataset.as_numpy_iterator()}
+        assert lengths == {5, 10}
+
+
+class TestExamples:
+    def test_uem_asks_with_the_history_as_ids(self, current_folder):
+        whole = by_user(data_sources.DatasetFolderSource().get_dataset("train").as_numpy_iterator())
+        vocabulary = seqio.get_mixture_or_task("movielens_genres_uem_20").output_features[
+            "inputs"
+        ].vocabulary
+
+        for example in read("movielens_genres_uem_20", UEM_LENGTHS):
+            assert example["inputs_pretokenized"].decode() == sentences.INSTRUCTION
+            assert vocabulary.decode(example["inputs"].tolist()) == sentences.INSTRUCTION
+            assert vocabulary.decode(example["targets"].tolist()).startswith("The user ")
+            assert example["inputs"][-1] == example["targets"][-1] == vocabulary.eos_id
+            history = whole[example["user_id"]]["history_items"]
+            np.testing.assert_array_equal(example["history_items"], history[-20:])
+
+    def test_text_ends_in_eos_within_its_length(self, current_folder):
+        for example in read("movielens_genres_text_20", TEXT_LENGTHS):
+            assert len(example["inputs"]) <= TEXT_LENGTHS["inputs"]
+            assert example["inputs"][-1] == 1
+
+    def test_training_is_shuffled_by_seed(self, current_folder):
+        def users(seed):
+            examples = read("movielens_genres_uem_5", None, shuffle=True, seed=seed)
+            return [example["user_id"] for example in examples]
+
+        assert users(0) == users(0)
+        assert users(0) != users(1)
+        assert sorted(users(0)) == sorted(users(1))
+
+
+class TestEvaluator:
+    @pytest.mark.parametrize(("kind", "lengths"), [("uem", UEM_LENGTHS), ("text", TEXT_LENGTHS)])
+    def test_the_truth_scores_one_and_silence_zero(self, current_folder, kind, lengths, tmp_path):
+        evaluator = seqio.Evaluator(
+            f"movielens_genres_{kind}_20",
+            CONVERTERS[kind](pack=False),
+            eval_split="test",
+            sequence_length=lengths,
+            logger_cls=[seqio.TensorBoardLogger, seqio.JSONLogger],
+            log_dir=str(tmp_path),
+        )
+
+        def truth(dataset):
+            return [(int(i), example["decoder_target_tokens"]) for i, example in dataset]
+
+        def silence(dataset):
+            return [(int(i), np.zeros_like(tokens)) for i, tokens in truth(dataset)]
+
+        def scores(predict):
+            metrics, _ = evaluator.evaluate(compute_metrics=True, predict_fn=predict, step=1)
+            return metrics.result()[f"movielens_genres_{kind}_20"]
+
+        assert scores(truth)["f1"] == 1.0
+        assert scores(truth)["unparseable"] == 0.0
+        assert scores(silence)["f1"] == 0.0
+        assert scores(silence)["unparseable"] == 1.0
+
+
+class TestOfflineCache:
+    TASKS = ("movielens_genres_uem_20", "movielens_genres_text_5")
+
+    @pytest.fixture(scope="class")
+    def cache(self, dataset_folder, tmp_path_factory):
+        """What SeqIO's own Beam script writes, run as a user runs it."""
+        directory = tmp_path_factory.mktemp("cache")
+        command = [
+            *(sys.executable, "-m", "seqio.scripts.cache_tasks_main"),
+            "--module_import=uem_t5x.tasks.movielens",
+            f"--tasks={','.join(self.TASKS)}",
+            f"--output_cache_dir={directory}",
+            "--min_shards=2",
+        ]
+        environment = {data_sources.DATA_DIR_VARIABLE: str(dataset_folder.path)}
+        done = subprocess.run(
+            command, env=os.environ | environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return directory
+
+    @pytest.mark.parametrize(
+        ("task", "lengths"), zip(TASKS, (UEM_LENGTHS, TEXT_LENGTHS), strict=True)
+    )
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_gives_the_examples_of_the_folder(self, current_folder, cache, task, lengths, split):
+        seqio.add_global_cache_dirs([str(cache)])
+        direct = by_user(read(task, lengths, split))
+        cached = by_user(read(task, lengths, split, use_cached=True))
+
+        assert seqio.get_mixture_or_task(task).get_cached_stats(split)["examples"] == len(direct)
+        assert direct.keys() == cached.keys()
+        for user, example in direct.items():
+            assert example.keys() == cached[user].keys()
+            for name, value in example.items():
+                np.testing.assert_array_equal(value, cached[user][name])

@@ -1,0 +1,72 @@
+import math
+
+import pytest
+
+from uem_t5x import data_sources, metrics
+
+GENRES = ("Action", "Comedy", "Drama")
+
+# As liked: Action has support 2 and is found once, without a false alarm; Drama has support 1 and
+# is found, with one false alarm. As disliked: Comedy has support 1 and is missed.
+TARGETS = [(["Action", "Drama"], ["Comedy"]), (["Action"], [])]
+PREDICTIONS = [(["Action", "Drama"], []), (["Drama"], [])]
+
+
+def test_scores_are_weighted_by_support():
+    scores = metrics.score(TARGETS, PREDICTIONS, GENRES)
+
+    assert scores["liked_precision"] == pytest.approx((2 * 1 + 1 * 0.5) / 3)
+    assert scores["liked_recall"] == pytest.approx((2 * 0.5 + 1 * 1) / 3)
+    assert scores["liked_f1"] == pytest.approx(2 / 3)
+    assert scores["disliked_f1"] == scores["disliked_precision"] == scores["disliked_recall"] == 0
+    assert scores["precision"] == pytest.approx((2 * 1 + 1 * 0.5 + 1 * 0) / 4)
+    assert scores["recall"] == pytest.approx((2 * 0.5 + 1 * 1 + 1 * 0) / 4)
+    assert scores["f1"] == pytest.approx((2 * 2 / 3 + 1 * 2 / 3 + 1 * 0) / 4)
+    assert scores["unparseable"] == 0
+
+
+def test_liking_what_is_disliked_is_wrong():
+    scores = metrics.score([(["Drama"], [])], [([], ["Drama"])], GENRES)
+
+    assert scores["f1"] == scores["liked_f1"] == 0
+
+
+def test_the_truth_scores_one_in_any_order():
+    predictions = [(liked[::-1], disliked) for liked, disliked in TARGETS]
+
+    scores = metrics.score(TARGETS, predictions, GENRES)
+
+    assert scores.pop("unparseable") == 0
+    assert set(scores.values()) == {1.0}
+
+
+def test_unreadable_answers_count_as_no_genre_and_are_counted():
+    scores = metrics.score(TARGETS, [None, ([], [])], GENRES)
+
+    assert scores.pop("unparseable") == 0.5
+    assert set(scores.values()) == {0.0}
+
+
+def test_scores_are_finite_where_nobody_has_a_label():
+    scores = metrics.score([([], [])], [(["Drama"], [])], GENRES)
+
+    assert all(math.isfinite(value) for value in scores.values())
+
+
+def test_per_genre_rows():
+    rows = metrics.per_genre(TARGETS, PREDICTIONS, GENRES)
+
+    assert len(rows) == 2 * len(GENRES)
+    action, comedy, drama = rows[0], rows[4], rows[2]
+    assert (action.genre, action.kind, action.support) == ("Action", "liked", 2)
+    assert (action.precision, action.recall) == (1.0, 0.5)
+    assert action.f1 == pytest.approx(2 / 3)
+    assert (drama.precision, drama.recall, drama.support) == (0.5, 1.0, 1)
+    assert comedy == metrics.GenreScore("Comedy", "disliked", 0.0, 0.0, 0.0, 1)
+
+
+def test_the_metric_function_knows_the_genres_of_the_folder(dataset_folder):
+    with data_sources.use_dataset_folder(dataset_folder):
+        scores = metrics.genre_scores([([dataset_folder.genres[-1]], [])], [([], [])])
+
+    assert scores["liked_recall"] == 0

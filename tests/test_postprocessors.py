@@ -1,0 +1,32 @@
+import pytest
+
+from uem_t5x import data_sources, postprocessors, verbalizer
+
+
+@pytest.fixture(autouse=True)
+def current_folder(dataset_folder):
+    with data_sources.use_dataset_folder(dataset_folder):
+        yield dataset_folder
+
+
+def test_reads_what_was_written(current_folder):
+    one, two, three, *_ = current_folder.genres
+
+    for taste in [([one, two], [three]), ([one], []), ([], [two, one]), ([], [])]:
+        assert postprocessors.genres(verbalizer.write_answer(*taste)) == taste
+
+
+def test_takes_what_the_evaluator_passes(current_folder):
+    genre = current_folder.genres[0]
+    text = verbalizer.write_answer([genre], [])
+
+    assert postprocessors.genres(text, example={"inputs": []}, is_target=True) == ([genre], [])
+
+
+@pytest.mark.parametrize("text", ["", "likes likes likes", "The user likes Nothing At All."])
+def test_what_is_no_answer_is_none(text):
+    assert postprocessors.genres(text) is None
+
+
+def test_saying_that_there_is_no_taste_is_an_answer():
+    assert postprocessors.genres(" the user  has no clear taste.") == ([], [])

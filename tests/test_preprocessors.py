@@ -1,0 +1,241 @@
+import numpy as np
+import pytest
+import seqio
+import tensorflow as tf
+
+from uem_t5x import data_sources, labels, preprocessors, verbalizer
+from uem_t5x.data import sentences
+from uem_t5x.errors import InputError
+
+SEED = 7
+
+
+@pytest.fixture(autouse=True)
+def current_folder(dataset_folder):
+    with data_sources.use_dataset_folder(dataset_folder):
+        yield dataset_folder
+
+
+def read(split="train"):
+    return data_sources.DatasetFolderSource().get_dataset(split, shuffle=False)
+
+
+def stretched(dataset, seed=SEED, **settings):
+    with seqio.utils.map_seed_manager(seed):
+        return list(
+            preprocessors.training_stretches(
+                dataset, probability=1.0, **settings
+            ).as_numpy_iterator()
+        )
+
+
+def names(labels_of_user, genres):
+    return [genres[label].encode() for label in labels_of_user if label != labels.NO_GENRE]
+
+
+def label(example, folder):
+    statistics = labels.genre_statistics(
+        folder.genre_matrix(), example["history_items"], example["history_ratings"]
+    )
+    liked, disliked = labels.label_genres(*statistics)
+    return names(liked, folder.genres), names(disliked, folder.genres)
+
+
+def is_part_of(part, whole):
+    remaining = iter(whole)
+    return all(item in remaining for item in part)
+
+
+class TestLabelHistory:
+    def test_equals_the_label_rule_on_thousands_of_histories(self):
+        rng = np.random.default_rng(0)
+        genre_matrix = rng.integers(0, 2, (40, 7), dtype=np.uint8)
+        # Few distinct ratings and short histories: most of these have ties in mean, many in count.
+        lengths = rng.integers(1, 40, 3000)
+        items = [rng.integers(1, 40, length, dtype=np.int32) for length in lengths]
+        half_stars = [rng.choice([2, 6, 7, 8], length).astype(np.int32) for length in lengths]
+        table = tf.constant(genre_matrix)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)] * 2)
+        def rule(history, ratings):
+            return preprocessors.label_history(history, ratings, table)
+
+        for history, ratings in zip(items, half_stars):
+            expected = labels.label_genres(
+                *labels.genre_statistics(genre_matrix, history, ratings)
+            )
+            for got, wanted in zip(rule(history, ratings), expected):
+                np.testing.assert_array_equal(got, wanted[wanted != labels.NO_GENRE])
+
+    def test_ties_go_to_the_higher_count_and_then_to_genre_order(self):
+        # Genres 0 and 2 occur three times, genre 1 four times; all have a mean of 4 stars.
+        genre_matrix = tf.constant([[0, 0, 0], [1, 1, 1], [0, 1, 0]], tf.uint8)
+
+        liked, disliked = preprocessors.label_history(
+            tf.constant([1, 1, 1, 2]), tf.constant([8, 8, 8, 8]), genre_matrix
+        )
+
+        assert liked.numpy().tolist() == [1, 0, 2]
+        assert disliked.numpy().tolist() == []
+
+    def test_labels_of_the_folder_come_out_again(self, current_folder):
+        genre_matrix = tf.constant(current_folder.genre_matrix())
+        genres = np.array(current_folder.genres, "S")
+
+        for example in read():
+            liked, disliked = preprocessors.label_history(
+                example["history_items"], example["history_ratings"], genre_matrix
+            )
+            np.testing.assert_array_equal(genres[liked], example["liked"])
+            np.testing.assert_array_equal(genres[disliked], example["disliked"])
+
+
+class TestTrainingStretches:
+    def test_are_off_unless_asked_for(self):
+        dataset = read()
+
+        assert preprocessors.training_stretches(dataset) is dataset
+
+    def test_are_parts_of_the_history_with_labels_of_their_own(self, current_folder):
+        for whole, part in zip(read().as_numpy_iterator(), stretched(read(), max_length=30)):
+            assert 20 <= len(part["history_items"]) <= 30
+            assert part["history_items"].tobytes() in whole["history_items"].tobytes()
+            assert part["history_ratings"].tobytes() in whole["history_ratings"].tobytes()
+            liked, disliked = label(part, current_folder)
+            assert part["liked"].tolist() == liked
+            assert part["disliked"].tolist() == disliked
+
+    def test_may_take_any_items_in_time_order(self, current_folder):
+        parts = stretched(read(), min_length=5, max_length=10, contiguous=False)
+
+        for whole, part in zip(read().as_numpy_iterator(), parts):
+            assert 5 <= len(part["history_items"]) <= 10
+            assert is_part_of(part["history_items"], whole["history_items"])
+            assert (part["liked"].tolist(), part["disliked"].tolist()) == label(
+                part, current_folder
+            )
+
+    @pytest.mark.parametrize("split", ["validation", "test"])
+    def test_never_touch_other_splits(self, split):
+        for whole, same in zip(read(split).as_numpy_iterator(), stretched(read(split))):
+            assert whole.keys() == same.keys()
+            for name in whole:
+                np.testing.assert_array_equal(whole[name], same[name])
+
+    def test_differ_by_epoch_and_repeat_by_seed(self):
+        one_user = read().take(1)
+        draws = [part["history_items"].tolist() for part in stretched(one_user.repeat(8))]
+        again = [part["history_items"].tolist() for part in stretched(one_user.repeat(8))]
+        other = [part["history_items"].tolist() for part in stretched(one_user.repeat(8), seed=8)]
+
+        assert len({tuple(draw) for draw in draws}) > 4
+        assert draws == again
+        assert draws != other
+
+    @pytest.mark.parametrize("log_uniform", [False, True])
+    def test_lengths_span_the_range(self, log_uniform):
+        one_user = read().take(1)
+        size = len(next(one_user.as_numpy_iterator())["history_items"])
+
+        parts = stretched(one_user.repeat(600), min_length=1, log_uniform=log_uniform)
+        lengths = [len(part["history_items"]) for part in parts]
+
+        assert min(lengths) == 1
+        assert max(lengths) == size
+        below = np.mean(np.array(lengths) <= size**0.5)
+        assert below == pytest.approx(0.5 if log_uniform else size**-0.5, abs=0.1)
+
+    def test_probability_is_the_share_of_replaced_examples(self):
+        one_user = read().take(1)
+        size = len(next(one_user.as_numpy_iterator())["history_items"])
+        with seqio.utils.map_seed_manager(SEED):
+            dataset = preprocessors.training_stretches(
+                one_user.repeat(400), probability=0.25, min_length=1, max_length=2
+            )
+
+        whole = [len(example["history_items"]) == size for example in dataset]
+
+        assert np.mean(whole) == pytest.approx(0.75, abs=0.08)
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"probability": 1.5},
+            {"probability": 1.0, "min_length": 0},
+            {"probability": 1.0, "min_length": 30, "max_length": 20},
+        ],
+    )
+    def test_refuse_what_makes_no_sense(self, settings):
+        with pytest.raises(InputError, match=r"^preprocessors\.training_stretches.*bind"):
+            preprocessors.training_stretches(read(), **settings)
+
+
+class TestMostRecentItems:
+    @pytest.mark.parametrize(
+        ("history_length", "sequence_length", "expected"),
+        [(3, None, 3), (10_000, None, None), (5, {"history_items": 2}, 2), (2, {"inputs": 9}, 2)],
+    )
+    def test_keeps_the_end_of_the_history(self, history_length, sequence_length, expected):
+        trimmed = preprocessors.most_recent_items(read(), history_length, sequence_length)
+
+        for whole, part in zip(read().as_numpy_iterator(), trimmed.as_numpy_iterator()):
+            kept = slice(None if expected is None else -expected, None)
+            for name in ("history_items", "history_ratings"):
+                np.testing.assert_array_equal(part[name], whole[name][kept])
+
+
+class TestAnswer:
+    @pytest.mark.parametrize(
+        ("liked", "disliked"),
+        [
+            ([], []),
+            (["Drama"], []),
+            ([], ["Horror", "War"]),
+            (["Film-Noir", "Drama", "Crime, and Punishment"], ["Comédie"]),
+        ],
+    )
+    def test_is_the_sentence_of_the_verbalizer(self, liked, disliked):
+        example = {"liked": tf.constant(liked, tf.string), "disliked": tf.constant(disliked, tf.string)}
+        dataset = preprocessors.answer(tf.data.Dataset.from_tensors(example))
+
+        assert dataset.element_spec["targets"] == tf.TensorSpec([], tf.string)
+        written = next(dataset.as_numpy_iterator())["targets"].decode()
+        assert written == verbalizer.write_answer(liked, disliked)
+
+
+class TestTextHistory:
+    def tell(self, history_length, inputs=None):
+        vocabulary = data_sources.dataset_folder().vocabulary_path
+        features = {"inputs": seqio.Feature(seqio.SentencePieceVocabulary(str(vocabulary)))}
+        recent = preprocessors.most_recent_items(read(), history_length)
+        told = preprocessors.text_history(recent, features, inputs and {"inputs": inputs})
+        return features["inputs"].vocabulary, next(told.as_numpy_iterator())
+
+    def test_reads_as_the_sentences_of_the_paper_most_recent_first(self, current_folder):
+        _, example = self.tell(history_length=2)
+        movies = current_folder.movies().rows(named=True)
+
+        expected = [sentences.INSTRUCTION]
+        for row, stars in zip(example["history_items"][::-1], example["history_ratings"][::-1]):
+            movie = movies[row]
+            opening = sentences.title_genres_sentence(movie["title"], movie["genres"])
+            rating = sentences.rating_sentence(int(stars))
+            expected.append(f"{opening}. {rating}. {movie['description']}")
+        assert example["inputs"].decode() == " ".join(expected)
+
+    def test_takes_whole_items_while_they_fit(self):
+        vocabulary, three = self.tell(history_length=3)
+        length = len(vocabulary.encode(three["inputs"].decode())) + 1
+
+        _, fits = self.tell(history_length=5, inputs=length)
+        _, too_long = self.tell(history_length=5, inputs=length - 1)
+        _, two = self.tell(history_length=2)
+
+        assert fits["inputs"] == three["inputs"]
+        assert too_long["inputs"] == two["inputs"]
+
+    def test_always_tells_the_most_recent_item(self):
+        _, tiny = self.tell(history_length=5, inputs=4)
+        _, one = self.tell(history_length=1)
+
+        assert tiny["inputs"] == one["inputs"]

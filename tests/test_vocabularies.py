@@ -1,0 +1,90 @@
+import dataclasses
+import pickle
+
+import gin
+import pytest
+import seqio
+import tensorflow as tf
+
+from uem_t5x import data_sources, vocabularies
+from uem_t5x.errors import InputError
+
+TEXT = "The user likes Drama and doesn't like Horror."
+
+
+@pytest.fixture
+def vocabulary(dataset_folder):
+    with data_sources.use_dataset_folder(dataset_folder):
+        yield vocabularies.TaskVocabulary()
+
+
+@pytest.fixture
+def sentencepiece(dataset_folder):
+    return seqio.SentencePieceVocabulary(str(dataset_folder.vocabulary_path))
+
+
+def test_is_the_vocabulary_of_the_folder(vocabulary, sentencepiece):
+    ids = vocabulary.encode(TEXT)
+
+    assert ids == sentencepiece.encode(TEXT)
+    assert vocabulary.decode(ids) == sentencepiece.decode(ids)
+    assert vocabulary.decode([*ids, 1, 5, 5]) == vocabulary.decode([*ids, 1])
+    assert vocabulary.encode_tf(tf.constant(TEXT)).numpy().tolist() == ids
+    assert vocabulary.decode_tf(tf.constant(ids)) == sentencepiece.decode_tf(tf.constant(ids))
+    assert vocabulary.vocab_size == sentencepiece.vocab_size
+    assert (vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id) == (0, 1, 2)
+    assert vocabulary.bos_id == sentencepiece.bos_id
+
+
+def test_equality_is_that_of_the_model_file(vocabulary, sentencepiece):
+    # T5X refuses to train where `task_vocabulary != model_vocabulary`.
+    assert not vocabulary != vocabularies.TaskVocabulary()
+    assert not vocabulary != sentencepiece
+    assert not sentencepiece != vocabulary
+    assert vocabulary != seqio.SentencePieceVocabulary("elsewhere.model")
+    assert vocabulary != seqio.ByteVocabulary()
+
+
+def test_pickles(vocabulary):
+    assert pickle.loads(pickle.dumps(vocabulary)).encode(TEXT) == vocabulary.encode(TEXT)
+
+
+def test_needs_no_folder_before_it_is_used(monkeypatch):
+    monkeypatch.delenv(data_sources.DATA_DIR_VARIABLE, raising=False)
+    vocabulary = vocabularies.TaskVocabulary()
+
+    assert vocabulary == vocabularies.TaskVocabulary()
+    with pytest.raises(InputError, match="no dataset folder is set"):
+        vocabulary.encode(TEXT)
+
+
+class TestModelFile:
+    @pytest.fixture(autouse=True)
+    def gin_is_clear(self):
+        yield
+        gin.clear_config()
+
+    def test_a_recipe_may_bind_another(self, vocabulary, tmp_path, dataset_folder):
+        copy = tmp_path / "copy.model"
+        copy.write_bytes(dataset_folder.vocabulary_path.read_bytes())
+        gin.parse_config(
+            "from __gin__ import dynamic_registration\n"
+            "from uem_t5x import vocabularies\n"
+            f"vocabularies.sentencepiece_model_file.path = {str(copy)!r}"
+        )
+
+        assert vocabularies.sentencepiece_model_file() == str(copy)
+        assert vocabulary == seqio.SentencePieceVocabulary(str(copy))
+
+    def test_a_missing_file_is_named(self, vocabulary):
+        gin.bind_parameter("uem_t5x.vocabularies.sentencepiece_model_file.path", "/none.model")
+
+        with pytest.raises(InputError, match=r"^/none\.model: no such SentencePiece model"):
+            vocabulary.encode(TEXT)
+
+    def test_a_folder_without_one_falls_back_to_the_public_model(self, dataset_folder):
+        manifest = dataclasses.replace(dataset_folder.manifest, has_vocabulary=False)
+        without = dataclasses.replace(dataset_folder, manifest=manifest)
+
+        with data_sources.use_dataset_folder(without):
+            assert vocabularies.sentencepiece_model_file() == vocabularies.PUBLIC_MODEL_FILE

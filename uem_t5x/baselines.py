@@ -1,0 +1,118 @@
+"""What a model is measured against: two ways to answer without one.
+
+`counting` is the paper's baseline. `rule` applies the label rule to what the model sees: with the
+p most recent items it is the information limit at p, and a model's score misleads without it.
+"""
+
+import dataclasses
+
+import numpy as np
+import scipy.sparse
+from jaxtyping import Int32, Int64
+
+from uem_t5x import data_sources
+from uem_t5x.data.dataset_folder import DatasetFolder
+from uem_t5x.labels import MAX_LABELS, MIN_COUNT, NO_GENRE, label_genres
+from uem_t5x.metrics import Taste
+
+
+@dataclasses.dataclass(frozen=True)
+class Users:
+    """The users of a split: their histories end to end, and their labels.
+
+    Attributes:
+        items: rows of the movie table, each user's oldest first.
+        half_stars: the ratings of the items, 1..10.
+        offsets: where each user's history starts, and last the end.
+        tastes: the liked and the disliked genres of each user, from the whole history.
+    """
+
+    items: Int32[np.ndarray, " ratings"]
+    half_stars: Int32[np.ndarray, " ratings"]
+    offsets: Int64[np.ndarray, " users_and_1"]
+    tastes: list[Taste]
+
+    @classmethod
+    def read(cls, split: str) -> "Users":
+        """Reads a split of the current dataset folder, in the order of its files."""
+        source = data_sources.DatasetFolderSource()
+        examples = list(source.get_dataset(split, shuffle=False).as_numpy_iterator())
+        lengths = [len(example["history_items"]) for example in examples]
+        return cls(
+            items=np.concatenate([example["history_items"] for example in examples]),
+            half_stars=np.concatenate([example["history_ratings"] for example in examples]),
+            offsets=np.cumsum([0, *lengths], dtype=np.int64),
+            tastes=[
+                (_decode(example["liked"]), _decode(example["disliked"])) for example in examples
+            ],
+        )
+
+    def most_recent(self, history_length: int) -> "Users":
+        """Returns the same users with only the `history_length` most recent items of each."""
+        lengths = np.diff(self.offsets)
+        from_end = np.repeat(self.offsets[1:], lengths) - np.arange(len(self.items))
+        kept = from_end <= history_length
+        return dataclasses.replace(
+            self,
+            items=self.items[kept],
+            half_stars=self.half_stars[kept],
+            offsets=np.cumsum([0, *np.minimum(lengths, history_length)], dtype=np.int64),
+        )
+
+    def genre_statistics(
+        self, folder: DatasetFolder
+    ) -> tuple[Int64[np.ndarray, "users genres"], Int64[np.ndarray, "users genres"]]:
+        """Returns how often each genre occurs in a history, and its sum of half-stars."""
+        matrix = folder.genre_matrix().astype(np.int64)
+        shape = (len(self.offsets) - 1, len(matrix))
+
+        def add_up(values: Int32[np.ndarray, " ratings"]) -> Int64[np.ndarray, "users genres"]:
+            # A history is a row of a sparse [users, rows] matrix.
+            return scipy.sparse.csr_array((values, self.items, self.offsets), shape) @ matrix
+
+        return add_up(np.ones_like(self.half_stars)), add_up(self.half_stars)
+
+
+def counting(users: Users, folder: DatasetFolder) -> list[Taste]:
+    """Predicts that a user likes the three genres that occur most, and dislikes none.
+
+    Args:
+        users: with the histories to count in: whole in the paper.
+        folder: gives the genres of the movies.
+
+    Returns:
+        A taste for each user; genres that occur equally often in genre order.
+    """
+    counts, _ = users.genre_statistics(folder)
+    most = np.argsort(-counts, axis=-1, kind="stable")[:, :MAX_LABELS]
+    liked = np.where(np.take_along_axis(counts, most, axis=-1) > 0, most, NO_GENRE)
+    return _tastes(folder, liked, np.full_like(liked, NO_GENRE))
+
+
+def rule(users: Users, folder: DatasetFolder, min_count: int = MIN_COUNT) -> list[Taste]:
+    """Predicts what the label rule says.
+
+    Args:
+        users: with the histories to label: `users.most_recent(p)` for the limit at p.
+        folder: gives the genres of the movies.
+        min_count: how often a genre must occur to count.
+
+    Returns:
+        A taste for each user.
+    """
+    return _tastes(folder, *label_genres(*users.genre_statistics(folder), min_count))
+
+
+def _tastes(
+    folder: DatasetFolder,
+    liked: Int64[np.ndarray, "users labels"] | Int32[np.ndarray, "users labels"],
+    disliked: Int64[np.ndarray, "users labels"] | Int32[np.ndarray, "users labels"],
+) -> list[Taste]:
+    def names(labels: np.ndarray) -> list[str]:
+        return [folder.genres[label] for label in labels if label != NO_GENRE]
+
+    return [(names(likes), names(dislikes)) for likes, dislikes in zip(liked, disliked)]
+
+
+def _decode(names: np.ndarray) -> list[str]:
+    return [name.decode() for name in names]

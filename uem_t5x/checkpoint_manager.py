@@ -1,0 +1,251 @@
+"""Checkpoints of the built-in engine: Orbax, in T5X's layout.
+
+    MODEL_DIR/checkpoint_<step>/state      parameters, optimizer state, step, item table
+    MODEL_DIR/checkpoint_<step>/dataset    the position in the training data, one file a process
+    MODEL_DIR/checkpoint_<step>/metrics    validation metrics, where they were measured
+
+The tree below `state` has T5X's names: `target`, `state/step`, `state/param_states`,
+`flax_mutables`.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from clu.data.dataset_iterator import DatasetIterator
+from etils import epath
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from uem_t5x.errors import InputError
+from uem_t5x.trainer import TrainState
+from uem_t5x.types import PyTree
+
+STATE, DATASET = "state", "dataset"
+BEST_METRIC = "f1"
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save, what to keep, where to start.
+
+    Attributes:
+      period: steps between checkpoints; 0 for none.
+      keep: the most recent ones that are kept.
+      keep_best: the ones of highest validation F1 that are kept besides.
+      initial_checkpoint_path: a pretrained language model to start from, or None.
+    """
+
+    period: int = 1000
+    keep: int = 1
+    keep_best: int = 1
+    initial_checkpoint_path: str | None = None
+
+
+class _DatasetHandler(ocp.CheckpointHandler):
+    """Saves a data iterator's position, one file a process."""
+
+    def save(self, directory: epath.Path, args: "_DatasetArgs") -> None:
+        args.iterator.save(os.fspath(directory / _dataset_file()))
+
+    def restore(self, directory: epath.Path, args: "_DatasetArgs") -> None:
+        args.iterator.restore(os.fspath(directory / _dataset_file()))
+
+
+@ocp.args.register_with_handler(_DatasetHandler, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class _DatasetArgs(ocp.args.CheckpointArgs):
+    iterator: DatasetIterator
+
+
+def _dataset_file() -> str:
+    return f"train_ds-{jax.process_index():03}-of-{jax.process_count():03}"
+
+
+class CheckpointManager:
+    """Saves and restores the state of a run; saving goes on in the background."""
+
+    def __init__(self, model_dir: str | Path, config: CheckpointConfig) -> None:
+        policies = [LatestN(config.keep)]
+        if config.keep_best:
+            policies.append(
+                BestN(
+                    get_metric_fn=lambda metrics: metrics[BEST_METRIC],
+                    n=config.keep_best,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        self._manager = ocp.CheckpointManager(
+            Path(model_dir).absolute(),
+            options=ocp.CheckpointManagerOptions(
+                step_prefix="checkpoint",
+                preservation_policy=AnyPreservationPolicy(policies),
+                best_fn=lambda metrics: metrics[BEST_METRIC],
+                cleanup_tmp_directories=True,
+            ),
+            item_handlers={STATE: ocp.PyTreeCheckpointHandler(), DATASET: _DatasetHandler()},
+        )
+
+    def latest_step(self) -> int | None:
+        """Returns the step of the most recent checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def all_steps(self) -> list[int]:
+        """Returns the steps of all checkpoints, in order."""
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int | None:
+        """Returns the step of the best checkpoint by validation F1; else the most recent one."""
+        return self._manager.best_step() or self._manager.latest_step()
+
+    def metrics(self, step: int) -> Mapping[str, float] | None:
+        """Returns the validation metrics saved with a checkpoint, or None."""
+        return self._manager.metrics(step)
+
+    def save(
+        self, state: TrainState, iterator: DatasetIterator, metrics: Mapping[str, float] | None
+    ) -> None:
+        """Starts saving; the data's position is written before this returns.
+
+        Args:
+          state: the state after some step.
+          iterator: the training data, at the same step.
+          metrics: validation metrics, if they were measured at this step.
+        """
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                **{
+                    STATE: ocp.args.PyTreeSave(_to_t5x(state)),
+                    DATASET: _DatasetArgs(iterator),
+                }
+            ),
+            metrics=dict(metrics) if metrics else None,
+            force=True,
+        )
+
+    def restore(
+        self, step: int, template: TrainState, iterator: DatasetIterator
+    ) -> TrainState:
+        """Restores a run.
+
+        Args:
+          step: of the checkpoint.
+          template: a state of the same shapes, on the devices where the restored one shall lie.
+          iterator: the training data; moved to where it was.
+
+        Returns:
+          The restored state.
+
+        Raises:
+          InputError: if the checkpoint is of another model.
+        """
+        target = _to_t5x(template)
+        self._check_shapes(step, target)
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                **{STATE: _restore_like(target), DATASET: _DatasetArgs(iterator)}
+            ),
+        )
+        return _from_t5x(restored[STATE], template)
+
+    def restore_for_inference(self, step: int) -> tuple[PyTree, PyTree]:
+        """Returns the parameters and the item table of a checkpoint, on one device."""
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        tree = self._manager.item_metadata(step)[STATE]
+        wanted = {name: tree[name] for name in ("target", "flax_mutables") if name in tree}
+        template = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), wanted
+        )
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(**{STATE: _restore_like(template, partial=True)}),
+        )[STATE]
+        return restored["target"], restored.get("flax_mutables", {})
+
+    def wait(self) -> None:
+        """Returns when all checkpoints are written."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Writes what is left and frees the manager."""
+        self._manager.close()
+
+    def _check_shapes(self, step: int, target: PyTree) -> None:
+        saved = _shapes(self._manager.item_metadata(step)[STATE])
+        wanted = _shapes(target)
+        if saved == wanted:
+            return
+        differing = sorted(name for name in saved | wanted if saved.get(name) != wanted.get(name))
+        name = differing[0]
+        raise InputError(
+            f"{self._manager.directory}: checkpoint_{step} is of another model: {name} has shape "
+            f"{saved.get(name, 'none')} there, {wanted.get(name, 'none')} in this recipe "
+            f"({len(differing)} parameters differ); choose another MODEL_DIR"
+        )
+
+
+def _restore_like(template: PyTree, partial: bool = False) -> ocp.args.PyTreeRestore:
+    """Asks for arrays of the template's shapes, types and places on the devices."""
+    return ocp.args.PyTreeRestore(
+        template,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(template),
+        partial_restore=partial,
+    )
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    flat = flax.traverse_util.flatten_dict(dict(tree), sep="/")
+    return {name: tuple(leaf.shape) for name, leaf in flat.items() if leaf is not None}
+
+
+def _to_t5x(state: TrainState) -> dict[str, Any]:
+    """Names the parts of a state as T5X's checkpoints do.
+
+    Optax keeps one tree for each of Adafactor's accumulators, T5X one record of accumulators for
+    each parameter; momentum (`m`), which neither uses here, is T5X's placeholder of one zero.
+    """
+    adafactor = state.opt_state[0]
+    accumulators = {
+        name: flax.traverse_util.flatten_dict(getattr(adafactor, name))
+        for name in ("v", "v_col", "v_row")
+    }
+    param_states = {
+        (*path, name): values[path] for name, values in accumulators.items() for path in values
+    }
+    param_states |= {(*path, "m"): np.zeros(1, np.float32) for path in accumulators["v"]}
+    tree = {
+        "target": state.params,
+        "state": {
+            "step": state.step,
+            "param_states": flax.traverse_util.unflatten_dict(param_states),
+        },
+    }
+    if state.flax_mutables:
+        tree["flax_mutables"] = state.flax_mutables
+    return tree
+
+
+def _from_t5x(tree: PyTree, template: TrainState) -> TrainState:
+    flat = flax.traverse_util.flatten_dict(tree["state"]["param_states"])
+    accumulators = {
+        name: flax.traverse_util.unflatten_dict(
+            {path[:-1]: value for path, value in flat.items() if path[-1] == name}
+        )
+        for name in ("v", "v_col", "v_row")
+    }
+    step = tree["state"]["step"]
+    adafactor: optax.FactoredState = template.opt_state[0]._replace(count=step, **accumulators)
+    return TrainState(
+        step=step,
+        params=tree["target"],
+        opt_state=(adafactor, *template.opt_state[1:]),
+        flax_mutables=tree.get("flax_mutables", {}),
+    )

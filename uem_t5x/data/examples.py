@@ -1,0 +1,65 @@
+"""Writes users as `tf.train.Example`s, the form in which SeqIO reads them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from jaxtyping import Int64
+
+from uem_t5x.data.dataset_folder import shard_paths
+from uem_t5x.data.histories import Histories, HistoryLabels
+from uem_t5x.data.manifest import Split
+
+USERS_PER_SHARD = 10_000
+
+
+def write_examples(
+    folder: Path,
+    split: str,
+    users: Int64[np.ndarray, " split"],
+    histories: Histories,
+    labels: HistoryLabels,
+    on_progress: Callable[[int], Any],
+) -> Split:
+    """Writes the examples of a split.
+
+    Args:
+        folder: the dataset folder.
+        split: its name.
+        users: which of the histories it has.
+        histories: of all users.
+        labels: of all users.
+        on_progress: is told how many more users are done.
+
+    Returns:
+        What the manifest says about the split.
+    """
+    shards = np.array_split(users, max(1, -(-len(users) // USERS_PER_SHARD)))
+    for path, shard in zip(shard_paths(folder, split, len(shards)), shards):
+        path.parent.mkdir(exist_ok=True)
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for user in shard:
+                history = slice(histories.bounds[user], histories.bounds[user + 1])
+                liked, disliked = labels.names(user)
+                example = {
+                    "user_id": _strings([str(histories.user_ids[user])]),
+                    "history_items": _ints(histories.items[history]),
+                    "history_ratings": _ints(histories.half_stars[history]),
+                    "liked": _strings(liked),
+                    "disliked": _strings(disliked),
+                }
+                features = tf.train.Features(feature=example)
+                writer.write(tf.train.Example(features=features).SerializeToString())
+        on_progress(len(shard))
+    return Split(examples=len(users), shards=len(shards))
+
+
+def _strings(values: list[str]) -> tf.train.Feature:
+    encoded = [value.encode() for value in values]
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=encoded))
+
+
+def _ints(values: np.ndarray) -> tf.train.Feature:
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values.tolist()))

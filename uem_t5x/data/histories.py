@@ -1,0 +1,82 @@
+"""The rating histories of all users, as flat arrays."""
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int32, Int64, UInt8
+from scipy.sparse import csr_array
+
+from uem_t5x import labels
+
+
+@dataclasses.dataclass(frozen=True)
+class HistoryLabels:
+    """What the label rule says of every user; see `labels.label_genres`.
+
+    Attributes:
+        genres: the class names, which the labels index.
+        liked: best first, padded with `labels.NO_GENRE`.
+        disliked: worst first, padded likewise.
+    """
+
+    genres: tuple[str, ...]
+    liked: Int32[np.ndarray, "users labels"]
+    disliked: Int32[np.ndarray, "users labels"]
+
+    def names(self, user: int | np.integer) -> tuple[list[str], list[str]]:
+        """Returns the liked and the disliked genres of one user."""
+        liked, disliked = (
+            [self.genres[label] for label in side[user] if label != labels.NO_GENRE]
+            for side in (self.liked, self.disliked)
+        )
+        return liked, disliked
+
+
+@dataclasses.dataclass(frozen=True)
+class Histories:
+    """Every user's history, one after the other.
+
+    Attributes:
+        user_ids: of the users, increasing.
+        bounds: user `u`'s history is `items[bounds[u]:bounds[u + 1]]`.
+        items: rows of the movie table, in time order within a user.
+        half_stars: the ratings of the items, 1 to 10.
+    """
+
+    user_ids: Int64[np.ndarray, " users"]
+    bounds: Int64[np.ndarray, " bounds"]
+    items: Int32[np.ndarray, " ratings"]
+    half_stars: UInt8[np.ndarray, " ratings"]
+
+    @classmethod
+    def from_ratings(cls, ratings: pl.DataFrame) -> "Histories":
+        """Builds the histories.
+
+        Args:
+            ratings: a frame of `userId`, `row` and `half_stars`, by user and in time order.
+        """
+        lengths = ratings.select(pl.col("userId").rle()).unnest("userId")
+        return cls(
+            user_ids=lengths["value"].to_numpy(),
+            bounds=np.concatenate([[0], np.cumsum(lengths["len"].to_numpy(), dtype=np.int64)]),
+            items=ratings["row"].to_numpy(),
+            half_stars=ratings["half_stars"].to_numpy(),
+        )
+
+    def label(
+        self, genre_matrix: UInt8[np.ndarray, "rows genres"], genres: tuple[str, ...]
+    ) -> HistoryLabels:
+        """Applies the label rule to each user's whole history.
+
+        Args:
+            genre_matrix: 1 where the movie of a row has the genre, 0 elsewhere.
+            genres: the names of its columns.
+        """
+        shape = (len(self.user_ids), len(genre_matrix))
+        has_genre = genre_matrix.astype(np.int64)
+        # A sparse matrix of users by movies, times the genres: the sums over each history.
+        ones = csr_array((np.ones_like(self.items), self.items, self.bounds), shape)
+        ratings = csr_array((self.half_stars.astype(np.int32), self.items, self.bounds), shape)
+        liked, disliked = labels.label_genres(ones @ has_genre, ratings @ has_genre)
+        return HistoryLabels(genres, liked, disliked)

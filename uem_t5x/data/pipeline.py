@@ -1,0 +1,202 @@
+"""Builds a dataset folder: reads, joins, labels, splits, encodes and writes, in that order."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float32
+from rich.progress import Progress
+
+from uem_t5x import verbalizer
+from uem_t5x.data import dataset_folder, movielens, sentences
+from uem_t5x.data.dataset_folder import DatasetFolder
+from uem_t5x.data.descriptions import read_descriptions
+from uem_t5x.data.histories import Histories, HistoryLabels
+from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
+from uem_t5x.data.prepare import PrepareOptions
+from uem_t5x.data.splits import TRAIN, split_users
+from uem_t5x.errors import InputError
+from uem_t5x.sentence_encoders import SentenceEncoder, make_encoder
+
+_MAX_HALF_STARS = 10
+_VOCABULARY_USERS = 10_000  # the answers of more users teach a vocabulary nothing new
+
+
+def prepare(options: PrepareOptions, progress: Progress | None = None) -> DatasetFolder:
+    """Writes a dataset folder.
+
+    Args:
+        options: what to read, what to keep, where to write.
+        progress: shows how far each step is; by default nothing is shown.
+
+    Returns:
+        The folder, opened.
+
+    Raises:
+        InputError: if an option or an input is refused; then `options.output` is as it was.
+    """
+    progress = progress or Progress(disable=True)
+    _check(options)
+    with dataset_folder.writing(options.output, options.overwrite) as folder:
+        # The encoder first: that its model is missing should not be found out after the reading.
+        encoder_name, _, source = options.encoder.partition("=")
+        encoder = make_encoder(encoder_name, options.encoder_width, source or None)
+        reading = progress.add_task("reading and joining", total=1)
+        joined = _read(options)
+        progress.advance(reading)
+
+        genres = tuple(sorted(joined.movies["genres"].explode().drop_nulls().unique()))
+        histories = Histories.from_ratings(joined.ratings)
+        shares = {"test": options.test_users, "validation": options.validation_users}
+        users = split_users(histories.user_ids, shares, options.seed)
+        labels = histories.label(dataset_folder.genre_matrix(joined.movies, genres), genres)
+
+        embeddings = _encode(encoder, joined.movies, progress)
+        dataset_folder.write_items(folder, joined.movies, embeddings)
+        if options.vocabulary_size is not None:
+            path = folder / dataset_folder.VOCABULARY
+            _train_vocabulary(path, options.vocabulary_size, joined.movies, labels, users[TRAIN])
+
+        # TensorFlow takes seconds to import; what can be refused has been refused by now.
+        from uem_t5x.data.examples import write_examples
+
+        writing = progress.add_task("writing users", total=len(histories.user_ids))
+        on_progress = functools.partial(progress.advance, writing)
+        written = {
+            split: write_examples(folder, split, users[split], histories, labels, on_progress)
+            for split in dataset_folder.SPLITS
+        }
+        Manifest(
+            genres=genres,
+            channels=(
+                Channel("title_genres", encoder.width, "item"),
+                Channel("rating", encoder.width, "rating"),
+                Channel("description", encoder.width, "item"),
+            ),
+            encoder=EncoderRecord(encoder_name, encoder.width, encoder.source),
+            splits=written,
+            has_vocabulary=options.vocabulary_size is not None,
+            counts=joined.counts | _label_counts(histories, labels),
+            options={
+                name: str(value) if isinstance(value, Path) else value
+                for name, value in dataclasses.asdict(options).items()
+                if name not in ("output", "overwrite")
+            },
+            inputs=joined.sha256,
+        ).write(folder)
+    return DatasetFolder.open(options.output)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Joined:
+    """The movies and ratings that are kept.
+
+    Attributes:
+        movies: the movie table of the folder, its padding row included.
+        ratings: `userId`, `row` and `half_stars`, by user and in time order.
+        counts: what was read, kept and dropped, for the manifest.
+        sha256: of each input file, by name.
+    """
+
+    movies: pl.DataFrame
+    ratings: pl.DataFrame
+    counts: dict[str, int]
+    sha256: dict[str, str]
+
+
+def _check(options: PrepareOptions) -> None:
+    for split in ("validation", "test"):
+        share = getattr(options, f"{split}_users")
+        if share < 0 or (isinstance(share, float) and not share < 1):
+            raise InputError(
+                f"--{split}-users {share}: must be a number of users, or a fraction below 1"
+            )
+    if options.min_history < 1:
+        raise InputError(f"--min-history {options.min_history}: must be at least 1")
+
+
+def _read(options: PrepareOptions) -> _Joined:
+    """Reads the inputs and keeps described movies and users with enough of them."""
+    tables = movielens.read_movielens(options.movielens)
+    descriptions = read_descriptions(options.descriptions, tables.movies)
+    movies = (
+        tables.movies.join(descriptions.frame, on="movieId")
+        .filter(pl.col("genres").list.len() > 0)
+        .sort("movieId")
+        .select(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).alias("row"), pl.all())
+    )
+    known, dropped = movielens.clean_ratings(tables.ratings, tables.movies)
+    described = known.join(
+        movies.select("movieId", "row"), on="movieId", maintain_order="left"
+    ).select("userId", "row", "half_stars")
+    kept = described.filter(pl.len().over("userId") >= options.min_history)
+    counts = {
+        "movies_read": tables.movies.height,
+        "movies": movies.height,
+        "dropped_movies": tables.movies.height - movies.height,
+        "descriptions_read": descriptions.rows,
+        "descriptions": descriptions.frame.height,
+        "dropped_descriptions": descriptions.rows - descriptions.frame.height,
+        "ratings_read": tables.ratings.height,
+        "ratings": kept.height,
+        "dropped_duplicate_ratings": dropped["duplicates"],
+        "dropped_unknown_movie_ratings": dropped["unknown_movies"],
+        "dropped_undescribed_ratings": known.height - described.height,
+        "dropped_short_history_ratings": described.height - kept.height,
+        "users_read": tables.ratings["userId"].n_unique(),
+        "users": kept["userId"].n_unique(),
+    }
+    counts["dropped_users"] = counts["users_read"] - counts["users"]
+    sha256 = tables.sha256 | {options.descriptions.name: descriptions.sha256}
+    return _Joined(_with_padding(movies), kept, counts, sha256)
+
+
+def _with_padding(movies: pl.DataFrame) -> pl.DataFrame:
+    padding = {"row": 0, "movieId": 0, "title": "", "genres": [], "description": ""}
+    return pl.concat([pl.DataFrame([padding], schema=movies.schema), movies])
+
+
+def _encode(
+    encoder: SentenceEncoder, movies: pl.DataFrame, progress: Progress
+) -> dict[str, Float32[np.ndarray, "rows width"]]:
+    """Encodes the three sentences of every item (arXiv 2401.04858); row 0 of each is zero."""
+    texts = {
+        "title_genres": _title_genres_sentences(movies),
+        "rating": [sentences.rating_sentence(rating) for rating in range(_MAX_HALF_STARS + 1)],
+        "description": movies["description"].to_list(),
+    }
+    task = progress.add_task("encoding sentences", total=sum(map(len, texts.values())))
+    matrices = {}
+    for channel, rows in texts.items():
+        matrices[channel] = encoder.encode(rows, lambda done: progress.advance(task, done))
+        matrices[channel][0] = 0
+    return matrices
+
+
+def _train_vocabulary(
+    path: Path, size: int, movies: pl.DataFrame, labels: HistoryLabels, users: np.ndarray
+) -> None:
+    """Trains a vocabulary on what the tasks write: the answers of `users`, prompts and items."""
+    from uem_t5x.data.vocabulary import train_vocabulary
+
+    answers = {verbalizer.write_answer(*labels.names(user)) for user in users[:_VOCABULARY_USERS]}
+    ratings = map(sentences.rating_sentence, range(1, _MAX_HALF_STARS + 1))
+    titles = _title_genres_sentences(movies[1:])
+    texts = [sentences.INSTRUCTION, *sorted(answers), *ratings, *titles, *movies["description"][1:]]
+    train_vocabulary(path, texts, labels.genres, size)
+
+
+def _title_genres_sentences(movies: pl.DataFrame) -> list[str]:
+    rows = movies.select("title", "genres").iter_rows()
+    return [sentences.title_genres_sentence(title, genres) for title, genres in rows]
+
+
+def _label_counts(histories: Histories, labels: HistoryLabels) -> dict[str, float]:
+    liked, disliked = (np.sum(side >= 0, axis=1) for side in (labels.liked, labels.disliked))
+    return {
+        "median_history": float(np.median(np.diff(histories.bounds))),
+        "labels_per_user": float(np.mean(liked + disliked)),
+        "users_without_disliked": int(np.sum(disliked == 0)),
+    }

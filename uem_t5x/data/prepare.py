@@ -1,0 +1,146 @@
+"""`uem-t5x prepare`: MovieLens and descriptions in, a dataset folder out."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uem_t5x.data.manifest import Manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareOptions:
+    """What `pipeline.prepare` is asked for.
+
+    Attributes:
+        movielens: the MovieLens folder, or the zip file as published.
+        descriptions: the description table.
+        output: the dataset folder to write.
+        encoder: the sentence encoder; `NAME=FOLDER` loads a SentenceT5 from a local copy.
+        encoder_width: the length of the vectors of `hashing`; None is its default.
+        min_history: users with fewer described movies are dropped.
+        validation_users: how many users (int), or what fraction of them (float).
+        test_users: the same.
+        seed: draws the splits.
+        vocabulary_size: of the SentencePiece vocabulary to be trained; None trains none.
+        overwrite: replaces a dataset folder at `output`.
+    """
+
+    movielens: Path
+    descriptions: Path
+    output: Path
+    encoder: str = "hashing"
+    encoder_width: int | None = None
+    min_history: int = 20
+    validation_users: int | float = 0.1
+    test_users: int | float = 0.1
+    seed: int = 0
+    vocabulary_size: int | None = None
+    overwrite: bool = False
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments: one for each of `PrepareOptions`."""
+    add = parser.add_argument
+    add("--movielens", type=Path, required=True, metavar="DIR|ZIP", help="MovieLens, any release")
+    add(
+        "--descriptions",
+        type=Path,
+        required=True,
+        metavar="CSV",
+        help="movie_title, movie_info and original_release_date; or movieId and description",
+    )
+    add("--output", type=Path, required=True, metavar="DIR", help="the dataset folder to write")
+    add(
+        "--encoder",
+        default=PrepareOptions.encoder,
+        metavar="NAME[=FOLDER]",
+        help="hashing, sentence-t5-base, -large or -xl; FOLDER holds a downloaded SentenceT5",
+    )
+    add("--encoder-width", type=int, metavar="N", help="columns of the hashing encoder")
+    add(
+        "--min-history",
+        type=int,
+        default=PrepareOptions.min_history,
+        metavar="N",
+        help="drop users with fewer described movies (default: %(default)s)",
+    )
+    for split in ("validation", "test"):
+        add(
+            f"--{split}-users",
+            type=_share,
+            default=getattr(PrepareOptions, f"{split}_users"),
+            metavar="N|F",
+            help=f"how many users, or what fraction, are for {split} (default: %(default)s)",
+        )
+    add("--seed", type=int, default=PrepareOptions.seed, metavar="N", help="draws the splits")
+    add(
+        "--vocabulary-size",
+        type=int,
+        metavar="N",
+        help="train a SentencePiece vocabulary of this size for the folder (for tiny models)",
+    )
+    add("--overwrite", action="store_true", help="replace a dataset folder at --output")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepares the folder and prints what became of the input."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
+
+    from uem_t5x.data import pipeline
+
+    names = [field.name for field in dataclasses.fields(PrepareOptions)]
+    options = PrepareOptions(**{name: getattr(args, name) for name in names})
+    columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+        folder = pipeline.prepare(options, progress)
+    _print_summary(folder.path, folder.manifest)
+    return 0
+
+
+def _share(text: str) -> int | float:
+    """Reads a number of users (`500`) or a fraction of them (`0.1`)."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def _print_summary(path: Path, manifest: "Manifest") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    counts = manifest.counts
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column(str(path))
+    table.add_column("kept", justify="right")
+    table.add_column("of", justify="right")
+    table.add_column("dropped because")
+    rows = {
+        "movies": {"no description or genre": "dropped_movies"},
+        "descriptions": {"of no movie in the table": "dropped_descriptions"},
+        "ratings": {
+            "rated again later": "dropped_duplicate_ratings",
+            "unknown movie id": "dropped_unknown_movie_ratings",
+            "movie without description or genre": "dropped_undescribed_ratings",
+            "short history": "dropped_short_history_ratings",
+        },
+        "users": {"short history": "dropped_users"},
+    }
+    for name, reasons in rows.items():
+        why = ", ".join(
+            f"{counts[key]:,} {reason}" for reason, key in reasons.items() if counts[key]
+        )
+        table.add_row(name, f"{counts[name]:,}", f"{counts[f'{name}_read']:,}", why)
+    for name, split in manifest.splits.items():
+        table.add_row(f"  {name} users", f"{split.examples:,}")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{counts['labels_per_user']:.1f} liked or disliked genres a user; "
+        f"{counts['users_without_disliked']:,} users dislike none; "
+        f"median history {counts['median_history']:g}"
+    )

@@ -1,0 +1,288 @@
+"""The model class that both engines call: loss, evaluation, generation and scoring.
+
+It honours T5X's model contract (`t5x.models.BaseModel` and `EncoderDecoderModel`) without
+importing T5X. The frozen item table travels as T5X's `flax_mutables`: variables beside the
+parameters that no gradient reaches and the optimizer does not see. Functions that are given
+`flax_mutables` hand them back where T5X's trainer expects them.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.core
+import jax
+import jax.numpy as jnp
+import seqio
+from clu import metrics as clu_metrics
+from flax import linen as nn
+from jaxtyping import Float, Int
+
+from uem_t5x import decoding, network
+from uem_t5x.types import Array, Batch, PyTree
+
+Metrics = dict[str, clu_metrics.Metric]
+HISTORY_FEATURES = ("history_items", "history_ratings")
+
+
+class EncoderDecoderModel:
+    """An encoder-decoder with or without user histories.
+
+    Attributes:
+      FEATURE_CONVERTER_CLS: turns a SeqIO task's features into this model's batches.
+      module: `network.Transformer`, or `user_embedding.PersonalizedTransformer`, whose batches
+        also hold `history_items` and `history_ratings`.
+      optimizer_def: the running engine's optimizer.
+    """
+
+    FEATURE_CONVERTER_CLS: type[seqio.FeatureConverter] = seqio.EncDecFeatureConverter
+
+    def __init__(
+        self,
+        module: nn.Module,
+        input_vocabulary: seqio.Vocabulary,
+        output_vocabulary: seqio.Vocabulary,
+        optimizer_def: Any,
+        feature_converter_cls: type[seqio.FeatureConverter] | None = None,
+        decode_fn: Callable = decoding.greedy_decode,
+        num_decodes: int = 1,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        loss_normalizing_factor: float | None = None,
+    ) -> None:
+        """Makes a model; arguments are named as in T5X.
+
+        Args:
+          module: the network.
+          input_vocabulary: of the encoder's text.
+          output_vocabulary: of the answers.
+          optimizer_def: the running engine's optimizer.
+          feature_converter_cls: replaces `FEATURE_CONVERTER_CLS`.
+          decode_fn: this package's `decoding` or T5X's.
+          num_decodes: sequences that `decode_fn` keeps for each input (a beam's width).
+          label_smoothing: probability mass spread over the other tokens.
+          z_loss: weight of the squared log-partition, which keeps logits from drifting.
+          loss_normalizing_factor: divides the summed loss; Adafactor does not mind its scale.
+        """
+        if feature_converter_cls is not None:
+            self.FEATURE_CONVERTER_CLS = feature_converter_cls
+        self.module = module
+        self.input_vocabulary = input_vocabulary
+        self.output_vocabulary = output_vocabulary
+        self.optimizer_def = optimizer_def
+        self._decode_fn = decode_fn
+        self._num_decodes = num_decodes
+        self._label_smoothing = label_smoothing
+        self._z_loss = z_loss
+        self._loss_normalizing_factor = loss_normalizing_factor
+
+    def get_initial_variables(
+        self,
+        rng: jax.Array,
+        input_shapes: Mapping[str, tuple[int, ...]],
+        input_types: Mapping[str, Any] | None = None,
+    ) -> flax.core.FrozenDict:
+        """Returns fresh parameters, their logical axes, and the item table.
+
+        Args:
+          rng: random key.
+          input_shapes: the shape of every feature of a batch.
+          input_types: taken for T5X's sake; every feature that the network reads is int32.
+        """
+        del input_types
+        batch = {name: jnp.ones(shape, jnp.int32) for name, shape in input_shapes.items()}
+        return flax.core.freeze(
+            self.module.init(rng, *_tokens(batch), **_history(batch), enable_dropout=False)
+        )
+
+    def compute_logits(
+        self,
+        params: PyTree,
+        batch: Batch,
+        dropout_rng: jax.Array | None = None,
+        flax_mutables: PyTree | None = None,
+    ) -> Float[Array, "batch length vocab"]:
+        """Returns the logits of every target position; dropout needs a random key."""
+        return self.module.apply(
+            {"params": params, **(flax_mutables or {})},
+            *_tokens(batch),
+            **_history(batch),
+            enable_dropout=dropout_rng is not None,
+            rngs=None if dropout_rng is None else {"dropout": dropout_rng},
+        )
+
+    def loss_fn(
+        self,
+        params: PyTree,
+        batch: Batch,
+        dropout_rng: jax.Array | None,
+        flax_mutables: PyTree | None = None,
+    ) -> tuple[Float[Array, ""], Any]:
+        """Returns the summed cross-entropy of the answers, and metrics.
+
+        Args:
+          params: the network's parameters.
+          batch: int32 features by name, and `decoder_loss_weights`.
+          dropout_rng: random key, or None for no dropout.
+          flax_mutables: the item table, where the network has one.
+
+        Returns:
+          The loss, and `metrics` or, given `flax_mutables`, `(metrics, flax_mutables)`.
+        """
+        loss, metrics = self._loss_and_metrics(params, batch, dropout_rng, flax_mutables)
+        return loss, (metrics if flax_mutables is None else (metrics, flax_mutables))
+
+    def eval_fn(
+        self, params: PyTree, batch: Batch, flax_mutables: PyTree | None = None
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """Returns the loss without dropout, and metrics."""
+        return self._loss_and_metrics(params, batch, None, flax_mutables)
+
+    def _loss_and_metrics(
+        self,
+        params: PyTree,
+        batch: Batch,
+        dropout_rng: jax.Array | None,
+        flax_mutables: PyTree | None,
+    ) -> tuple[Float[Array, ""], Metrics]:
+        logits = self.compute_logits(params, batch, dropout_rng, flax_mutables)
+        targets = batch["decoder_target_tokens"]
+        weights = batch["decoder_loss_weights"].astype(jnp.float32)
+        cross_entropy, z_loss = _cross_entropy(
+            logits, targets, self._label_smoothing, self._z_loss
+        )
+        normalizer = self._loss_normalizing_factor or 1.0
+        loss = jnp.sum((cross_entropy + z_loss) * weights) / normalizer
+        tokens = jnp.sum(weights)
+        return loss, {
+            "loss": clu_metrics.Average(total=jnp.sum(cross_entropy * weights), count=tokens),
+            "z_loss": clu_metrics.Average(total=jnp.sum(z_loss * weights), count=tokens),
+            "accuracy": clu_metrics.Accuracy.from_model_output(
+                logits=logits, labels=targets, mask=weights
+            ),
+        }
+
+    def score_batch(
+        self, params: PyTree, batch: Batch, flax_mutables: PyTree | None = None
+    ) -> Float[Array, " batch"]:
+        """Returns the log-likelihood of each answer."""
+        logits = self.compute_logits(params, batch, flax_mutables=flax_mutables)
+        cross_entropy, _ = _cross_entropy(logits, batch["decoder_target_tokens"], 0.0, 0.0)
+        return -jnp.sum(cross_entropy * batch["decoder_loss_weights"], axis=-1)
+
+    def predict_batch(
+        self,
+        params: PyTree,
+        batch: Batch,
+        rng: jax.Array | None = None,
+        flax_mutables: PyTree | None = None,
+    ) -> Int[Array, "batch length"]:
+        """Returns the best answer of each example, as token ids."""
+        return self.predict_batch_with_aux(params, batch, rng, flax_mutables=flax_mutables)[0]
+
+    def predict_batch_with_aux(
+        self,
+        params: PyTree,
+        batch: Batch,
+        rng: jax.Array | None = None,
+        decoder_params: Mapping[str, Any] | None = None,
+        return_all_decodes: bool = False,
+        num_decodes: int | None = None,
+        flax_mutables: PyTree | None = None,
+    ) -> tuple[Int[Array, "batch *decodes length"], dict[str, Float[Array, "batch *decodes"]]]:
+        """Writes an answer for every example, as long as `decoder_input_tokens` at the most.
+
+        The encoder, soft prompt included, runs once; the decoder reads its key-value cache.
+
+        Args:
+          params: the network's parameters.
+          batch: as for `loss_fn`; the values of the decoder's features are not read.
+          rng: random key, for a `decode_fn` that draws.
+          decoder_params: further arguments of `decode_fn`.
+          return_all_decodes: return every sequence, the best one last, not only the best.
+          num_decodes: replaces the model's own.
+          flax_mutables: the item table, where the network has one.
+
+        Returns:
+          Token ids, and `{"scores": log-likelihoods}`.
+        """
+        num_decodes = num_decodes or self._num_decodes
+        variables = {"params": params, **(flax_mutables or {})}
+        encoded = self.module.apply(
+            variables,
+            batch["encoder_input_tokens"],
+            **_history(batch),
+            enable_dropout=False,
+            method="encode",
+        )
+        blank = jnp.zeros(batch["decoder_input_tokens"].shape, jnp.int32)
+        decode = functools.partial(
+            self.module.apply,
+            enable_dropout=False,
+            decode=True,
+            max_decode_length=blank.shape[1],
+            mutable=["cache"],
+            method="decode",
+        )
+        # The call that makes the cache fills in the keys and values of the encoder's output;
+        # its logits are not used, so that the compiler leaves them out.
+        _, made = decode(variables, encoded, blank, blank)
+        encoded = jax.tree.map(lambda x: jnp.repeat(x, num_decodes, axis=0), encoded)
+
+        def tokens_to_logits(state: Any) -> tuple[jax.Array, Any]:
+            logits, updated = decode(
+                {**variables, "cache": state.cache}, encoded, state.cur_token, state.cur_token
+            )
+            return logits[:, 0], updated["cache"]
+
+        decoder_params = dict(decoder_params or {})
+        if rng is not None:
+            decoder_params["decode_rng"] = rng
+        tokens, scores = self._decode_fn(
+            inputs=blank,
+            cache=made["cache"],
+            tokens_to_logits=tokens_to_logits,
+            eos_id=self.output_vocabulary.eos_id,
+            num_decodes=num_decodes,
+            **decoder_params,
+        )
+        if return_all_decodes:
+            return tokens, {"scores": scores}
+        return tokens[:, -1], {"scores": scores[:, -1]}
+
+
+def _tokens(batch: Batch) -> tuple[Array, Array, Array]:
+    return (
+        batch["encoder_input_tokens"],
+        batch["decoder_input_tokens"],
+        batch["decoder_target_tokens"],
+    )
+
+
+def _history(batch: Batch) -> dict[str, Array]:
+    return {name: batch[name] for name in HISTORY_FEATURES if name in batch}
+
+
+def _cross_entropy(
+    logits: Float[Array, "batch length vocab"],
+    targets: Int[Array, "batch length"],
+    label_smoothing: float,
+    z_loss: float,
+) -> tuple[Float[Array, "batch length"], Float[Array, "batch length"]]:
+    """Returns the cross-entropy and the z-loss of every position.
+
+    As T5X's: `label_smoothing` spreads its mass over the other tokens, and the entropy of the
+    smoothed target is subtracted, so that a perfect prediction costs nothing.
+    """
+    log_partition = jax.nn.logsumexp(logits, axis=-1)
+    target_logit = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    cross_entropy = log_partition - target_logit
+    if label_smoothing:
+        confidence = 1.0 - label_smoothing
+        low = label_smoothing / (logits.shape[-1] - 1)
+        others = logits.shape[-1] * log_partition - jnp.sum(logits, axis=-1) - cross_entropy
+        entropy = -(
+            confidence * jnp.log(confidence) + (logits.shape[-1] - 1) * low * jnp.log(low + 1e-20)
+        )
+        cross_entropy = confidence * cross_entropy + low * others - entropy
+    return cross_entropy, z_loss * jnp.square(log_partition)

@@ -1,0 +1,314 @@
+"""T5 1.1 in Flax linen, interchangeable with T5X's by parameter name and shape.
+
+The encoder takes embeddings, not tokens: what stands before the text (task prompts, a user's
+history) is injected as a `SoftPrompt` and the encoder does not know what made it.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen import partitioning
+from jaxtyping import Bool, Float, Int
+
+from uem_t5x import layers
+from uem_t5x.types import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+    """The sizes of a T5 network; the defaults are T5 1.1 small's.
+
+    Attributes:
+      vocab_size: rows of the token embedding.
+      emb_dim: width of the residual stream.
+      num_heads: attention heads.
+      head_dim: width of one head.
+      mlp_dim: width of the feed-forward block.
+      num_encoder_layers: encoder depth.
+      num_decoder_layers: decoder depth.
+      mlp_activations: one activation a branch; `("gelu", "linear")` is T5 1.1.
+      dropout_rate: for residual branches, attention weights and feed-forward blocks.
+      logits_via_embedding: reuse the token embedding as output layer (T5 1.0).
+      dtype: of activations; parameters, norms, softmax and logits stay in float32.
+    """
+
+    vocab_size: int = 32128
+    emb_dim: int = 512
+    num_heads: int = 6
+    head_dim: int = 64
+    mlp_dim: int = 1024
+    num_encoder_layers: int = 8
+    num_decoder_layers: int = 8
+    mlp_activations: Sequence[str] = ("gelu", "linear")
+    dropout_rate: float = 0.0
+    logits_via_embedding: bool = False
+    dtype: Any = jnp.float32
+
+
+class SoftPrompt(NamedTuple):
+    """Embeddings that stand before the text in the encoder's input."""
+
+    embeddings: Float[Array, "batch prompt embed"]
+    mask: Bool[Array, "batch prompt"]
+
+
+class Encoded(NamedTuple):
+    """The encoder's output, and which of its positions hold anything."""
+
+    values: Float[Array, "batch source embed"]
+    mask: Bool[Array, "batch source"]
+
+
+def _attention(config: T5Config, name: str) -> layers.Attention:
+    return layers.Attention(
+        config.num_heads, config.head_dim, config.dropout_rate, config.dtype, name=name
+    )
+
+
+def _mlp(config: T5Config) -> layers.GatedMLP:
+    return layers.GatedMLP(
+        config.mlp_dim, config.mlp_activations, config.dropout_rate, config.dtype, name="mlp"
+    )
+
+
+def _dropout(config: T5Config) -> nn.Dropout:
+    # One mask for all positions of a sequence, as T5 does it.
+    return nn.Dropout(config.dropout_rate, broadcast_dims=(-2,))
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and a feed-forward block, each normed before and added after."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: Float[Array, "batch length embed"],
+        mask: Bool[Array, "batch 1 length length"],
+        bias: Float[Array, "1 heads length length"],
+        *,
+        deterministic: bool,
+    ) -> Float[Array, "batch length embed"]:
+        cfg = self.config
+        x = partitioning.with_sharding_constraint(inputs, ("batch", "length", "embed"))
+        y = layers.RMSNorm(dtype=cfg.dtype, name="pre_attention_layer_norm")(x)
+        y = _attention(cfg, "attention")(y, mask=mask, bias=bias, deterministic=deterministic)
+        x = x + _dropout(cfg)(y, deterministic=deterministic)
+        y = layers.RMSNorm(dtype=cfg.dtype, name="pre_mlp_layer_norm")(x)
+        y = _mlp(cfg)(y, deterministic=deterministic)
+        return x + _dropout(cfg)(y, deterministic=deterministic)
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, attention to the encoder, and a feed-forward block."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: Float[Array, "batch length embed"],
+        encoded: Float[Array, "batch source embed"],
+        mask: Bool[Array, "#batch 1 length _"],
+        cross_mask: Bool[Array, "batch 1 #length source"],
+        bias: Float[Array, "1 heads length _"],
+        *,
+        deterministic: bool,
+        decode: bool,
+        cache_index: Int[Array, ""] | None,
+    ) -> Float[Array, "batch length embed"]:
+        cfg = self.config
+        x = partitioning.with_sharding_constraint(inputs, ("batch", "length", "embed"))
+        y = layers.RMSNorm(dtype=cfg.dtype, name="pre_self_attention_layer_norm")(x)
+        y = _attention(cfg, "self_attention")(
+            y,
+            mask=mask,
+            bias=bias,
+            deterministic=deterministic,
+            decode=decode,
+            cache_index=cache_index,
+        )
+        x = x + _dropout(cfg)(y, deterministic=deterministic)
+        y = layers.RMSNorm(dtype=cfg.dtype, name="pre_cross_attention_layer_norm")(x)
+        y = _attention(cfg, "encoder_decoder_attention")(
+            y, encoded, cross_mask, deterministic=deterministic, decode=decode
+        )
+        x = x + _dropout(cfg)(y, deterministic=deterministic)
+        y = layers.RMSNorm(dtype=cfg.dtype, name="pre_mlp_layer_norm")(x)
+        y = _mlp(cfg)(y, deterministic=deterministic)
+        return x + _dropout(cfg)(y, deterministic=deterministic)
+
+
+class Encoder(nn.Module):
+    """A stack of encoder layers over embeddings, whatever made them."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(
+        self,
+        embeddings: Float[Array, "batch length embed"],
+        mask: Bool[Array, "batch length"],
+        *,
+        deterministic: bool,
+    ) -> Float[Array, "batch length embed"]:
+        cfg = self.config
+        bias = layers.RelativePositionBias(cfg.num_heads, bidirectional=True, name="relpos_bias")(
+            embeddings.shape[1]
+        )
+        pair_mask = mask[:, None, :, None] & mask[:, None, None, :]
+        x = _dropout(cfg)(embeddings, deterministic=deterministic).astype(cfg.dtype)
+        for index in range(cfg.num_encoder_layers):
+            x = EncoderLayer(cfg, name=f"layers_{index}")(
+                x, pair_mask, bias, deterministic=deterministic
+            )
+        x = layers.RMSNorm(dtype=cfg.dtype, name="encoder_norm")(x)
+        return nn.Dropout(cfg.dropout_rate)(x, deterministic=deterministic)
+
+
+class Decoder(nn.Module):
+    """A stack of decoder layers, with the output layer unless the embedding serves as one.
+
+    With `decode=True` it reads one position a call and keeps its place in `cache_index`, after a
+    first call, at full length, that makes the cache.
+    """
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(
+        self,
+        embeddings: Float[Array, "batch length embed"],
+        encoded: Encoded,
+        target_mask: Bool[Array, "batch length"],
+        *,
+        deterministic: bool,
+        decode: bool = False,
+        max_decode_length: int | None = None,
+    ) -> Float[Array, "batch length _"]:
+        cfg = self.config
+        length = embeddings.shape[1]
+        relative_bias = layers.RelativePositionBias(
+            cfg.num_heads, bidirectional=False, name="relpos_bias"
+        )
+        cache_index = None
+        cross_mask = encoded.mask[:, None, None, :]
+        if decode and self.has_variable("cache", "cache_index"):
+            index = self.variable("cache", "cache_index", lambda: jnp.zeros((), jnp.int32))
+            cache_index = index.value
+            index.value = cache_index + 1
+            mask = (jnp.arange(max_decode_length) <= cache_index)[None, None, None, :]
+            bias = relative_bias(max_decode_length, cache_index)
+        else:
+            if decode:
+                self.variable("cache", "cache_index", lambda: jnp.zeros((), jnp.int32))
+            causal = jnp.tril(jnp.ones((length, length), bool))
+            mask = causal & target_mask[:, None, :, None] & target_mask[:, None, None, :]
+            cross_mask = cross_mask & target_mask[:, None, :, None]
+            bias = relative_bias(length)
+
+        x = _dropout(cfg)(embeddings, deterministic=deterministic).astype(cfg.dtype)
+        for layer in range(cfg.num_decoder_layers):
+            x = DecoderLayer(cfg, name=f"layers_{layer}")(
+                x,
+                encoded.values,
+                mask,
+                cross_mask,
+                bias,
+                deterministic=deterministic,
+                decode=decode,
+                cache_index=cache_index,
+            )
+        x = layers.RMSNorm(dtype=cfg.dtype, name="decoder_norm")(x)
+        x = _dropout(cfg)(x, deterministic=deterministic)
+        if cfg.logits_via_embedding:
+            return x
+        # Logits in float32, for the softmax's sake.
+        return layers.Dense(cfg.vocab_size, ("embed", "vocab"), name="logits_dense")(x)
+
+
+class Transformer(nn.Module):
+    """A T5 1.1 encoder-decoder; called as T5X's, with T5X's parameters."""
+
+    config: T5Config
+
+    def setup(self) -> None:
+        cfg = self.config
+        self.token_embedder = layers.Embed(cfg.vocab_size, cfg.emb_dim, cfg.dtype)
+        self.encoder = Encoder(cfg)
+        self.decoder = Decoder(cfg)
+
+    def encode(
+        self,
+        encoder_input_tokens: Int[Array, "batch text"],
+        soft_prompt: SoftPrompt | None = None,
+        *,
+        enable_dropout: bool = True,
+    ) -> Encoded:
+        """Encodes the text, after the soft prompt where there is one.
+
+        Args:
+          encoder_input_tokens: token ids, 0 for padding.
+          soft_prompt: embeddings that stand before the text.
+          enable_dropout: whether to drop, which needs a `dropout` random key.
+
+        Returns:
+          The encoder's output at `prompt + text` positions.
+        """
+        embeddings = self.token_embedder(encoder_input_tokens)
+        mask = encoder_input_tokens > 0
+        if soft_prompt is not None:
+            embeddings = jnp.concatenate(
+                [soft_prompt.embeddings.astype(embeddings.dtype), embeddings], axis=1
+            )
+            mask = jnp.concatenate([soft_prompt.mask, mask], axis=1)
+        return Encoded(self.encoder(embeddings, mask, deterministic=not enable_dropout), mask)
+
+    def decode(
+        self,
+        encoded: Encoded,
+        decoder_input_tokens: Int[Array, "batch length"],
+        decoder_target_tokens: Int[Array, "batch length"],
+        *,
+        enable_dropout: bool = True,
+        decode: bool = False,
+        max_decode_length: int | None = None,
+    ) -> Float[Array, "batch length vocab"]:
+        """Returns the logits of every target position.
+
+        Args:
+          encoded: what `encode` returned.
+          decoder_input_tokens: targets shifted right.
+          decoder_target_tokens: targets; their padding (0) is masked.
+          enable_dropout: whether to drop, which needs a `dropout` random key.
+          decode: read from and write to the `cache` collection, one position a call.
+          max_decode_length: the cache's length; needed with `decode`.
+        """
+        outputs = self.decoder(
+            self.token_embedder(decoder_input_tokens),
+            encoded,
+            decoder_target_tokens > 0,
+            deterministic=not enable_dropout,
+            decode=decode,
+            max_decode_length=max_decode_length,
+        )
+        if not self.config.logits_via_embedding:
+            return outputs
+        return self.token_embedder.attend(outputs) / jnp.sqrt(outputs.shape[-1])
+
+    def __call__(
+        self,
+        encoder_input_tokens: Int[Array, "batch text"],
+        decoder_input_tokens: Int[Array, "batch length"],
+        decoder_target_tokens: Int[Array, "batch length"],
+        *,
+        enable_dropout: bool = True,
+    ) -> Float[Array, "batch length vocab"]:
+        encoded = self.encode(encoder_input_tokens, enable_dropout=enable_dropout)
+        return self.decode(
+            encoded, decoder_input_tokens, decoder_target_tokens, enable_dropout=enable_dropout
+        )

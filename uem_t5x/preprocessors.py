@@ -1,0 +1,262 @@
+"""From a user's history to model inputs and the sentence to be learned: the steps of the tasks.
+
+Nothing here runs before `seqio.CacheDatasetPlaceholder`: the cache holds whole histories as ids,
+which is small, serves every history length, and lets each epoch draw its training stretches anew.
+"""
+
+from collections.abc import Mapping
+
+import gin
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from uem_t5x import data_sources, verbalizer
+from uem_t5x.data import sentences
+from uem_t5x.errors import InputError
+from uem_t5x.labels import (
+    DISLIKED_BELOW_STARS,
+    HALF_STARS_PER_STAR,
+    LIKED_ABOVE_STARS,
+    MAX_LABELS,
+    MIN_COUNT,
+)
+
+MAX_HALF_STARS = 10
+
+Example = Mapping[str, tf.Tensor]
+SequenceLength = Mapping[str, int] | None
+
+
+@gin.configurable
+def training_stretches(
+    dataset: tf.data.Dataset,
+    probability: float = 0.0,
+    min_length: int = 20,
+    max_length: int | None = None,
+    log_uniform: bool = False,
+    contiguous: bool = True,
+) -> tf.data.Dataset:
+    """Replaces training histories by random parts of themselves, labelled by the label rule.
+
+    Off unless a recipe binds `probability`: the paper trains on 117K whole histories. With a few
+    hundred users it is what makes training possible, as one history yields thousands of examples
+    that each obey the rule. Examples of other splits pass untouched.
+
+    Args:
+        dataset: examples of `DatasetFolderSource`.
+        probability: the share of training examples that are replaced; 0 switches this off.
+        min_length: the fewest items of a part; shorter histories stay whole.
+        max_length: the most items of a part; None for the whole history. It may exceed the task's
+            history length: then the model learns to guess at what it does not see, as it must
+            where the labels come from whole histories.
+        log_uniform: draws the logarithm of the length uniformly, which favours short parts, and
+            not the length itself.
+        contiguous: takes consecutive items, and not any items (in time order either way).
+
+    Raises:
+        InputError: the lengths or the probability make no sense.
+    """
+    if not 0 <= probability <= 1:
+        raise InputError(
+            f"preprocessors.training_stretches.probability = {probability}: bind it to 0..1"
+        )
+    if not 1 <= min_length <= (max_length or min_length):
+        raise InputError(
+            f"preprocessors.training_stretches: min_length = {min_length} and max_length = "
+            f"{max_length} leave no length to draw; bind 1 <= min_length <= max_length"
+        )
+    if probability == 0:
+        return dataset
+
+    folder = data_sources.dataset_folder()
+    genre_matrix = tf.constant(folder.genre_matrix())
+    genre_names = tf.constant(folder.genres)
+    select = _consecutive_items if contiguous else _any_items
+
+    def stretch(example: Example, length_seed: tf.Tensor, item_seed: tf.Tensor) -> Example:
+        size = tf.size(example["history_items"])
+        length = _draw_length(size, min_length, max_length, log_uniform, length_seed)
+        kept = select(size, length, item_seed)
+        items = tf.gather(example["history_items"], kept)
+        half_stars = tf.gather(example["history_ratings"], kept)
+        liked, disliked = label_history(items, half_stars, genre_matrix)
+        return {
+            **example,
+            "history_items": items,
+            "history_ratings": half_stars,
+            "liked": tf.gather(genre_names, liked),
+            "disliked": tf.gather(genre_names, disliked),
+        }
+
+    @seqio.map_over_dataset(num_seeds=1)
+    def maybe_stretch(example: Example, seed: tuple[tf.Tensor, tf.Tensor]) -> Example:
+        coin, length_seed, item_seed = tf.unstack(
+            tf.random.experimental.stateless_split(seed, num=3)
+        )
+        return tf.cond(
+            (example["split"] == "train") & (tf.random.stateless_uniform([], coin) < probability),
+            lambda: stretch(example, length_seed, item_seed),
+            lambda: dict(example),
+        )
+
+    return maybe_stretch(dataset)
+
+
+def label_history(
+    items: tf.Tensor, half_stars: tf.Tensor, genre_matrix: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Applies the label rule in TensorFlow, as `labels.label_genres` does in NumPy.
+
+    Args:
+        items: [history] rows of `genre_matrix`.
+        half_stars: [history] int32 ratings, 1..10.
+        genre_matrix: [rows, genres] uint8, 1 where a movie has a genre.
+
+    Returns:
+        The liked genres, best first, and the disliked ones, worst first: [at most 3] int32 indices
+        of genres each.
+    """
+    occurs = tf.cast(tf.gather(genre_matrix, items), tf.int32)
+    # float64 for the reason that `label_genres` gives: its quotients order like the fractions.
+    counts = tf.cast(tf.reduce_sum(occurs, axis=0), tf.float64)
+    sums = tf.cast(tf.reduce_sum(occurs * half_stars[:, tf.newaxis], axis=0), tf.float64)
+    means = sums / tf.maximum(counts, 1)
+    enough = counts >= MIN_COUNT
+    liked = enough & (sums > HALF_STARS_PER_STAR * LIKED_ABOVE_STARS * counts)
+    disliked = enough & (sums < HALF_STARS_PER_STAR * DISLIKED_BELOW_STARS * counts)
+    by_count = tf.argsort(-counts, stable=True)
+
+    def first(eligible: tf.Tensor, rank: tf.Tensor) -> tf.Tensor:
+        # A stable sort of what is sorted by count: ties of rank stay in that order.
+        order = tf.gather(by_count, tf.argsort(tf.gather(rank, by_count), stable=True))
+        return tf.boolean_mask(order, tf.gather(eligible, order))[:MAX_LABELS]
+
+    return first(liked, -means), first(disliked, means)
+
+
+def most_recent_items(
+    dataset: tf.data.Dataset, history_length: int, sequence_length: SequenceLength = None
+) -> tf.data.Dataset:
+    """Keeps the `history_length` most recent items of each history, oldest first.
+
+    Args:
+        dataset: examples with `history_items` and `history_ratings`.
+        history_length: the paper's p.
+        sequence_length: the task's feature lengths. Where `history_items` is given a shorter one
+            than p it counts: SeqIO's own trimming would keep the oldest items.
+    """
+    length = min(history_length, (sequence_length or {}).get("history_items") or history_length)
+
+    @seqio.map_over_dataset
+    def trim(example: Example) -> Example:
+        return {
+            **example,
+            "history_items": example["history_items"][-length:],
+            "history_ratings": example["history_ratings"][-length:],
+        }
+
+    return trim(dataset)
+
+
+@seqio.map_over_dataset
+def instruction(example: Example) -> Example:
+    """Asks for the answer; the history reaches the model as embeddings."""
+    return {**example, "inputs": tf.constant(sentences.INSTRUCTION)}
+
+
+def text_history(
+    dataset: tf.data.Dataset,
+    output_features: Mapping[str, seqio.Feature],
+    sequence_length: SequenceLength = None,
+) -> tf.data.Dataset:
+    """Asks for the answer and tells the history in words, most recent item first.
+
+    An item reads as the sentences that the embeddings are made of. Items are added while they fit
+    into the length of `inputs` whole; the most recent one is always there, cut if it must be.
+
+    Args:
+        dataset: examples with `history_items` and `history_ratings`, oldest first.
+        output_features: gives the vocabulary of `inputs`, which measures what fits.
+        sequence_length: the task's feature lengths; without one for `inputs`, all items are told.
+    """
+    vocabulary = output_features["inputs"].vocabulary
+    movies = data_sources.dataset_folder().movies()
+    # Made here, outside of the mapped function: as captured tensors they are no part of its graph.
+    titles = tf.constant(
+        [
+            sentences.title_genres_sentence(title, genres)
+            for title, genres in movies.select("title", "genres").iter_rows()
+        ]
+    )
+    descriptions = tf.constant(movies["description"].to_list())
+    ratings = tf.constant([sentences.rating_sentence(stars) for stars in range(MAX_HALF_STARS + 1)])
+    budget = (sequence_length or {}).get("inputs")
+
+    def fitting(items: tf.Tensor) -> tf.Tensor:
+        # SentencePiece splits at spaces, so the parts have as many tokens as the whole.
+        taken = len(vocabulary.encode(sentences.INSTRUCTION)) + int(output_features["inputs"].add_eos)
+        tokens = tf.cumsum(vocabulary.encode_tf(items).row_lengths())
+        count = tf.reduce_sum(tf.cast(tokens <= budget - taken, tf.int32))
+        return items[: tf.maximum(count, 1)]
+
+    @seqio.map_over_dataset
+    def tell(example: Example) -> Example:
+        rows = example["history_items"][::-1]
+        half_stars = example["history_ratings"][::-1]
+        items = tf.strings.join(
+            [
+                tf.gather(titles, rows),
+                tf.gather(ratings, half_stars),
+                tf.gather(descriptions, rows),
+            ],
+            separator=". ",
+        )
+        if budget is not None:
+            items = fitting(items)
+        words = tf.concat([[sentences.INSTRUCTION], items], axis=0)
+        return {**example, "inputs": tf.strings.reduce_join(words, separator=" ")}
+
+    return tell(dataset)
+
+
+@seqio.map_over_dataset
+def answer(example: Example) -> Example:
+    """Writes the target sentence from `liked` and `disliked`."""
+    # Python's own writer, and not a second one in TensorFlow: it must stay the exact inverse of
+    # the reader. Declared stateless so that iterators can be checkpointed.
+    targets = tf.numpy_function(
+        _write_answer, [example["liked"], example["disliked"]], tf.string, stateful=False
+    )
+    return {**example, "targets": tf.ensure_shape(targets, [])}
+
+
+def _write_answer(liked: np.ndarray, disliked: np.ndarray) -> bytes:
+    return verbalizer.write_answer(_decode(liked), _decode(disliked)).encode()
+
+
+def _decode(names: np.ndarray) -> list[str]:
+    return [name.decode() for name in names]
+
+
+def _draw_length(
+    size: tf.Tensor, min_length: int, max_length: int | None, log_uniform: bool, seed: tf.Tensor
+) -> tf.Tensor:
+    """Draws how many of `size` items to take."""
+    longest = size if max_length is None else tf.minimum(size, max_length)
+    low = tf.cast(tf.minimum(min_length, longest), tf.float32)
+    high = tf.cast(longest + 1, tf.float32)
+    share = tf.random.stateless_uniform([], seed)
+    drawn = low * (high / low) ** share if log_uniform else low + (high - low) * share
+    # Rounding can reach `high` itself.
+    return tf.minimum(tf.cast(drawn, tf.int32), longest)
+
+
+def _consecutive_items(size: tf.Tensor, length: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    start = tf.random.stateless_uniform([], seed, maxval=size - length + 1, dtype=tf.int32)
+    return tf.range(start, start + length)
+
+
+def _any_items(size: tf.Tensor, length: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    lottery = tf.random.stateless_uniform([size], seed)
+    return tf.sort(tf.math.top_k(lottery, k=length).indices)

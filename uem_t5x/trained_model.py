@@ -1,0 +1,127 @@
+"""A trained model, read back from its MODEL_DIR alone."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gin
+
+from uem_t5x import data_sources, gin_utils, infer, partitioning, train
+from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
+from uem_t5x.data.dataset_folder import DatasetFolder
+from uem_t5x.errors import InputError
+from uem_t5x.models import EncoderDecoderModel
+from uem_t5x.types import Batch, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A checkpoint, the recipe that made it, and the catalogue of movies it knows.
+
+    Attributes:
+      model: the model.
+      params: its parameters.
+      flax_mutables: its item table.
+      step: the step of the checkpoint.
+      catalogue: movies, genres, sentence encoder and vocabulary, but no examples.
+      data_dir: the dataset folder it was trained on.
+      task: the SeqIO task it was trained on.
+      feature_lengths: the padded length of every feature of the task.
+      batch_size: of evaluation, as in the recipe.
+    """
+
+    model: EncoderDecoderModel
+    params: PyTree
+    flax_mutables: PyTree
+    step: int
+    catalogue: DatasetFolder
+    data_dir: str
+    task: str
+    feature_lengths: Mapping[str, int]
+    batch_size: int
+
+    @classmethod
+    def load(cls, model_dir: str | Path, step: int | None = None) -> "TrainedModel":
+        """Loads a checkpoint.
+
+        Args:
+          model_dir: what `python -m uem_t5x.train` wrote.
+          step: of the checkpoint; None for the best by validation F1, or else the latest.
+
+        Raises:
+          InputError: if the folder holds no trained model, or not this step of it.
+        """
+        model_dir = Path(model_dir)
+        recipe = model_dir / "config.gin"
+        if not recipe.is_file():
+            raise InputError(
+                f"{model_dir}: no trained model here (no config.gin); give the MODEL_DIR of a "
+                "training run"
+            )
+        catalogue = DatasetFolder.open(model_dir / train.CATALOGUE, catalogue_only=True)
+        with data_sources.use_dataset_folder(catalogue):
+            arguments = _train_arguments(recipe)
+        manager = CheckpointManager(model_dir, CheckpointConfig())
+        steps = manager.all_steps()
+        if not steps or (step is not None and step not in steps):
+            raise InputError(
+                f"{model_dir}: no checkpoint{'' if step is None else f' of step {step}'}; it has "
+                f"{', '.join(map(str, steps)) or 'none'}"
+            )
+        step = manager.best_step() if step is None else step
+        params, flax_mutables = manager.restore_for_inference(step)
+        manager.close()
+        dataset_cfg = arguments["infer_eval_dataset_cfg"]
+        return cls(
+            model=arguments["model"],
+            params=params,
+            flax_mutables=flax_mutables,
+            step=step,
+            catalogue=catalogue,
+            data_dir=gin.query_parameter("DATA_DIR/macro.value"),
+            task=dataset_cfg.mixture_or_task_name,
+            feature_lengths=dataset_cfg.task_feature_lengths,
+            batch_size=dataset_cfg.batch_size,
+        )
+
+    @property
+    def reads_embeddings(self) -> bool:
+        """Whether histories reach the model as embeddings, and not as text."""
+        return "history_items" in self.feature_lengths
+
+    @property
+    def history_length(self) -> int:
+        """The number of most recent items that the model reads: the paper's p."""
+        if self.reads_embeddings:
+            return self.feature_lengths["history_items"]
+        return int(self.task.rsplit("_", 1)[1])
+
+    def predictor(self, batch_size: int | None = None) -> infer.Predictor:
+        """Returns what runs the model over batches of a size (the recipe's by default)."""
+        return infer.Predictor(
+            self.model, partitioning.DataParallelPartitioner(), batch_size or self.batch_size
+        )
+
+    def answers(
+        self, batches: Iterator[Batch], batch_size: int, flax_mutables: PyTree | None = None
+    ) -> Iterator[str]:
+        """Yields the sentence that the model writes for every example.
+
+        Args:
+          batches: the model's features.
+          batch_size: of the compiled program.
+          flax_mutables: replaces the item table, to answer about movies that it lacks.
+        """
+        predictor = self.predictor(batch_size)
+        mutables = self.flax_mutables if flax_mutables is None else flax_mutables
+        with data_sources.use_dataset_folder(self.catalogue):
+            for tokens in predictor.predict_batches(self.params, mutables, batches):
+                yield from map(self.model.output_vocabulary.decode, tokens.tolist())
+
+
+def _train_arguments(recipe: Path) -> dict[str, Any]:
+    """Returns the arguments that a recipe gives to `train`."""
+    with gin_utils.main_module(train):
+        gin_utils.parse([recipe])
+        return gin.get_bindings(train.train, resolve_references=True)

@@ -1,0 +1,128 @@
+"""One training step, and what it changes, in the built-in engine."""
+
+import functools
+from typing import Any
+
+import flax.core
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from clu import metrics as clu_metrics
+from jaxtyping import Array, Float, Int
+
+from uem_t5x.models import EncoderDecoderModel, Metrics
+from uem_t5x.types import Batch, PyTree
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What training changes, and the frozen variables that stay beside it.
+
+    Attributes:
+      step: steps taken so far.
+      params: the network's parameters.
+      opt_state: the optimizer's state.
+      flax_mutables: the item table; empty for a network without one.
+    """
+
+    step: Int[Array, ""]
+    params: PyTree
+    opt_state: optax.OptState
+    flax_mutables: PyTree
+
+    @classmethod
+    def create(cls, model: EncoderDecoderModel, variables: PyTree) -> "TrainState":
+        """Starts from a model's initial variables."""
+        frozen, params = flax.core.pop(flax.core.unfreeze(variables), "params")
+        return cls(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=model.optimizer_def.init(params),
+            flax_mutables={
+                name: value for name, value in frozen.items() if not name.endswith("_axes")
+            },
+        )
+
+
+class Trainer:
+    """Takes training steps.
+
+    Attributes:
+      learning_rate: constant, as the paper's.
+      num_microbatches: parts of a batch whose gradients are added up before the one update, so
+        that a batch may be larger than what fits; `None` for the whole batch at once.
+    """
+
+    def __init__(
+        self,
+        model: EncoderDecoderModel,
+        rng: jax.Array,
+        learning_rate: float,
+        num_microbatches: int | None = None,
+    ) -> None:
+        self.learning_rate = learning_rate
+        self.num_microbatches = num_microbatches
+        self._model = model
+        self._rng = rng
+        # The state is overwritten in place.
+        self.train_step = jax.jit(self._train_step, donate_argnums=0)
+        self.eval_step = jax.jit(self._eval_step)
+
+    def _train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        dropout_rng = jax.random.fold_in(self._rng, state.step)
+        gradients, metrics = self._gradients(state, batch, dropout_rng)
+        metrics["gradient_norm"] = _average(optax.global_norm(gradients))
+        updates, opt_state = self._model.optimizer_def.update(
+            gradients, state.opt_state, state.params
+        )
+        params = jax.tree.map(
+            lambda param, update: param - self.learning_rate * update, state.params, updates
+        )
+        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+    def _gradients(
+        self, state: TrainState, batch: Batch, dropout_rng: jax.Array
+    ) -> tuple[PyTree, Metrics]:
+        mutables = state.flax_mutables or None
+
+        @functools.partial(jax.grad, has_aux=True)
+        def gradients_and_metrics(params: PyTree, batch: Batch, rng: jax.Array) -> tuple[Any, Any]:
+            loss, aux = self._model.loss_fn(params, batch, rng, mutables)
+            return loss, (aux if mutables is None else aux[0])
+
+        parts = self.num_microbatches or 1
+        if parts == 1:
+            return gradients_and_metrics(state.params, batch, dropout_rng)
+
+        # Every part takes each `parts`-th example, so that it lies on all devices as the batch did.
+        microbatches = {
+            name: jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0)
+            for name, array in batch.items()
+        }
+
+        def add_part(total: PyTree, part: tuple[Batch, jax.Array]) -> tuple[PyTree, Metrics]:
+            gradients, metrics = gradients_and_metrics(state.params, *part)
+            return jax.tree.map(jnp.add, total, gradients), metrics
+
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        rngs = jax.random.split(dropout_rng, parts)
+        gradients, metrics = jax.lax.scan(add_part, zeros, (microbatches, rngs))
+        # The scan stacked the parts' metrics; totals and counts simply add up.
+        return gradients, jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
+
+    def _eval_step(self, state: TrainState, batch: Batch) -> Metrics:
+        return self._model.eval_fn(state.params, batch, state.flax_mutables or None)[1]
+
+
+def _average(value: Float[Array, ""]) -> Any:
+    return clu_metrics.Average(total=value, count=jnp.ones(()))
+
+
+def summarize(steps: list[Metrics]) -> dict[str, float]:
+    """Merges the metrics of several steps into one number each."""
+    merged = functools.reduce(
+        lambda total, metrics: {name: total[name].merge(metrics[name]) for name in total},
+        jax.device_get(steps),
+    )
+    return {name: float(metric.compute()) for name, metric in merged.items()}

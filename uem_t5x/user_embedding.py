@@ -1,0 +1,216 @@
+"""The User Embedding Module: one soft-prompt token for every item of a user's history.
+
+    U in R^{p x w}      the vectors of the p items, looked up in the frozen item table
+    Pr_UEM(U)           a small Transformer over U, projected to the language model's width e
+    [P_e ; Pr_UEM(U) ; X_e]     what the encoder reads, P_e being the k task prompts
+
+(arXiv 2401.04858, section 3; w = 3s with the paper's three channels of width s.)
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.linen import partitioning
+from jaxtyping import Bool, Float, Int
+
+from uem_t5x import data_sources, layers, network
+from uem_t5x.data.manifest import Channel
+from uem_t5x.types import Array
+
+# The collection of frozen variables: no gradient, no optimizer state, saved with the checkpoint.
+ITEM_TABLE = "item_table"
+
+
+@dataclasses.dataclass(frozen=True)
+class UserEmbeddingConfig:
+    """The sizes of the UEM; the defaults are the paper's.
+
+    Attributes:
+      num_layers: Transformer depth; 0 leaves the projection alone.
+      num_heads: attention heads.
+      head_dim: width of one head; 12 heads of 64 are the paper's 768.
+      mlp_dim: width of the gated feed-forward block.
+      dropout_rate: for residual branches, attention weights and feed-forward blocks.
+      dtype: of activations.
+    """
+
+    num_layers: int = 3
+    num_heads: int = 12
+    head_dim: int = 64
+    mlp_dim: int = 2048
+    dropout_rate: float = 0.0
+    dtype: Any = jnp.float32
+
+    def encoder_config(self, width: int) -> network.T5Config:
+        """Returns the UEM's Transformer as an encoder of width `width`."""
+        return network.T5Config(
+            emb_dim=width,
+            num_heads=self.num_heads,
+            head_dim=self.head_dim,
+            mlp_dim=self.mlp_dim,
+            num_encoder_layers=self.num_layers,
+            dropout_rate=self.dropout_rate,
+            dtype=self.dtype,
+        )
+
+
+def channels() -> tuple[Channel, ...]:
+    """Returns the channels of the current dataset folder, in the order they are concatenated."""
+    return data_sources.dataset_folder().channels
+
+
+def _load_channel(name: str) -> Float[Array, "rows width"]:
+    return jnp.asarray(data_sources.dataset_folder().embeddings()[name])
+
+
+class ItemTable(nn.Module):
+    """The precomputed sentence embeddings, on the device: ids travel, vectors stay."""
+
+    channels: Sequence[Channel]
+
+    @nn.compact
+    def __call__(
+        self, items: Int[Array, "batch history"], ratings: Int[Array, "batch history"]
+    ) -> Float[Array, "batch history width"]:
+        """Returns the concatenated vectors; row 0 of every channel is padding, all zeros.
+
+        Sentence embeddings have unit length: their entries are about 1/sqrt(s), and a pre-norm
+        residual stream that starts so small is drowned by its first layer's output. So each
+        channel is multiplied by the square root of its width, which makes its entries about 1.
+        """
+        rows = {"item": items, "rating": ratings}
+        vectors = []
+        for channel in self.channels:
+            table = partitioning.variable_with_axes(
+                ITEM_TABLE,
+                channel.name,
+                _load_channel,
+                channel.name,
+                axes=("items", "item_embed"),
+            )
+            vector = jnp.take(table.value, rows[channel.index], axis=0)
+            vectors.append(vector * np.sqrt(vector.shape[-1]))
+        return jnp.concatenate(vectors, axis=-1)
+
+
+class UserEmbedding(nn.Module):
+    """`Pr_UEM`: a Transformer over a history's item vectors, projected to `features`."""
+
+    config: UserEmbeddingConfig
+    features: int
+
+    @nn.compact
+    def __call__(
+        self,
+        vectors: Float[Array, "batch history width"],
+        mask: Bool[Array, "batch history"],
+        *,
+        enable_dropout: bool,
+    ) -> Float[Array, "batch history embed"]:
+        width = vectors.shape[-1]
+        x = network.Encoder(self.config.encoder_config(width), name="encoder")(
+            vectors, mask, deterministic=not enable_dropout
+        )
+        return layers.Dense(
+            self.features, ("mlp", "embed"), dtype=self.config.dtype, name="projection"
+        )(x)
+
+
+class TaskPrompt(nn.Module):
+    """`P_e`: learned prompts, the same for every user."""
+
+    length: int
+    features: int
+
+    @nn.compact
+    def __call__(self, batch_size: int) -> Float[Array, "batch prompt embed"]:
+        embedding = partitioning.param_with_axes(
+            "embedding",
+            nn.initializers.normal(stddev=1.0),
+            (self.length, self.features),
+            jnp.float32,
+            axes=("prompt", "embed"),
+        )
+        return jnp.broadcast_to(embedding, (batch_size, *embedding.shape))
+
+
+class PersonalizedTransformer(network.Transformer):
+    """T5 that reads `[P_e ; Pr_UEM(U) ; X_e]`.
+
+    Attributes:
+      user_embedding_config: the UEM's sizes.
+      channels: the item table's channels, in the order they are concatenated.
+      prompt_length: k, the number of task prompts.
+    """
+
+    user_embedding_config: UserEmbeddingConfig = UserEmbeddingConfig()
+    channels: Sequence[Channel] = ()
+    prompt_length: int = 20
+
+    def setup(self) -> None:
+        super().setup()
+        emb_dim = self.config.emb_dim
+        self.item_table = ItemTable(self.channels)
+        self.user_embedding = UserEmbedding(self.user_embedding_config, emb_dim)
+        if self.prompt_length:
+            self.task_prompt = TaskPrompt(self.prompt_length, emb_dim)
+
+    def embed_user(
+        self,
+        history_items: Int[Array, "batch history"],
+        history_ratings: Int[Array, "batch history"],
+        *,
+        enable_dropout: bool = True,
+    ) -> network.SoftPrompt:
+        """Returns the soft prompt of each user: the task prompts, then one token an item.
+
+        Args:
+          history_items: rows of the item table, oldest first; 0 for padding.
+          history_ratings: half-stars 1..10; 0 for padding.
+          enable_dropout: whether to drop, which needs a `dropout` random key.
+        """
+        mask = history_items > 0
+        vectors = self.item_table(history_items, history_ratings)
+        prompt = self.user_embedding(vectors, mask, enable_dropout=enable_dropout)
+        if self.prompt_length:
+            task_prompt = self.task_prompt(mask.shape[0]).astype(prompt.dtype)
+            prompt = jnp.concatenate([task_prompt, prompt], axis=1)
+            task_mask = jnp.ones((mask.shape[0], self.prompt_length), bool)
+            mask = jnp.concatenate([task_mask, mask], axis=1)
+        return network.SoftPrompt(prompt, mask)
+
+    def encode(
+        self,
+        encoder_input_tokens: Int[Array, "batch text"],
+        history_items: Int[Array, "batch history"],
+        history_ratings: Int[Array, "batch history"],
+        *,
+        enable_dropout: bool = True,
+    ) -> network.Encoded:
+        """Encodes the user's soft prompt and the text after it."""
+        soft_prompt = self.embed_user(
+            history_items, history_ratings, enable_dropout=enable_dropout
+        )
+        return super().encode(encoder_input_tokens, soft_prompt, enable_dropout=enable_dropout)
+
+    def __call__(
+        self,
+        encoder_input_tokens: Int[Array, "batch text"],
+        decoder_input_tokens: Int[Array, "batch length"],
+        decoder_target_tokens: Int[Array, "batch length"],
+        *,
+        history_items: Int[Array, "batch history"],
+        history_ratings: Int[Array, "batch history"],
+        enable_dropout: bool = True,
+    ) -> Float[Array, "batch length vocab"]:
+        encoded = self.encode(
+            encoder_input_tokens, history_items, history_ratings, enable_dropout=enable_dropout
+        )
+        return self.decode(
+            encoded, decoder_input_tokens, decoder_target_tokens, enable_dropout=enable_dropout
+        )
+
