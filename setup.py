@@ -18,19 +18,22 @@ REQUIRED = [
     "numpy>=1.26",
     "optax>=0.2.8",  # Adafactor
     "orbax-checkpoint>=0.12.8",  # asynchronous, sharded checkpoints
-    "polars>=1.0",  # the columnar engine behind `prepare`
+    "polars>=2.1",  # the columnar engine behind `prepare`
     "rich>=13",  # what a person watches in a terminal
     "safetensors>=0.4",  # item embeddings: no pickle, read by memory map
     "scikit-learn>=1.4",  # weighted precision, recall and F1
     "sentencepiece>=0.2",  # trains the vocabulary of the tiny models
+    "scipy>=1.12",  # sparse matrices, for counting genres
     "seqio>=0.0.20",
     "tensorflow>=2.21",  # tf.data, under SeqIO
     "tensorflow-text>=2.21",  # SeqIO's SentencePiece, and SentenceT5's
 ]
+# google-crc32c: without it Beam cannot write TFRecords.
+BEAM = ["apache-beam", "google-crc32c"]
 EXTRAS = {
-    "beam": ["apache-beam"],  # `seqio_cache_tasks`
+    "beam": BEAM,  # `seqio_cache_tasks`
     "sentence-t5": ["tensorflow_hub", "tf-keras"],
-    "test": ["apache-beam", "beartype", "pytest", "pytest-xdist", "ruff", "tensorflow_hub"],
+    "test": [*BEAM, "beartype", "pytest", "pytest-xdist", "ruff", "tensorflow_hub"],
 }
 
 setup(

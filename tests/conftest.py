@@ -13,7 +13,24 @@ import pytest  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def dataset_folder():
-    from uem_t5x.data.dataset_folder import DatasetFolder
+def dataset_folder(tmp_path_factory):
+    """A small dataset folder with its own vocabulary: 60 made-up users, 10 of them for test."""
+    from uem_t5x.data import pipeline, synthetic
+    from uem_t5x.data.prepare import PrepareOptions
+    from uem_t5x.data.synthesize import SynthesizeOptions
 
-    return DatasetFolder.open("/work/scratch/tmpds")
+    root = tmp_path_factory.mktemp("data")
+    synthetic.synthesize(
+        SynthesizeOptions(root / "movielens", users=60, movies=120, ratings=60 * 50)
+    )
+    return pipeline.prepare(
+        PrepareOptions(
+            movielens=root / "movielens",
+            descriptions=root / "movielens" / synthetic.DESCRIPTIONS,
+            output=root / "dataset",
+            encoder_width=16,
+            validation_users=10,
+            test_users=10,
+            vocabulary_size=256,
+        )
+    )

@@ -64,7 +64,9 @@ def test_the_rule_on_whole_histories_gives_the_labels(users, current_folder):
 def test_the_rule_on_short_histories_is_the_limit_of_what_can_be_known(users, current_folder):
     scores = [
         metrics.score(
-            users.tastes, baselines.rule(users.most_recent(p), current_folder), current_folder.genres
+            users.tastes,
+            baselines.rule(users.most_recent(p), current_folder),
+            current_folder.genres,
         )["f1"]
         for p in (2, 10, 20, 10_000)
     ]

@@ -101,7 +101,7 @@ class TestDatasetFolderSource:
             assert example["history_items"].dtype == example["history_ratings"].dtype == "int32"
             assert example["history_items"].shape == example["history_ratings"].shape
             assert 1 <= example["history_ratings"].min() <= example["history_ratings"].max() <= 10
-            assert 1 <= example["history_items"].min()
+            assert example["history_items"].min() >= 1
             assert genres.issuperset([*example["liked"], *example["disliked"]])
 
     def test_hosts_read_disjoint_shards(self, sharded_folder):

@@ -44,9 +44,7 @@ def _compiled(module: nn.Module) -> Any:
 
 def apply(module: nn.Module, variables: dict, *args: Any, **options: Any) -> Any:
     """Compiled: op by op, a network takes seconds to dispatch."""
-    return _compiled(module)(
-        variables, *args, enable_dropout=False, **options
-    )
+    return _compiled(module)(variables, *args, enable_dropout=False, **options)
 
 
 def tokens(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -121,12 +119,12 @@ def test_cached_decoding_gives_the_logits_of_the_whole_sequence(
     whole = apply(module, variables, text, answer, answer)
 
     encoded = apply(module, variables, text, method="encode")
-    options = dict(
-        decode=True,
-        max_decode_length=answer.shape[1],
-        mutable=("cache",),
-        method="decode",
-    )
+    options = {
+        "decode": True,
+        "max_decode_length": answer.shape[1],
+        "mutable": ("cache",),
+        "method": "decode",
+    }
     _, made = apply(module, variables, encoded, answer, answer, **options)
     cache = made["cache"]
     step = functools.partial(apply, module)

@@ -37,10 +37,9 @@ def test_is_the_vocabulary_of_the_folder(vocabulary, sentencepiece):
 
 
 def test_equality_is_that_of_the_model_file(vocabulary, sentencepiece):
-    # T5X refuses to train where `task_vocabulary != model_vocabulary`.
-    assert not vocabulary != vocabularies.TaskVocabulary()
-    assert not vocabulary != sentencepiece
-    assert not sentencepiece != vocabulary
+    assert vocabulary == vocabularies.TaskVocabulary()
+    assert vocabulary == sentencepiece
+    assert sentencepiece == vocabulary
     assert vocabulary != seqio.SentencePieceVocabulary("elsewhere.model")
     assert vocabulary != seqio.ByteVocabulary()
 

@@ -130,9 +130,7 @@ class CheckpointManager:
             force=True,
         )
 
-    def restore(
-        self, step: int, template: TrainState, iterator: DatasetIterator
-    ) -> TrainState:
+    def restore(self, step: int, template: TrainState, iterator: DatasetIterator) -> TrainState:
         """Restores a run.
 
         Args:

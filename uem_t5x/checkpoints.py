@@ -147,4 +147,3 @@ def _config_from_shapes(params: Params, folder: Path) -> network.T5Config:
         num_decoder_layers=sum(name.startswith("layers_") for name in decoder),
         logits_via_embedding="logits_dense" not in decoder,
     )
-

@@ -20,10 +20,10 @@ _MACRO_FLAG = re.compile(r"--gin\.([A-Za-z_][\w./]*)=(.*)", re.DOTALL)
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Separates `--gin_file=FILE` and `--gin.NAME=VALUE` from other arguments.
+    r"""Separates `--gin_file=FILE` and `--gin.NAME=VALUE` from other arguments.
 
     A value that is no gin literal is taken as a string: `--gin.MODEL_DIR=runs/a` and T5X's
-    `--gin.MODEL_DIR=\\"runs/a\\"` mean the same.
+    `--gin.MODEL_DIR=\"runs/a\"` mean the same.
 
     Returns:
       Recipe files, bindings, and the arguments that are left.

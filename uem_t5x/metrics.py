@@ -92,9 +92,7 @@ def per_genre(
     ]
 
 
-def genre_scores(
-    targets: Sequence[Taste], predictions: Sequence[Taste | None]
-) -> dict[str, float]:
+def genre_scores(targets: Sequence[Taste], predictions: Sequence[Taste | None]) -> dict[str, float]:
     """`score` over the genres of the current dataset folder: the tasks' SeqIO metric function."""
     return score(targets, predictions, data_sources.dataset_folder().genres)
 

@@ -18,7 +18,7 @@ from clu import metrics as clu_metrics
 from flax import linen as nn
 from jaxtyping import Float, Int
 
-from uem_t5x import decoding, network
+from uem_t5x import decoding
 from uem_t5x.types import Array, Batch, PyTree
 
 Metrics = dict[str, clu_metrics.Metric]
@@ -148,9 +148,7 @@ class EncoderDecoderModel:
         logits = self.compute_logits(params, batch, dropout_rng, flax_mutables)
         targets = batch["decoder_target_tokens"]
         weights = batch["decoder_loss_weights"].astype(jnp.float32)
-        cross_entropy, z_loss = _cross_entropy(
-            logits, targets, self._label_smoothing, self._z_loss
-        )
+        cross_entropy, z_loss = _cross_entropy(logits, targets, self._label_smoothing, self._z_loss)
         normalizer = self._loss_normalizing_factor or 1.0
         loss = jnp.sum((cross_entropy + z_loss) * weights) / normalizer
         tokens = jnp.sum(weights)

@@ -195,7 +195,9 @@ def text_history(
 
     def fitting(items: tf.Tensor) -> tf.Tensor:
         # SentencePiece splits at spaces, so the parts have as many tokens as the whole.
-        taken = len(vocabulary.encode(sentences.INSTRUCTION)) + int(output_features["inputs"].add_eos)
+        taken = len(vocabulary.encode(sentences.INSTRUCTION)) + int(
+            output_features["inputs"].add_eos
+        )
         tokens = tf.cumsum(vocabulary.encode_tf(items).row_lengths())
         count = tf.reduce_sum(tf.cast(tokens <= budget - taken, tf.int32))
         return items[: tf.maximum(count, 1)]

@@ -10,7 +10,7 @@ import re
 import tarfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from absl import logging
@@ -39,6 +39,7 @@ _HASHING_BATCH = 4096
 _SENTENCE_T5_BATCH = 64
 
 
+@runtime_checkable
 class SentenceEncoder(Protocol):
     """What `make_encoder` returns.
 

@@ -32,7 +32,6 @@ from uem_t5x.partitioning import DataParallelPartitioner
 from uem_t5x.progress import TrainingProgress
 from uem_t5x.trainer import Trainer, TrainState, summarize
 
-
 # The part of MODEL_DIR that holds what a checkpoint needs to predict by itself.
 CATALOGUE = "catalogue"
 
@@ -104,9 +103,8 @@ def train(
     train_writer = _writer(model_dir, "train")
     if step == 0:
         summarize_config_fn(model_dir, train_writer, step)
-        dataset_folder.copy_catalogue(
-            data_sources.dataset_folder(), os.path.join(model_dir, CATALOGUE)
-        )
+        catalogue = Path(model_dir, CATALOGUE)
+        dataset_folder.copy_catalogue(data_sources.dataset_folder(), catalogue)
     evaluate = _make_evaluation(
         model,
         partitioner,
@@ -155,9 +153,11 @@ def _make_evaluation(
     eval_steps: int,
     evaluator_cls: Callable[..., seqio.Evaluator],
 ) -> Callable[[TrainState, int], dict[str, float]]:
-    """Returns a function that measures a state and writes what it found, as T5X does, below
-    `training_eval` (loss on given answers) and `inference_eval` (the task's metrics on written
-    ones)."""
+    """Returns a function that measures a state and writes down what it found.
+
+    As in T5X: below `training_eval` the loss on given answers, below `inference_eval` the task's
+    metrics on written ones.
+    """
     batches: list[dict[str, Any]] = []
     if train_eval_cfg:
         batches = datasets.eval_batches(train_eval_cfg, model.FEATURE_CONVERTER_CLS, eval_steps)
@@ -170,7 +170,7 @@ def _make_evaluation(
             use_cached=infer_eval_cfg.use_cached,
             seed=infer_eval_cfg.seed,
             sequence_length=dict(infer_eval_cfg.task_feature_lengths),
-            log_dir=os.path.join(model_dir, "inference_eval"),
+            log_dir=str(Path(model_dir, "inference_eval")),
         )
         predictor = infer.Predictor(model, partitioner, infer_eval_cfg.batch_size)
 
@@ -220,7 +220,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         if rest or not files:
             raise InputError(
-                f"unknown argument {rest[0]}" if rest else "--gin_file is missing"
+                f"unknown argument {rest[0]}"
+                if rest
+                else "--gin_file is missing"
                 + "; usage: python -m uem_t5x.train --gin_file=gin/uem_tiny.gin "
                 "--gin.MODEL_DIR=FOLDER --gin.DATA_DIR=FOLDER"
             )

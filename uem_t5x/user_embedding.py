@@ -192,9 +192,7 @@ class PersonalizedTransformer(network.Transformer):
         enable_dropout: bool = True,
     ) -> network.Encoded:
         """Encodes the user's soft prompt and the text after it."""
-        soft_prompt = self.embed_user(
-            history_items, history_ratings, enable_dropout=enable_dropout
-        )
+        soft_prompt = self.embed_user(history_items, history_ratings, enable_dropout=enable_dropout)
         return super().encode(encoder_input_tokens, soft_prompt, enable_dropout=enable_dropout)
 
     def __call__(
@@ -213,4 +211,3 @@ class PersonalizedTransformer(network.Transformer):
         return self.decode(
             encoded, decoder_input_tokens, decoder_target_tokens, enable_dropout=enable_dropout
         )
-

@@ -162,14 +162,14 @@ def _keys(titles: pl.DataFrame, owner: str) -> pl.DataFrame:
     in_brackets = whole.str.extract_all(_BRACKETS).list.eval(
         pl.element().str.strip_chars("()").str.replace(r"(?i)^\s*a\.?k\.?a\.?:?\s", "")
     )
-    names_of_rank = {
+    sources = {
         _MAIN_TITLE: pl.concat_list(whole, main),
         _ALTERNATIVE_TITLE: in_brackets,
         _PART: pl.concat_list(main.str.extract(pattern) for pattern in _PARTS),
     }
     names = pl.concat(
-        titles.select(owner, "year", name=names, rank=pl.lit(rank)).explode("name")
-        for rank, names in names_of_rank.items()
+        titles.select(owner, "year", name=source, rank=pl.lit(rank)).explode("name")
+        for rank, source in sources.items()
     ).with_columns(key=_key(pl.col("name")))
     loose = names.with_columns(key=_loose(pl.col("key")), rank=pl.col("rank") + _LOOSE)
     return (

@@ -21,7 +21,7 @@ from uem_t5x.errors import InputError
 from uem_t5x.sentence_encoders import SentenceEncoder, make_encoder
 
 _MAX_HALF_STARS = 10
-_VOCABULARY_USERS = 10_000  # the answers of more users teach a vocabulary nothing new
+_VOCABULARY_TEXTS = 2000  # of each kind; more of them teach a small vocabulary nothing new
 
 
 def prepare(options: PrepareOptions, progress: Progress | None = None) -> DatasetFolder:
@@ -181,10 +181,11 @@ def _train_vocabulary(
     """Trains a vocabulary on what the tasks write: the answers of `users`, prompts and items."""
     from uem_t5x.data.vocabulary import train_vocabulary
 
-    answers = {verbalizer.write_answer(*labels.names(user)) for user in users[:_VOCABULARY_USERS]}
+    few = movies[1:].gather_every(-(-movies.height // _VOCABULARY_TEXTS))
+    answers = {verbalizer.write_answer(*labels.names(user)) for user in users[:_VOCABULARY_TEXTS]}
     ratings = map(sentences.rating_sentence, range(1, _MAX_HALF_STARS + 1))
-    titles = _title_genres_sentences(movies[1:])
-    texts = [sentences.INSTRUCTION, *sorted(answers), *ratings, *titles, *movies["description"][1:]]
+    texts = [sentences.INSTRUCTION, *sorted(answers), *ratings]
+    texts += [*_title_genres_sentences(few), *few["description"]]
     train_vocabulary(path, texts, labels.genres, size)
 
 

@@ -53,10 +53,12 @@ def run(args: argparse.Namespace) -> int:
 
     names = [field.name for field in dataclasses.fields(SynthesizeOptions)]
     options = SynthesizeOptions(**{name: getattr(args, name) for name in names})
-    with Progress(console=Console(stderr=True)) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
         ratings = synthetic.synthesize(options, progress)
     print(
-        f"{options.output}: {options.users:,} users, {options.movies:,} movies, {ratings:,} ratings\n"
+        f"{options.output}: {options.users:,} users, {options.movies:,} movies, "
+        f"{ratings:,} ratings\n"
         f"next: uem-t5x prepare --movielens {options.output} "
         f"--descriptions {options.output}/{synthetic.DESCRIPTIONS} --output DATASET"
     )

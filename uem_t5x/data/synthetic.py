@@ -25,7 +25,7 @@ RATINGS = "ratings.csv"
 DESCRIPTIONS = "descriptions.csv"
 TASTES = "tastes.csv"
 README = "README.txt"
-_README_TEXT = f"""Synthetic data, written by `uem-t5x synthesize`: its users and movies are made up.
+_README_TEXT = f"""Synthetic data, written by `uem-t5x synthesize`: nobody in it is real.
 
 {MOVIES} and {RATINGS} have the layout of MovieLens, {DESCRIPTIONS} that of the public
 Rotten Tomatoes movie table. {TASTES} has what the ratings were drawn from: each user's affinity
@@ -143,10 +143,12 @@ def _noise(count: int, rng: np.random.Generator) -> Float32[np.ndarray, " rating
 def _history_lengths(
     options: SynthesizeOptions, rng: np.random.Generator
 ) -> Int64[np.ndarray, " users"]:
-    relative = rng.lognormal(0, _HISTORY_SPREAD, options.users)
+    lengths = rng.lognormal(0, _HISTORY_SPREAD, options.users)
     total = options.ratings or options.users * _RATINGS_PER_USER
-    lengths = np.round(relative * total / relative.sum()).astype(np.int64)
-    return np.clip(lengths, _MIN_HISTORY, int(options.movies * _MAX_SHARE_OF_MOVIES))
+    bounds = _MIN_HISTORY, int(options.movies * _MAX_SHARE_OF_MOVIES)
+    for _ in range(10):  # what the bounds add or take away is made up for by the others
+        lengths *= total / np.clip(lengths, *bounds).sum()
+    return np.clip(np.round(lengths), *bounds).astype(np.int64)
 
 
 def _draw_histories(

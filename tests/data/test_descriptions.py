@@ -1,0 +1,153 @@
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from uem_t5x.data.descriptions import join_by_title, read_descriptions
+from uem_t5x.data.movielens import read_movielens
+from uem_t5x.errors import InputError
+
+SHARED = Path(__file__).parents[3] / "shared/data"
+
+
+def match(titles, described):
+    """Returns which title gets which description: movies count from 0, so do descriptions."""
+    movies = pl.DataFrame({"movieId": range(len(titles)), "title": titles})
+    table = pl.DataFrame(
+        {
+            "title": [title for title, _ in described],
+            "description": [str(row) for row in range(len(described))],
+            "date": [date for _, date in described],
+        },
+        schema_overrides={"date": pl.String},
+    )
+    return {movie: int(row) for movie, row in join_by_title(movies, table).rows()}
+
+
+@pytest.mark.parametrize(
+    ("listed", "described"),
+    [
+        ("Matrix, The (1999)", "The Matrix"),
+        ("matrix, the (1999)", "THE MATRIX"),
+        ("Amelie (Fabuleux destin d'Amélie Poulain, Le) (1999)", "Amélie"),
+        (
+            "Amelie (Fabuleux destin d'Amélie Poulain, Le) (1999)",
+            "Le fabuleux destin d\N{RIGHT SINGLE QUOTATION MARK}Amelie Poulain",
+        ),
+        ("Apartment, The (Appartement, L') (1999)", "L'Appartement"),
+        ("Untergang, Der (1999)", "Der Untergang"),
+        ("Dolce Vita, La (1999)", "La dolce vita"),
+        ("Seven (a.k.a. Se7en) (1999)", "Se7en"),
+        (
+            "European Vacation (aka National Lampoon's European Vacation) (1999)",
+            "European Vacation",
+        ),
+        ("Bicycle Thieves (a.k.a. The Bicycle Thief) (Ladri) (1999)", "The Bicycle Thief"),
+        ("(500) Days of Summer (1999)", "(500) Days of Summer"),
+        ("Mr. & Mrs. Smith (1999)", "Mr and Mrs Smith"),
+        ("Naked Gun 2 1/2: The Smell of Fear, The (1999)", "The Naked Gun 2½: The Smell of Fear"),
+        ("Alien³ (1999)", "Alien 3"),
+        ("WALL·E (1999)", "WALL-E"),
+        ("Æon Flux (1999)", "Aeon Flux"),
+        ("Death Note: Desu nôto (1999\N{EN DASH}2007)", "Death Note: Desu Noto"),
+        ("Mouse Hunt (1999)", "MouseHunt"),
+        ("Underneath (1999)", "The Underneath"),
+        ("Star Wars: Episode V - The Empire Strikes Back (1999)", "The Empire Strikes Back"),
+        ("Zathura (1999)", "Zathura: A Space Adventure"),
+    ],
+)
+def test_the_same_movie(listed, described):
+    assert match([listed], [(described, "1999-03-24")]) == {0: 0}
+
+
+@pytest.mark.parametrize(
+    ("listed", "described", "date"),
+    [
+        ("Matrix, The (1999)", "The Matrix", "2001-01-01"),
+        ("Matrix, The (1999)", "The Matrix Reloaded", "1999-01-01"),
+        ("Underneath (1999)", "The Underneath", "2000-01-01"),  # loose keys want the same year
+        ("Zathura (1999)", "Zathura: A Space Adventure", "1998-01-01"),
+        ("Alien: Part (1999)", "Aliens: Part", "1999-01-01"),  # parts want all of the other
+        ("Them (1999)", "Them: Them", None),
+    ],
+)
+def test_not_the_same_movie(listed, described, date):
+    assert match([listed], [(described, date)]) == {}
+
+
+def test_the_year_may_differ_by_one_and_be_written_in_any_way():
+    for date in ("1998-12-31", "Jan 5, 2000", "1/5/1999"):
+        assert match(["Heat (1999)"], [("Heat", date)]) == {0: 0}
+
+
+def test_remakes_get_their_own_description():
+    titles = ["Psycho (1960)", "Psycho (1998)", "Psycho (1999)"]
+    assert match(titles, [("Psycho", "1998-12-04"), ("Psycho", "1960-06-16")]) == {0: 1, 1: 0}
+
+
+def test_a_description_goes_to_the_first_of_two_namesakes_and_is_used_once():
+    assert match(["Emma (1996)", "Emma (1996)"], [("Emma", "1996-07-01")]) == {0: 0}
+    assert match(["Emma (1996)"], [("Emma", "1996-07-01"), ("Emma", "1996-09-01")]) == {0: 0}
+
+
+def test_a_missing_year_asks_for_a_title_that_occurs_once():
+    assert match(["Moonlight"], [("Moonlight", "2016-01-01")]) == {0: 0}
+    assert match(["Moonlight (2016)"], [("Moonlight", None)]) == {0: 0}
+    assert match(["Moonlight"], [("Moonlight", "2016-01-01"), ("Moonlight", "2002-01-01")]) == {}
+    assert match(["Moonlight", "Moonlight (2002)"], [("Moonlight", "2016-01-01")]) == {}
+
+
+def test_table_by_title(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text(
+        "critic,movie_title,movie_info,original_release_date\n"
+        'x,Heat,"A cop,\n and  a robber. ",1995-12-15\n'
+        "x,Ronin,,1998-09-12\n"
+    )
+    movies = pl.DataFrame({"movieId": [6, 2391], "title": ["Heat (1995)", "Ronin (1998)"]})
+    descriptions = read_descriptions(path, movies)
+    assert descriptions.frame.rows() == [(6, "A cop, and a robber.")]
+    assert descriptions.rows == 1
+
+
+@pytest.mark.parametrize("column", ["description", "movie_info"])
+def test_table_by_movie_id(tmp_path, column):
+    path = tmp_path / "table.csv"
+    path.write_text(f"movieId,{column}\n6,A cop.\n6,Again.\n7,\n99,Of no movie.\n")
+    movies = pl.DataFrame({"movieId": [6, 7], "title": ["Heat (1995)", "Sabrina (1995)"]})
+    assert read_descriptions(path, movies).frame.rows() == [(6, "A cop.")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("movie_title,movie_info\nHeat,A cop.\n", "no column 'original_release_date'"),
+        ("movieId,text\n6,A cop.\n", "no column 'description'"),
+        ("movieId,description\nsix,A cop.\n", "row 2: movieId is 'six'"),
+        ("movieId,description\n99,A cop.\n", "none of its 1 descriptions belongs"),
+        ('movieId,description\n6,"A cop', "a quote is never closed"),
+        ("", "table.csv"),
+        (None, "No such file"),
+    ],
+)
+def test_a_bad_table_is_refused_in_one_line(tmp_path, text, expected):
+    path = tmp_path / "table.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError) as error:
+        read_descriptions(path, pl.DataFrame({"movieId": [6], "title": ["Heat (1995)"]}))
+    assert str(path) in str(error.value)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
+def test_real_descriptions():
+    movies = read_movielens(SHARED / "ml-latest-small").movies
+    found = read_descriptions(SHARED / "movie_descriptions.csv", movies).frame
+    assert found["movieId"].is_unique().all()
+    assert found.height >= 0.96 * 4343
+    described = dict(found.rows())
+    assert "Skywalker" in described[1196]  # Star Wars: Episode V - The Empire Strikes Back (1980)
+    assert "Norman" in described[1219] and described[1219] != described[2389]  # Psycho, twice
+    assert 26958 not in described and 64997 not in described  # namesakes of better known movies

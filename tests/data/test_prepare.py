@@ -1,0 +1,310 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from uem_t5x import cli, verbalizer
+from uem_t5x.data import pipeline, synthetic
+from uem_t5x.data.dataset_folder import SPLITS, DatasetFolder
+from uem_t5x.data.prepare import PrepareOptions
+from uem_t5x.data.splits import split_users
+from uem_t5x.data.synthesize import SynthesizeOptions
+from uem_t5x.errors import InputError
+from uem_t5x.sentence_encoders import make_encoder
+
+SHARED = Path(__file__).parents[3] / "shared/data"
+
+MOVIES = {
+    1: ("Toy Story (1995)", "Comedy"),
+    2: ("Heat (1995)", "Crime|Drama"),
+    3: ("Postman, The (1997)", "Drama"),
+    4: ("Undescribed (1999)", "War"),
+    5: ("Genreless (1999)", "(no genres listed)"),
+    6: ("Alien (1979)", "Horror"),
+}
+DESCRIBED = [1, 2, 3, 5, 6]
+# (userId, movieId, stars, timestamp). User 1: Drama 4.5 (2, 3, 3 is rated anew), Crime 4.0, ...
+RATINGS = [
+    (1, 3, 1.0, 10),
+    (1, 3, 5.0, 50),
+    (1, 2, 4.0, 40),
+    (1, 1, 2.0, 30),
+    (1, 6, 0.5, 30),
+    (1, 4, 5.0, 20),
+    (1, 5, 5.0, 20),
+    (1, 99, 5.0, 20),
+    (2, 1, 3.0, 5),
+    (3, 1, 3.5, 6),
+    (3, 2, 4.5, 4),
+]
+
+
+def write_inputs(folder):
+    """Writes six movies, five descriptions and the ratings of three users."""
+    movies = [f'{movie},"{title}",{genres}' for movie, (title, genres) in MOVIES.items()]
+    (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *movies, ""]))
+    ratings = [",".join(map(str, row)) for row in RATINGS]
+    header = "userId,movieId,rating,timestamp"
+    (folder / "ratings.csv").write_text("\n".join([header, *ratings, ""]))
+    described = [f"{movie},About movie {movie}." for movie in DESCRIBED]
+    (folder / "descriptions.csv").write_text("\n".join(["movieId,description", *described, ""]))
+
+
+def options(folder, **changes):
+    return PrepareOptions(
+        movielens=folder,
+        descriptions=folder / "descriptions.csv",
+        output=folder / "dataset",
+        **{"min_history": 2, "validation_users": 0, "test_users": 0, **changes},
+    )
+
+
+def users_of(dataset, split):
+    """Returns the examples of a split by user: rows, half-stars, liked and disliked genres."""
+    users = {}
+    for record in tf.data.TFRecordDataset([str(path) for path in dataset.examples(split)]):
+        feature = tf.train.Example.FromString(record.numpy()).features.feature
+        (user,) = feature["user_id"].bytes_list.value
+        users[user.decode()] = (
+            list(feature["history_items"].int64_list.value),
+            list(feature["history_ratings"].int64_list.value),
+            [name.decode() for name in feature["liked"].bytes_list.value],
+            [name.decode() for name in feature["disliked"].bytes_list.value],
+        )
+    return users
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    write_inputs(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def synthetic_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepare") / "ml"
+    synthetic.synthesize(SynthesizeOptions(output=folder, users=200, movies=400))
+    return folder
+
+
+class TestGoldenFolder:
+    def test_movies(self, inputs):
+        dataset = pipeline.prepare(options(inputs))
+        assert dataset.genres == ("Comedy", "Crime", "Drama", "Horror")
+        assert dataset.movies().rows() == [
+            (0, 0, "", [], ""),
+            (1, 1, "Toy Story (1995)", ["Comedy"], "About movie 1."),
+            (2, 2, "Heat (1995)", ["Crime", "Drama"], "About movie 2."),
+            (3, 3, "Postman, The (1997)", ["Drama"], "About movie 3."),
+            (4, 6, "Alien (1979)", ["Horror"], "About movie 6."),
+        ]
+
+    def test_histories_are_whole_and_in_time_order(self, inputs):
+        dataset = pipeline.prepare(options(inputs))
+        assert users_of(dataset, "train") == {
+            # Rated in the same second: by movieId. No genre occurs three times.
+            "1": ([1, 4, 2, 3], [4, 1, 8, 10], [], []),
+            "3": ([2, 1], [9, 7], [], []),
+        }
+
+    def test_counts(self, inputs):
+        counts = pipeline.prepare(options(inputs)).manifest.counts
+        assert counts["dropped_duplicate_ratings"] == 1
+        assert counts["dropped_unknown_movie_ratings"] == 1
+        assert counts["dropped_undescribed_ratings"] == 2
+        assert counts["dropped_short_history_ratings"] == 1
+        assert (counts["ratings_read"], counts["ratings"]) == (11, 6)
+        assert (counts["users_read"], counts["users"], counts["dropped_users"]) == (3, 2, 1)
+        assert (counts["movies_read"], counts["movies"], counts["descriptions"]) == (6, 4, 5)
+
+    def test_labels(self, inputs):
+        ratings = inputs / "ratings.csv"
+        more = [f"4,{movie},{stars},{movie}" for movie, stars in [(1, 1), (2, 5), (3, 4), (6, 2)]]
+        ratings.write_text(ratings.read_text() + "\n".join([*more, ""]))
+        movies = inputs / "movies.csv"
+        movies.write_text(movies.read_text().replace("Comedy", "Comedy|Horror|Drama"))
+        movies.write_text(movies.read_text().replace("Crime|Drama", "Crime|Drama|Horror"))
+        users = users_of(pipeline.prepare(options(inputs)), "train")
+        # Drama: 1, 5 and 4 stars, a mean of 3.33; Horror: 1, 5 and 2 stars, a mean of 2.67.
+        assert users["4"] == ([1, 2, 3, 4], [2, 10, 8, 4], [], ["Horror"])
+
+    def test_embeddings_are_those_of_the_sentences(self, inputs):
+        dataset = pipeline.prepare(options(inputs, encoder_width=16))
+        embeddings = dataset.embeddings()
+        assert [(c.name, c.width, c.index) for c in dataset.channels] == [
+            ("title_genres", 16, "item"),
+            ("rating", 16, "rating"),
+            ("description", 16, "item"),
+        ]
+        record = dataset.encoder
+        encode = make_encoder(record.name, record.width, record.source).encode
+        expected = {
+            ("title_genres", 2): "The movie Heat (1995) is listed with genres Crime, Drama",
+            ("rating", 9): "The movie is rated with 4.5 stars",
+            ("rating", 10): "The movie is rated with 5 stars",
+            ("description", 4): "About movie 6.",
+        }
+        for (channel, row), text in expected.items():
+            np.testing.assert_array_equal(embeddings[channel][row], encode([text])[0])
+        lengths = {channel: len(matrix) for channel, matrix in embeddings.items()}
+        assert lengths == {"title_genres": 5, "rating": 11, "description": 5}
+        assert not any(matrix[0].any() for matrix in embeddings.values())
+
+
+class TestSynthetic:
+    def test_every_user_is_in_one_split(self, synthetic_folder, tmp_path):
+        dataset = pipeline.prepare(
+            PrepareOptions(
+                synthetic_folder,
+                synthetic_folder / "descriptions.csv",
+                tmp_path / "dataset",
+                validation_users=20,
+                test_users=0.2,
+                vocabulary_size=500,
+            )
+        )
+        users = {split: users_of(dataset, split) for split in SPLITS}
+        assert {split: len(users[split]) for split in SPLITS} == {
+            split: dataset.num_examples(split) for split in SPLITS
+        }
+        assert len(users["validation"]) == 20
+        assert 25 < len(users["test"]) < 55
+        assert sorted(int(user) for split in users.values() for user in split) == list(
+            range(1, 201)
+        )
+        self.check_vocabulary(dataset)
+
+    def check_vocabulary(self, dataset):
+        import sentencepiece
+
+        vocabulary = sentencepiece.SentencePieceProcessor(str(dataset.vocabulary_path))
+        special = (vocabulary.pad_id(), vocabulary.eos_id(), vocabulary.unk_id())
+        assert (*special, vocabulary.bos_id()) == (0, 1, 2, -1)
+        genres = dataset.genres
+        answer = verbalizer.write_answer(genres[:3], genres[3:6])
+        pieces = vocabulary.encode(answer, out_type=str)
+        assert {"\N{LOWER ONE EIGHTH BLOCK}" + genre for genre in genres[:6]} <= set(pieces)
+        assert vocabulary.decode(vocabulary.encode(answer)) == answer
+
+    def test_the_same_input_gives_the_same_bytes(self, synthetic_folder, tmp_path):
+        for name in ("one", "two"):
+            pipeline.prepare(
+                PrepareOptions(
+                    synthetic_folder,
+                    synthetic_folder / "descriptions.csv",
+                    tmp_path / name,
+                    vocabulary_size=500,
+                )
+            )
+        files = sorted(path for path in (tmp_path / "one").rglob("*") if path.is_file())
+        assert len(files) == 7
+        for file in files:
+            twin = tmp_path / "two" / file.relative_to(tmp_path / "one")
+            assert file.read_bytes() == twin.read_bytes(), file
+
+
+class TestSplits:
+    IDS = np.arange(1, 2001)
+
+    def test_a_fraction_does_not_move_when_users_are_added(self):
+        shares = {"test": 0.1, "validation": 0.2}
+        few = split_users(self.IDS[::2], shares, seed=3)
+        many = split_users(self.IDS, shares, seed=3)
+        for split in SPLITS:
+            before = set(self.IDS[::2][few[split]])
+            assert before == set(self.IDS[many[split]]) & set(self.IDS[::2])
+        assert 150 < len(many["test"]) < 250
+        assert 330 < len(many["validation"]) < 470
+
+    def test_numbers_are_exact(self):
+        splits = split_users(self.IDS, {"test": 7, "validation": 5}, seed=0)
+        assert [len(splits[split]) for split in SPLITS] == [1988, 5, 7]
+        assert len(np.unique(np.concatenate(list(splits.values())))) == 2000
+
+    def test_another_seed_is_another_split(self):
+        one, other = (split_users(self.IDS, {"test": 0.5}, seed) for seed in (0, 1))
+        assert len(np.intersect1d(one["test"], other["test"])) < 650
+
+    @pytest.mark.parametrize(
+        "shares",
+        [{"test": 2000}, {"test": 1999, "validation": 1}, {"test": 3000}, {"test": 1e-6}],
+    )
+    def test_too_few_users(self, shares):
+        with pytest.raises(InputError, match="2000 users are too few for the asked split"):
+            split_users(self.IDS, shares, seed=0)
+
+
+class TestCommand:
+    def command(self, folder, **changes):
+        arguments = {
+            "movielens": folder,
+            "descriptions": folder / "descriptions.csv",
+            "output": folder / "dataset",
+            "min-history": 2,
+            "validation-users": 0,
+            "test-users": 1,
+        } | {name.replace("_", "-"): value for name, value in changes.items()}
+        return ["prepare", *(f"--{name}={value}" for name, value in arguments.items())]
+
+    def test_says_what_became_of_the_input(self, inputs, capsys):
+        assert cli.main(self.command(inputs)) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert "1 rated again later" in out
+        assert "1 unknown movie id" in out
+        assert DatasetFolder.open(inputs / "dataset").num_examples("test") == 1
+
+    @pytest.mark.parametrize(
+        ("changes", "expected"),
+        [
+            ({"movielens": "nowhere"}, "nowhere: no such folder or zip file"),
+            ({"descriptions": "nowhere.csv"}, "nowhere.csv: No such file"),
+            ({"encoder": "bert"}, "--encoder bert: no such sentence encoder"),
+            ({"encoder": "sentence-t5-base=nowhere"}, "nowhere: no SavedModel"),
+            ({"encoder_width": 0}, "--encoder-width 0"),
+            ({"min_history": 0}, "--min-history 0: must be at least 1"),
+            ({"min_history": 9}, "0 users are too few for the asked split"),
+            ({"test_users": 2}, "2 users are too few for the asked split"),
+            ({"test_users": "-1"}, "--test-users -1"),
+            ({"validation_users": "1.5"}, "--validation-users 1.5"),
+            ({"vocabulary_size": 5}, "--vocabulary-size 5: too small"),
+        ],
+    )
+    def test_refuses_in_one_line_and_leaves_nothing(self, inputs, capsys, changes, expected):
+        before = sorted(inputs.iterdir())
+        assert cli.main(self.command(inputs, **changes)) == 2
+        error = capsys.readouterr().err
+        assert f"uem-t5x prepare: {expected}" in error.replace(f"{inputs}/", "")
+        assert error.count("\n") == 1
+        assert sorted(inputs.iterdir()) == before
+
+    def test_a_description_table_that_matches_nothing(self, inputs, capsys):
+        (inputs / "descriptions.csv").write_text("movieId,description\n77,Of no movie.\n")
+        assert cli.main(self.command(inputs)) == 2
+        assert "none of its 1 descriptions belongs" in capsys.readouterr().err
+        assert not (inputs / "dataset").exists()
+
+    def test_overwrites_on_demand_only(self, inputs, capsys):
+        assert cli.main(self.command(inputs)) == 0
+        assert cli.main(self.command(inputs)) == 2
+        assert "replace it with --overwrite" in capsys.readouterr().err
+        assert cli.main([*self.command(inputs, seed=1), "--overwrite"]) == 0
+        manifest = json.loads((inputs / "dataset/manifest.json").read_text())
+        assert manifest["options"]["seed"] == 1
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
+def test_real_data(tmp_path):
+    dataset = pipeline.prepare(
+        PrepareOptions(
+            SHARED / "ml-latest-small", SHARED / "movie_descriptions.csv", tmp_path / "dataset"
+        )
+    )
+    counts = dataset.manifest.counts
+    assert len(dataset.genres) == 19
+    assert 575 <= counts["users"] <= 590
+    assert 79_000 <= counts["ratings"] <= 83_000
+    assert counts["labels_per_user"] == pytest.approx(3.5, abs=0.05)
+    assert counts["users_without_disliked"] / counts["users"] == pytest.approx(0.59, abs=0.01)
+    assert 66 <= counts["median_history"] <= 70

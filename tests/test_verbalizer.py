@@ -1,0 +1,102 @@
+import itertools
+import random
+import time
+
+import pytest
+
+from uem_t5x.verbalizer import read_answer, write_answer
+
+MOVIELENS_GENRES = [
+    *("Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama"),
+    *("Fantasy", "Film-Noir", "Horror", "IMAX", "Musical", "Mystery", "Romance", "Sci-Fi"),
+    *("Thriller", "War", "Western"),
+]
+# Names that could be taken for each other, or for the grammar of the sentence.
+AWKWARD_GENRES = [
+    *("A", "B", "A and B", "Sword and Sorcery", "Film", "Film-Noir", "Noir", "Rom, Com", "R&B"),
+    *('The "Best"', "The", "Vol", "Vol.", "Likes", "doesn't like", "and", "no clear taste", "Spaß"),
+]
+
+
+def orderings(genres, most=3):
+    return [side for size in range(most + 1) for side in itertools.permutations(genres, size)]
+
+
+def assert_inverse(liked, disliked, genres):
+    answer = write_answer(liked, disliked)
+    assert read_answer(answer, genres) == (list(liked), list(disliked)), answer
+
+
+@pytest.mark.parametrize(
+    ("liked", "disliked", "answer"),
+    [
+        (
+            ["Drama", "Crime", "War"],
+            ["Horror"],
+            "The user likes Drama, Crime and War and doesn't like Horror.",
+        ),
+        (["Drama", "War"], [], "The user likes Drama and War."),
+        ([], ["Horror"], "The user doesn't like Horror."),
+        ([], [], "The user has no clear taste."),
+        (["Sword and Sorcery"], [], 'The user likes "Sword and Sorcery".'),
+    ],
+)
+def test_golden_sentences(liked, disliked, answer):
+    assert write_answer(liked, disliked) == answer
+    assert read_answer(answer, [*MOVIELENS_GENRES, "Sword and Sorcery"]) == (liked, disliked)
+
+
+def test_inverse_for_every_ordered_choice_on_one_side():
+    for side in orderings(MOVIELENS_GENRES):
+        assert_inverse(side, [], MOVIELENS_GENRES)
+        assert_inverse([], side, MOVIELENS_GENRES)
+
+
+def test_inverse_for_every_pair_of_sides_of_six_genres():
+    genres = ["Drama", "Film-Noir", "Sci-Fi", "War", "Western", "Children"]
+    for liked in orderings(genres):
+        for disliked in orderings([genre for genre in genres if genre not in liked]):
+            assert_inverse(liked, disliked, MOVIELENS_GENRES)
+
+
+def test_inverse_for_names_that_look_like_grammar():
+    for side in orderings(AWKWARD_GENRES):
+        assert_inverse(side, [], AWKWARD_GENRES)
+    choose = random.Random(0)
+    for _ in range(20_000):
+        mixed = choose.sample(AWKWARD_GENRES, 6)
+        assert_inverse(
+            mixed[: choose.randrange(4)], mixed[3 : choose.randrange(3, 7)], AWKWARD_GENRES
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "liked", "disliked"),
+    [
+        ("the USER  likes sci-fi ,drama\nand  WAR", ["Sci-Fi", "Drama", "War"], []),
+        ("The user likes Dramedy, Drama and Cats.", ["Drama"], []),  # unknown words
+        ("The user likes Warm Drama.", ["Drama"], []),  # War is not in Warm
+        ("The user likes War, War and Drama.", ["War", "Drama"], []),  # repeated
+        ("The user likes War and doesn't like War.", ["War"], []),  # both sides: the first counts
+        ("The user doesn\N{RIGHT SINGLE QUOTATION MARK}t like War", [], ["War"]),
+        ("The user does not like War and likes Drama", ["Drama"], ["War"]),
+        ("I don't like War; dislikes Drama", [], ["War", "Drama"]),
+        ("Drama, War", [], []),  # no verb yet
+        ("The user likes", [], []),
+        ("", [], []),
+        ("\x00⁇ %$ likes \ud800 Drama", ["Drama"], []),
+    ],
+)
+def test_imperfect_answers(text, liked, disliked):
+    assert read_answer(text, MOVIELENS_GENRES) == (liked, disliked)
+
+
+def test_no_genres():
+    assert read_answer("The user likes Drama.", []) == ([], [])
+
+
+def test_long_answers_take_linear_time():
+    text = "The user likes " + "Film-Noi, Dra likes doesn't lik " * 30_000
+    start = time.perf_counter()
+    assert read_answer(text, MOVIELENS_GENRES) == ([], [])
+    assert time.perf_counter() - start < 5

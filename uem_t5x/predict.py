@@ -1,0 +1,304 @@
+"""`uem-t5x predict`: one JSON line a user in, one JSON line with their taste out."""
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from uem_t5x.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from uem_t5x.trained_model import TrainedModel
+
+# Movies that a batch of users may bring along; a multiple, so that few shapes are compiled.
+_NEW_ITEM_ROWS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Movie:
+    """A movie that the catalogue lacks, as a user's line describes it."""
+
+    title: str
+    genres: tuple[str, ...]
+    description: str
+
+
+@dataclasses.dataclass(frozen=True)
+class User:
+    """A line of input: a user and what they rated, oldest first.
+
+    Attributes:
+      user_id: as given.
+      items: row of the movie table, or a movie that it lacks.
+      half_stars: the rating of each item, 1..10.
+      unknown: how many items were dropped, as neither the catalogue nor the line tells of them.
+    """
+
+    user_id: Any
+    items: tuple[int | Movie, ...]
+    half_stars: tuple[int, ...]
+    unknown: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the subcommand's arguments."""
+    parser.add_argument("--model-dir", required=True, help="the MODEL_DIR of a training run")
+    parser.add_argument("--input", required=True, help="JSON lines, a user each; - for stdin")
+    parser.add_argument("--output", help="where to write the answers; stdout by default")
+    parser.add_argument("--step", type=int, help="of the checkpoint; the best one by default")
+    parser.add_argument("--batch-size", type=int, default=32)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the subcommand; returns 1 if lines were refused and the others answered."""
+    if args.input != "-" and not Path(args.input).is_file():
+        raise InputError(f"{args.input}: no such file; give JSON lines, a user each")
+    from uem_t5x.trained_model import TrainedModel
+
+    trained = TrainedModel.load(args.model_dir, args.step)
+    refused = 0
+
+    def report(error: InputError) -> None:
+        nonlocal refused
+        refused += 1
+        print(f"uem-t5x predict: {error}", file=sys.stderr)
+
+    with contextlib.ExitStack() as stack:
+        lines = sys.stdin if args.input == "-" else stack.enter_context(_open(args.input))
+        users = read_users(lines, args.input, _movie_rows(trained), report)
+        answers = predict(trained, users, args.batch_size)
+        if args.output:
+            _write_whole(answers, Path(args.output))
+        else:
+            for answer in answers:
+                print(json.dumps(answer, ensure_ascii=False), flush=True)
+    return 1 if refused else 0
+
+
+def _open(path: str) -> IO[str]:
+    # A byte that is no UTF-8 spoils its line, not the file.
+    return Path(path).open(encoding="utf-8", errors="surrogateescape")
+
+
+def _write_whole(answers: Iterable[dict[str, Any]], output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            for answer in answers:
+                file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        partial.rename(output)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _movie_rows(trained: "TrainedModel") -> dict[int, int]:
+    movies = trained.catalogue.movies()
+    return dict(zip(movies["movieId"].to_list()[1:], movies["row"].to_list()[1:]))
+
+
+def read_users(
+    lines: Iterable[str], name: str, rows: dict[int, int], report: Any = None
+) -> Iterator[User]:
+    """Yields the user of each line.
+
+    Args:
+      lines: `{"user_id": "u1", "history": [{"movieId": 1, "rating": 4.5}, ...]}`; an item may
+        give `title`, `genres` and `description` instead of a movie that the catalogue knows.
+      name: of the file, for messages.
+      rows: the row of each movieId in the movie table.
+      report: is called with the InputError of a line that cannot be read, which is skipped.
+    """
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield _read_user(line, rows)
+        except (InputError, RecursionError) as error:
+            report(InputError(f"{name}: line {number}: {error or 'nested too deeply'}"))
+
+
+def _read_user(line: str, rows: dict[int, int]) -> User:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"no JSON ({error}); write one object a line") from error
+    if not isinstance(record, dict) or not isinstance(record.get("history"), list):
+        raise InputError('expected {"user_id": ..., "history": [...]}')
+    items, half_stars, unknown = [], [], 0
+    for position, entry in enumerate(record["history"], start=1):
+        try:
+            item = _read_item(entry, rows)
+            stars = _read_rating(entry)
+        except InputError as error:
+            raise InputError(f"item {position} of the history: {error}") from error
+        if item is None:
+            unknown += 1
+            continue
+        items.append(item)
+        half_stars.append(stars)
+    return User(record.get("user_id"), tuple(items), tuple(half_stars), unknown)
+
+
+def _read_item(entry: Any, rows: dict[int, int]) -> int | Movie | None:
+    if not isinstance(entry, dict):
+        raise InputError('expected {"movieId": ..., "rating": ...}')
+    movie_id = entry.get("movieId")
+    if movie_id is not None and (isinstance(movie_id, bool) or not isinstance(movie_id, int)):
+        raise InputError(f"movieId {movie_id!r} is not a whole number")
+    if movie_id in rows:
+        return rows[movie_id]
+    if "title" in entry:
+        genres = entry.get("genres", [])
+        if isinstance(genres, str):
+            genres = genres.split("|")
+        description = entry.get("description", "")
+        texts = [entry["title"], description, *(genres if isinstance(genres, list) else [None])]
+        if not all(isinstance(text, str) for text in texts):
+            raise InputError("title and description must be texts, genres a list of texts")
+        return Movie(entry["title"], tuple(genres), description)
+    if movie_id is None:
+        raise InputError("neither a movieId nor a title; give one of them")
+    return None
+
+
+def _read_rating(entry: dict[str, Any]) -> int:
+    rating = entry.get("rating")
+    if isinstance(rating, bool) or not isinstance(rating, int | float):
+        raise InputError(f"rating {rating!r} is not a number; give half-stars from 0.5 to 5")
+    if not 0.5 <= rating <= 5 or rating * 2 != int(rating * 2):
+        raise InputError(f"rating {rating:g} is not one of 0.5, 1, ..., 5")
+    return int(rating * 2)
+
+
+def predict(
+    trained: "TrainedModel", users: Iterable[User], batch_size: int = 32
+) -> Iterator[dict[str, Any]]:
+    """Answers users, in order.
+
+    Args:
+      trained: the model.
+      users: whose histories are cut to the model's most recent items.
+      batch_size: users answered at once; it does not change the answers.
+
+    Yields:
+      `user_id`, `answer` (the sentence), `liked` and `disliked` (genre names), `items` (how many
+      the model read) and, where there were any, `unknown_items`.
+
+    Raises:
+      InputError: if the model reads histories as text, which this does not render.
+    """
+    from uem_t5x import verbalizer
+
+    if not trained.reads_embeddings:
+        raise InputError(f"{trained.task}: predict needs a model that reads embeddings")
+    users = iter(users)
+    encoder = _ItemEncoder(trained)
+    while batch := list(itertools.islice(users, batch_size)):
+        recent = [(user.items[-trained.history_length :]) for user in batch]
+        rows, flax_mutables = encoder.rows(recent)
+        features = _features(trained, rows, [user.half_stars for user in batch])
+        answers = trained.answers(iter([features]), batch_size, flax_mutables)
+        for user, items, answer in zip(batch, recent, answers):
+            liked, disliked = verbalizer.read_answer(answer, trained.catalogue.genres)
+            result = {
+                "user_id": user.user_id,
+                "answer": answer,
+                "liked": liked,
+                "disliked": disliked,
+                "items": len(items),
+            }
+            yield {**result, "unknown_items": user.unknown} if user.unknown else result
+
+
+class _ItemEncoder:
+    """Gives every item a row: of the checkpoint's table, or of new rows appended to it."""
+
+    def __init__(self, trained: "TrainedModel") -> None:
+        self._trained = trained
+        self._sentence_encoder: Any = None
+
+    def rows(self, histories: Sequence[Sequence[int | Movie]]) -> tuple[list[list[int]], Any]:
+        """Returns the rows of all items, and the item table that they refer to."""
+        trained = self._trained
+        movies = {item for items in histories for item in items if isinstance(item, Movie)}
+        if not movies:
+            return [list(items) for items in histories], trained.flax_mutables
+        ordered = sorted(movies, key=lambda movie: (movie.title, movie.genres, movie.description))
+        first = len(trained.catalogue.movies())
+        new_rows = {movie: first + index for index, movie in enumerate(ordered)}
+        table = self._extend(ordered)
+        return [[new_rows.get(item, item) for item in items] for items in histories], table
+
+    def _extend(self, movies: Sequence[Movie]) -> Any:
+        import jax
+        import jax.numpy as jnp
+        import numpy as np
+
+        from uem_t5x import sentence_encoders
+        from uem_t5x.data import sentences
+
+        catalogue = self._trained.catalogue
+        if self._sentence_encoder is None:
+            record = catalogue.encoder
+            self._sentence_encoder = sentence_encoders.make_encoder(
+                record.name, record.width, record.source
+            )
+        encode = self._sentence_encoder.encode
+        vectors = {
+            "title_genres": encode(
+                [sentences.title_genres_sentence(movie.title, movie.genres) for movie in movies]
+            ),
+            "description": encode([movie.description for movie in movies]),
+        }
+        by_item = [channel.name for channel in catalogue.channels if channel.index == "item"]
+        if unknown := sorted(set(by_item) - set(vectors)):
+            raise InputError(
+                f"the channel {unknown[0]} of this model is not made of text, so a movie outside "
+                "the catalogue cannot be embedded; leave such movies out"
+            )
+        spare = -len(movies) % _NEW_ITEM_ROWS
+
+        def extend(path: tuple[Any, ...], table: "jax.Array") -> "jax.Array":
+            name = path[-1].key
+            if name not in by_item:
+                return table
+            return jnp.concatenate([table, np.pad(vectors[name], ((0, spare), (0, 0)))])
+
+        return jax.tree_util.tree_map_with_path(extend, self._trained.flax_mutables)
+
+
+def _features(
+    trained: "TrainedModel", rows: Sequence[Sequence[int]], ratings: Sequence[Sequence[int]]
+) -> "dict[str, np.ndarray]":
+    """Returns the model's features of a batch of users, as the task would make them."""
+    import numpy as np
+
+    from uem_t5x import data_sources
+    from uem_t5x.data import sentences
+
+    vocabulary = trained.model.input_vocabulary
+    length = trained.history_length
+
+    def pad(values: Sequence[int], size: int) -> "np.ndarray":
+        return np.pad(np.asarray(values, np.int32)[-size:], (0, max(0, size - len(values))))
+
+    with data_sources.use_dataset_folder(trained.catalogue):
+        instruction = [*vocabulary.encode(sentences.INSTRUCTION), vocabulary.eos_id]
+    instruction = pad(instruction, trained.feature_lengths["inputs"])
+    blank = np.zeros((len(rows), trained.feature_lengths["targets"]), np.int32)
+    return {
+        "encoder_input_tokens": np.tile(instruction, (len(rows), 1)),
+        "decoder_input_tokens": blank,
+        "decoder_target_tokens": blank,
+        "decoder_loss_weights": blank,
+        "history_items": np.stack([pad(items, length) for items in rows]),
+        "history_ratings": np.stack([pad(stars, length) for stars in ratings]),
+    }
