@@ -16,6 +16,7 @@ from typing import Any
 
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
@@ -62,6 +63,11 @@ class _DatasetHandler(ocp.CheckpointHandler):
 @dataclasses.dataclass
 class _DatasetArgs(ocp.args.CheckpointArgs):
     iterator: DatasetIterator
+
+
+@jax.jit
+def _copy(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _dataset_file() -> str:
@@ -152,7 +158,9 @@ class CheckpointManager:
                 **{STATE: _restore_like(target), DATASET: _DatasetArgs(iterator)}
             ),
         )
-        return _from_t5x(restored[STATE], template)
+        # Restored arrays may lie in memory that they share or do not own, which a training step,
+        # as it overwrites its state in place, must not touch.
+        return _copy(_from_t5x(restored[STATE], template))
 
     def restore_for_inference(self, step: int) -> tuple[PyTree, PyTree]:
         """Returns the parameters and the item table of a checkpoint, on one device."""

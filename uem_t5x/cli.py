@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return importlib.import_module(COMMANDS[args.command][0]).run(args)
     except InputError as error:
-        print(f"uem-t5x {args.command}: {error}", file=sys.stderr)
+        print(f"uem-t5x {args.command}: {error.line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

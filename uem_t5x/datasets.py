@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 import seqio
-import tensorflow as tf
 from clu.data import dataset_iterator
 
 from uem_t5x.errors import InputError
@@ -99,6 +98,8 @@ def pad_batch(batch: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarra
     }
 
 
-def batch_shapes(spec: Mapping[str, tf.TensorSpec], batch_size: int) -> dict[str, tuple[int, ...]]:
+def batch_shapes(
+    spec: Mapping[str, dataset_iterator.ArraySpec], batch_size: int
+) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every feature of a global batch."""
     return {name: (batch_size, *feature.shape[1:]) for name, feature in spec.items()}

@@ -6,3 +6,8 @@ class InputError(ValueError):
 
     The commands print it without a traceback and exit with code 2.
     """
+
+    @property
+    def line(self) -> str:
+        """The message; gin appends lines about its own call stack, which are left out."""
+        return str(self).partition("\n")[0]

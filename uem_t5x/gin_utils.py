@@ -7,7 +7,6 @@ import sys
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from unittest import mock
 
 import gin
 
@@ -81,5 +80,8 @@ def _check_macros(files: Sequence[str | Path]) -> None:
 @contextlib.contextmanager
 def main_module(module: types.ModuleType) -> Iterator[None]:
     """Lets recipes, which say `import __main__ as train_script`, mean `module` for a while."""
-    with mock.patch.dict(sys.modules, {"__main__": module}):
+    before, sys.modules["__main__"] = sys.modules["__main__"], module
+    try:
         yield
+    finally:
+        sys.modules["__main__"] = before

@@ -1,5 +1,7 @@
 """How arrays lie on the devices, in the built-in engine."""
 
+from collections.abc import Callable, Sequence
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -9,14 +11,15 @@ from uem_t5x.types import Batch, PyTree
 
 
 class DataParallelPartitioner:
-    """Splits batches over all devices and keeps the whole state on each.
+    """Splits batches over devices and keeps the whole state on each.
 
     Attributes:
-      mesh: all devices along one axis, `data`.
+      mesh: the devices along one axis, `data`.
     """
 
-    def __init__(self) -> None:
-        self.mesh = Mesh(np.asarray(jax.devices()), ("data",))
+    def __init__(self, devices: Sequence[jax.Device] | None = None) -> None:
+        """Takes the devices, or all there are."""
+        self.mesh = Mesh(np.asarray(devices or jax.devices()), ("data",))
         self._split = NamedSharding(self.mesh, PartitionSpec("data"))
         self._replicated = NamedSharding(self.mesh, PartitionSpec())
 
@@ -34,6 +37,10 @@ class DataParallelPartitioner:
             name: jax.make_array_from_process_local_data(self._split, np.asarray(array))
             for name, array in batch.items()
         }
+
+    def make_replicated(self, make: Callable[..., PyTree], *args: PyTree) -> PyTree:
+        """Calls a function, compiled, so that its results lie on every device."""
+        return jax.jit(make, out_shardings=self._replicated)(*args)
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Puts a whole tree on every device."""

@@ -6,6 +6,7 @@ it beside the baselines and answers for one user in plain words.
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(args.output, Console())
     except InputError as error:
-        print(f"quickstart: {error}", file=sys.stderr)
+        print(f"quickstart: {error.line}", file=sys.stderr)
         return 2
     return 0
 
@@ -102,19 +103,11 @@ def _make_data(movielens: Path, dataset: Path, console: Console) -> None:
 
 
 def _train(model_dir: Path, dataset: Path) -> None:
-    import shutil
-
-    import gin
-
-    from uem_t5x import gin_utils, train
+    from uem_t5x import train
 
     # A fresh start: the users above are made anew, so an older run cannot be gone on with.
     shutil.rmtree(model_dir, ignore_errors=True)
-    with gin_utils.main_module(train):
-        gin_utils.parse(
-            [RECIPE], [f"MODEL_DIR = {str(model_dir)!r}", f"DATA_DIR = {str(dataset)!r}"]
-        )
-        train.train(**gin.get_bindings(train.train, resolve_references=True))
+    train.run_recipe([RECIPE], [f"MODEL_DIR = {str(model_dir)!r}", f"DATA_DIR = {str(dataset)!r}"])
 
 
 def _tell_one_user(trained: "TrainedModel", dataset: Path, console: Console) -> None:

@@ -88,8 +88,9 @@ def train(
     manager = CheckpointManager(model_dir, checkpoint_cfg)
 
     shapes = datasets.batch_shapes(iterator.element_spec, train_dataset_cfg.batch_size)
-    state = TrainState.create(model, model.get_initial_variables(init_rng, shapes))
-    state = partitioner.replicate(state)
+    state = partitioner.make_replicated(
+        lambda rng: TrainState.create(model, model.get_initial_variables(rng, shapes)), init_rng
+    )
     if (latest := manager.latest_step()) is not None:
         logging.info("Resuming from checkpoint_%d in %s", latest, model_dir)
         state = manager.restore(latest, state, iterator)
@@ -214,23 +215,37 @@ def _headline(scores: Mapping[str, float]) -> list[tuple[str, float]]:
     return [(name, scores[name]) for name in names if name in scores]
 
 
+def run_recipe(files: Sequence[str | Path], bindings: Sequence[str]) -> tuple[int, TrainState]:
+    """Calls `train` with the arguments that recipes give it.
+
+    Args:
+      files: recipes, such as `gin/uem_tiny.gin`.
+      bindings: further lines of gin, such as `TRAIN_STEPS = 10`.
+
+    Returns:
+      The last step and its state.
+
+    Raises:
+      InputError: a recipe that cannot be read, or anything that `train` refuses.
+    """
+    with gin_utils.main_module(sys.modules[__name__]):
+        gin_utils.parse(files, bindings)
+        return train(**gin.get_bindings(train, resolve_references=True))
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs a recipe; returns the exit code."""
     files, bindings, rest = gin_utils.split_arguments(argv)
     try:
         if rest or not files:
+            problem = f"unknown argument {rest[0]}" if rest else "--gin_file is missing"
             raise InputError(
-                f"unknown argument {rest[0]}"
-                if rest
-                else "--gin_file is missing"
-                + "; usage: python -m uem_t5x.train --gin_file=gin/uem_tiny.gin "
+                f"{problem}; usage: python -m uem_t5x.train --gin_file=gin/uem_tiny.gin "
                 "--gin.MODEL_DIR=FOLDER --gin.DATA_DIR=FOLDER"
             )
-        train_using_gin = gin.configurable(train)
-        gin_utils.parse(files, bindings)
-        train_using_gin()
+        run_recipe(files, bindings)
     except InputError as error:
-        print(f"uem_t5x.train: {error}", file=sys.stderr)
+        print(f"uem_t5x.train: {error.line}", file=sys.stderr)
         return 2
     return 0
 

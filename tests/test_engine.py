@@ -1,0 +1,52 @@
+"""What both engines share: T5X's optimizer semantics and the choice of types."""
+
+from pathlib import Path
+
+import numpy as np
+import optax
+
+from uem_t5x import checkpoint_manager, datasets, engine, partitioning
+
+GOLDEN = Path(__file__).parent / "golden/adafactor_t5x.npz"
+
+
+def draw(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape)
+
+
+def test_adafactor_equals_t5x():
+    rng = np.random.default_rng(0)
+    params = {
+        "matrix": draw(rng, 128, 160).astype(np.float32),  # factored
+        "small": draw(rng, 16, 200).astype(np.float32) * 0.1,  # not factored
+        "vector": np.ones(12, np.float32),
+        "tiny": np.full((4,), 1e-5, np.float32),  # below the least scale of a parameter
+    }
+    shapes = {name: value.shape for name, value in params.items()}
+    optimizer = engine.adafactor()
+    state = optimizer.init(params)
+    for step in range(3):
+        gradients = {
+            name: (draw(rng, *shape) * 10.0**-step).astype(np.float32)
+            for name, shape in shapes.items()
+        }
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, {k: -0.05 * v for k, v in updates.items()})
+
+    golden = np.load(GOLDEN)
+    close = {"rtol": 2e-5, "atol": 1e-7}
+    np.testing.assert_allclose(params["matrix"][:4], golden["matrix"], **close)
+    np.testing.assert_allclose(params["small"][:, :8], golden["small"], **close)
+    np.testing.assert_allclose(params["vector"], golden["vector"], **close)
+    np.testing.assert_allclose(params["tiny"], golden["tiny"], **close)
+    np.testing.assert_allclose(state[0].v_row["matrix"], golden["v_row"], **close)
+    np.testing.assert_allclose(state[0].v_col["matrix"], golden["v_col"], **close)
+    np.testing.assert_allclose(state[0].v["small"][:, :8], golden["v_small"], **close)
+
+
+def test_without_t5x_running_the_built_in_types_are_made():
+    assert not engine.running_on_t5x()
+    assert isinstance(engine.partitioner(), partitioning.DataParallelPartitioner)
+    config = engine.dataset_config("task", {"inputs": 4}, "train", 8)
+    assert isinstance(config, datasets.DatasetConfig)
+    assert isinstance(engine.checkpoint_config(10), checkpoint_manager.CheckpointConfig)

@@ -1,0 +1,196 @@
+"""Training as a user runs it, on a tiny model: recipe in, checkpoints and metrics out."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from uem_t5x import evaluate, gin_utils, predict, train
+from uem_t5x.errors import InputError
+from uem_t5x.trained_model import TrainedModel
+
+RECIPE = "gin/uem_tiny.gin"
+TINY = [
+    "HISTORY_LENGTH = 20",
+    "MIXTURE_OR_TASK_NAME = 'movielens_genres_uem_20'",
+    "BATCH_SIZE = 16",
+    "EVAL_STEPS = 1",
+    "STATS_PERIOD = 2",
+    "CHECKPOINTS_KEPT = 2",
+    "network.T5Config.emb_dim = 16",
+    "network.T5Config.mlp_dim = 16",
+    "network.T5Config.num_heads = 2",
+    "network.T5Config.head_dim = 8",
+    "user_embedding.UserEmbeddingConfig.num_heads = 2",
+    "user_embedding.UserEmbeddingConfig.head_dim = 8",
+    "user_embedding.UserEmbeddingConfig.mlp_dim = 16",
+    "DROPOUT_RATE = 0.1",
+]
+
+
+def run(model_dir, dataset_folder, *bindings):
+    places = [f"MODEL_DIR = {str(model_dir)!r}", f"DATA_DIR = {str(dataset_folder.path)!r}"]
+    return train.run_recipe([RECIPE], [*TINY, *places, *bindings])
+
+
+def assert_same_params(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
+    jax.tree.map(np.testing.assert_array_equal, one.opt_state, other.opt_state)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, dataset_folder):
+    """Six steps at a stretch, measured and saved every two."""
+    model_dir = tmp_path_factory.mktemp("undisturbed")
+    periods = ("EVAL_PERIOD = 4", "CHECKPOINT_PERIOD = 2")
+    step, state = run(model_dir, dataset_folder, "TRAIN_STEPS = 6", *periods)
+    assert step == 6
+    return model_dir, state
+
+
+def test_what_a_run_leaves_behind(undisturbed):
+    model_dir, _ = undisturbed
+    assert "TRAIN_STEPS = 6" in (model_dir / "config.gin").read_text()
+    for collection in ("train", "training_eval/movielens_genres_uem_20"):
+        assert list((model_dir / collection).glob("events.out.tfevents.*"))
+    evaluation = model_dir / "inference_eval"
+    metrics = (evaluation / "movielens_genres_uem_20-metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in metrics] == [4, 6]
+    assert "f1" in json.loads(metrics[0])
+
+
+def test_checkpoints_are_kept_by_count_and_by_best_f1(undisturbed):
+    model_dir, _ = undisturbed
+    steps = sorted(int(path.name.split("_")[1]) for path in model_dir.glob("checkpoint_*"))
+    assert steps in ([4, 6], [2, 4, 6])  # the two latest; the best is one of them
+    assert 2 not in steps  # never measured, no longer recent
+
+
+def test_a_stopped_run_goes_on_as_if_undisturbed(undisturbed, dataset_folder, tmp_path):
+    """Bit for bit: parameters, optimizer, dropout and the position in the data."""
+    periods = ("EVAL_PERIOD = 0", "CHECKPOINT_PERIOD = 100")
+    run(tmp_path, dataset_folder, "TRAIN_STEPS = 3", *periods)
+    step, resumed = run(tmp_path, dataset_folder, "TRAIN_STEPS = 6", *periods)
+    assert step == 6
+    assert_same_params(resumed, undisturbed[1])
+
+
+def test_a_finished_run_is_not_trained_again(undisturbed, dataset_folder, tmp_path):
+    model_dir, state = undisturbed
+    copy = shutil.copytree(model_dir, tmp_path / "copy")
+    step, again = run(copy, dataset_folder, "TRAIN_STEPS = 6")
+    assert step == 6
+    assert_same_params(again, state)
+
+
+class TestTrained:
+    @pytest.fixture(scope="class")
+    def trained(self, undisturbed):
+        return TrainedModel.load(undisturbed[0], step=6)
+
+    def test_a_checkpoint_holds_the_trained_parameters_and_the_item_table(
+        self, trained, undisturbed
+    ):
+        state = undisturbed[1]
+        jax.tree.map(np.testing.assert_array_equal, trained.params, state.params)
+        jax.tree.map(np.testing.assert_array_equal, trained.flax_mutables, state.flax_mutables)
+        assert trained.history_length == 20
+
+    def test_scores_do_not_depend_on_the_batch_size(self, trained):
+        first = evaluate.evaluate(trained, "validation", batch_size=4)
+        second = evaluate.evaluate(trained, "validation", batch_size=8)
+        assert first == second
+        assert first["examples"] == 10
+        assert first["step"] == 6
+        assert first["history_length"] == 20
+        assert list(first["methods"]) == ["uem", "counting", "rule"]
+        assert first["methods"]["rule"]["f1"] > first["methods"]["counting"]["f1"]
+
+    def test_another_catalogue_is_refused(self, trained, dataset_folder, tmp_path):
+        other = shutil.copytree(dataset_folder.path, tmp_path / "other")
+        manifest = json.loads((other / "manifest.json").read_text())
+        manifest["inputs"] = {"movies.csv": "0" * 64}
+        (other / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(InputError, match="not the catalogue"):
+            evaluate.evaluate(trained, data_dir=str(other))
+
+    def test_predict_answers_in_order_whatever_the_batch(self, trained):
+        users = [
+            predict.User(f"u{n}", tuple(range(1, 2 + n)), tuple([9] * (1 + n)), unknown=0)
+            for n in range(6)
+        ]
+        one_by_one = list(predict.predict(trained, users, batch_size=4))
+        together = list(predict.predict(trained, users, batch_size=8))
+        assert one_by_one == together
+        assert [answer["user_id"] for answer in together] == [user.user_id for user in users]
+
+    def test_a_movie_outside_the_catalogue_counts_as_its_twin_inside(self, trained):
+        movies = trained.catalogue.movies().row(5, named=True)
+        twin = predict.Movie(movies["title"], tuple(movies["genres"]), movies["description"])
+        inside = predict.User("u", (5, 6), (9, 2), unknown=0)
+        outside = predict.User("u", (twin, 6), (9, 2), unknown=0)
+        expected, answered = predict.predict(trained, [inside, outside], batch_size=4)
+        assert answered == expected
+
+    def test_a_model_of_other_sizes_is_not_gone_on_with(self, undisturbed, dataset_folder):
+        with pytest.raises(InputError, match=r"another model: .* has shape .*MODEL_DIR") as error:
+            run(undisturbed[0], dataset_folder, "network.T5Config.mlp_dim = 24")
+        assert "\n" not in error.value.line
+
+    def test_a_step_that_is_not_there(self, undisturbed):
+        with pytest.raises(InputError, match=r"no checkpoint of step 5; it has 4, 6"):
+            TrainedModel.load(undisturbed[0], step=5)
+
+
+def test_no_trained_model(tmp_path):
+    with pytest.raises(InputError, match=r"no trained model here \(no config.gin\)"):
+        TrainedModel.load(tmp_path)
+
+
+def test_microbatches_give_the_gradients_of_the_whole_batch(dataset_folder, tmp_path):
+    options = ("TRAIN_STEPS = 2", "EVAL_PERIOD = 0", "CHECKPOINT_PERIOD = 0", "DROPOUT_RATE = 0.0")
+    _, whole = run(tmp_path / "whole", dataset_folder, *options)
+    _, parts = run(tmp_path / "parts", dataset_folder, *options, "NUM_MICROBATCHES = 2")
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), whole.params, parts.params
+    )
+
+
+@pytest.mark.parametrize(
+    ("bindings", "message"),
+    [
+        (["BATCH_SIZE = 18"], r"BATCH_SIZE=18 does not divide over 4 devices; use 16"),
+        (["MIXTURE_OR_TASK_NAME = 'nonsense'"], r"'nonsense': no such SeqIO task"),
+        (["NONSENSE.x = 1"], r"gin/uem_tiny.gin: .*NONSENSE"),
+        (["DATA_DIR = '/nowhere'"], r"/nowhere: no such folder"),
+    ],
+)
+def test_refused_recipes(bindings, message, dataset_folder, tmp_path):
+    with pytest.raises(InputError, match=message) as error:
+        run(tmp_path / "model", dataset_folder, *bindings)
+    assert "\n" not in error.value.line
+    assert not list(tmp_path.glob("model/checkpoint_*"))
+
+
+def test_an_unbound_macro_is_named(capsys):
+    assert train.main([f"--gin_file={RECIPE}", "--gin.MODEL_DIR=/tmp/x"]) == 2
+    assert "the macro DATA_DIR is not bound; add --gin.DATA_DIR=VALUE" in capsys.readouterr().err
+
+
+def test_arguments_are_gin_literals_or_plain_strings():
+    files, bindings, rest = gin_utils.split_arguments(
+        ["--gin_file=a.gin", "--gin.MODEL_DIR=runs/a", '--gin.DATA_DIR="b c"', "--gin.N=3", "--x"]
+    )
+    assert files == ["a.gin"]
+    assert bindings == ["MODEL_DIR = 'runs/a'", 'DATA_DIR = "b c"', "N = 3"]
+    assert rest == ["--x"]
+
+
+def test_a_recipe_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with gin_utils.main_module(train):
+        gin_utils.parse([RECIPE], ["MODEL_DIR = 'm'", "DATA_DIR = 'd'"])
+    with pytest.raises(InputError, match=r"gin/nonsense.gin: no such recipe"):
+        gin_utils.parse(["gin/nonsense.gin"])

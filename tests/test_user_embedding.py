@@ -1,0 +1,150 @@
+"""The user embedding module: its size, its place in the encoder's input, its frozen table."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from uem_t5x import data_sources, network, user_embedding
+from uem_t5x.data.manifest import Channel
+
+T5 = network.T5Config(
+    vocab_size=32,
+    emb_dim=16,
+    num_heads=2,
+    head_dim=8,
+    mlp_dim=24,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+)
+UEM = user_embedding.UserEmbeddingConfig(num_layers=1, num_heads=2, head_dim=8, mlp_dim=16)
+TEXT = np.array([[5, 6, 7], [5, 6, 0]], np.int32)
+ANSWER = np.array([[3, 4, 1], [3, 1, 0]], np.int32)
+ITEMS = np.array([[3, 9, 4, 0], [8, 0, 0, 0]], np.int32)
+RATINGS = np.array([[9, 2, 7, 0], [10, 0, 0, 0]], np.int32)
+
+
+@pytest.fixture(scope="module")
+def personalized(dataset_folder):
+    with data_sources.use_dataset_folder(dataset_folder):
+        module = user_embedding.PersonalizedTransformer(
+            T5, UEM, user_embedding.channels(), prompt_length=3
+        )
+
+        def init(key):
+            return module.init(
+                key,
+                TEXT,
+                ANSWER,
+                ANSWER,
+                history_items=ITEMS,
+                history_ratings=RATINGS,
+                enable_dropout=False,
+            )
+
+        variables = jax.jit(init)(jax.random.PRNGKey(0))
+
+    @jax.jit
+    def logits(items, ratings):
+        return module.apply(
+            {name: variables[name] for name in ("params", "item_table")},
+            TEXT,
+            ANSWER,
+            ANSWER,
+            history_items=items,
+            history_ratings=ratings,
+            enable_dropout=False,
+        )
+
+    return module, variables, logits
+
+
+@pytest.mark.parametrize(("emb_dim", "millions"), [(768, 65.5), (1024, 66.1)])
+def test_the_papers_uem_has_65_million_parameters(emb_dim, millions):
+    """3 layers x (4 x 2304 x 768 + 3 x 2304 x 2048) + 2304 x e, norms and position biases."""
+    module = user_embedding.UserEmbedding(user_embedding.UserEmbeddingConfig(), emb_dim)
+    vectors, mask = jnp.zeros((1, 2, 3 * 768)), jnp.ones((1, 2), bool)
+    shapes = jax.eval_shape(
+        lambda: module.init(jax.random.PRNGKey(0), vectors, mask, enable_dropout=False)
+    )
+    kernels = 3 * (4 * 2304 * 768 + 3 * 2304 * 2048) + 2304 * emb_dim
+    norms, position_biases = (2 * 3 + 1) * 2304, 12 * 32
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+    assert count == kernels + norms + position_biases
+    assert count / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_the_item_table_is_no_parameter(personalized, dataset_folder):
+    _, variables, _ = personalized
+    table = variables["item_table"]["item_table"]
+    for name, matrix in dataset_folder.embeddings().items():
+        np.testing.assert_array_equal(table[name], matrix)
+    names = traverse_util.flatten_dict(variables["params"], sep="/")
+    assert not any("item_table" in name for name in names)
+
+
+def test_the_encoder_reads_task_prompts_then_items_then_text(personalized):
+    module, variables, _ = personalized
+    variables = {name: variables[name] for name in ("params", "item_table")}
+    encoded = module.apply(
+        variables,
+        TEXT,
+        history_items=ITEMS,
+        history_ratings=RATINGS,
+        enable_dropout=False,
+        method="encode",
+    )
+    assert encoded.values.shape == (2, 3 + 4 + 3, 16)
+    prompts, items = np.ones((2, 3), bool), ITEMS > 0
+    np.testing.assert_array_equal(encoded.mask, np.concatenate([prompts, items, TEXT > 0], 1))
+
+    prompt = module.apply(
+        variables, ITEMS, RATINGS, enable_dropout=False, method="embed_user"
+    ).embeddings
+    task_prompt = variables["params"]["task_prompt"]["embedding"]
+    np.testing.assert_array_equal(prompt[0, :3], task_prompt)
+    np.testing.assert_array_equal(prompt[1, :3], task_prompt)
+
+
+def test_items_and_ratings_reach_the_answer(personalized):
+    *_, logits = personalized
+    before = logits(ITEMS, RATINGS)
+    other_item, other_rating = ITEMS.copy(), RATINGS.copy()
+    other_item[0, 1] = 11
+    other_rating[0, 1] = 10
+    for after in (logits(other_item, RATINGS), logits(ITEMS, other_rating)):
+        assert np.abs(before[0] - after[0]).max() > 1e-3
+        np.testing.assert_allclose(before[1], after[1], atol=1e-6)  # another user
+
+
+def test_padding_of_the_history_changes_nothing_but_positions_of_the_text(personalized):
+    """Padding stands between items and text, and T5 knows positions only by distance."""
+    module, variables, _ = personalized
+    variables = {name: variables[name] for name in ("params", "item_table")}
+    embed = jax.jit(
+        lambda items, ratings: module.apply(
+            variables, items, ratings, enable_dropout=False, method="embed_user"
+        )
+    )
+    short = embed(ITEMS[:, :3], RATINGS[:, :3])
+    long = embed(ITEMS, RATINGS)
+    kept = np.asarray(short.mask)
+    np.testing.assert_allclose(short.embeddings[kept], long.embeddings[:, :6][kept], atol=1e-5)
+
+
+def test_an_unrated_history_is_finite(personalized):
+    *_, logits = personalized
+    assert np.isfinite(logits(np.zeros_like(ITEMS), np.zeros_like(RATINGS))).all()
+
+
+def test_a_fourth_channel_widens_the_uem(dataset_folder):
+    channels = (*dataset_folder.channels, Channel("poster", 8, "item"))
+    table = {name: jnp.asarray(matrix) for name, matrix in dataset_folder.embeddings().items()}
+    table["poster"] = jnp.ones((len(table["description"]), 8))
+
+    vectors = user_embedding.ItemTable(channels).apply(
+        {user_embedding.ITEM_TABLE: table}, ITEMS, RATINGS
+    )
+    assert vectors.shape == (2, 4, 3 * 16 + 8)
+    np.testing.assert_allclose(vectors[0, 0, -8:], np.sqrt(8))
