@@ -10,7 +10,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python -m uem_t5x.quickstart --output runs/quickstart
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

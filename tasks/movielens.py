@@ -5,7 +5,7 @@
 same answer and are scored alike.
 
 Importing this module needs no dataset folder: see `uem_t5x.data_sources.dataset_folder` for how
-one is named. Another history length is one line: `register_uem(200)`.
+one is named. Another history length is one line, `uem_task(200)`, or one macro of a recipe.
 """
 
 import functools
@@ -30,23 +30,31 @@ _UEM_FEATURES = {
 Preprocessor = Callable[..., tf.data.Dataset]
 
 
-def register_uem(*history_lengths: int) -> None:
-    """Registers `movielens_genres_uem_{p}` for each history length p that has no such task yet."""
-    for p in history_lengths:
-        _register(f"movielens_genres_uem_{p}", p, preprocessors.instruction, _UEM_FEATURES)
+def uem_task(history_length: int) -> str:
+    """Returns the name of `movielens_genres_uem_{p}`, registered if it was not yet.
+
+    Args:
+        history_length: p, the number of most recent items that are given as ids.
+    """
+    name = f"movielens_genres_uem_{history_length}"
+    return _register(name, history_length, preprocessors.instruction, _UEM_FEATURES)
 
 
-def register_text(*history_lengths: int) -> None:
-    """Registers `movielens_genres_text_{p}` for each history length p that has no such task yet."""
-    for p in history_lengths:
-        _register(f"movielens_genres_text_{p}", p, preprocessors.text_history, _TEXT_FEATURES)
+def text_task(history_length: int) -> str:
+    """Returns the name of `movielens_genres_text_{p}`, registered if it was not yet.
+
+    Args:
+        history_length: p, the number of most recent items that are told in words.
+    """
+    name = f"movielens_genres_text_{history_length}"
+    return _register(name, history_length, preprocessors.text_history, _TEXT_FEATURES)
 
 
 def _register(
     name: str, history_length: int, inputs: Preprocessor, features: dict[str, seqio.Feature]
-) -> None:
+) -> str:
     if name in seqio.TaskRegistry.names():
-        return
+        return name
     steps: Sequence[Preprocessor | seqio.CacheDatasetPlaceholder] = [
         seqio.CacheDatasetPlaceholder(),
         preprocessors.training_stretches,
@@ -64,7 +72,10 @@ def _register(
         postprocess_fn=postprocessors.genres,
         metric_fns=[metrics.genre_scores],
     )
+    return name
 
 
-register_uem(5, 10, 20, 30, 50, 100)
-register_text(5, 10, 20, 50)
+for _length in (5, 10, 20, 30, 50, 100):
+    uem_task(_length)
+for _length in (5, 10, 20, 50):
+    text_task(_length)

@@ -5,7 +5,9 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Several devices, so that everything that trains does so data-parallel.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+# AutoGraph warns about every function that the import hook below has wrapped.
+os.environ.setdefault("AUTOGRAPH_VERBOSITY", "0")
 
 from jaxtyping import install_import_hook
 

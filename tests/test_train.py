@@ -7,14 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from uem_t5x import evaluate, gin_utils, predict, train
+from uem_t5x import cli, evaluate, gin_utils, predict, train
 from uem_t5x.errors import InputError
 from uem_t5x.trained_model import TrainedModel
 
 RECIPE = "gin/uem_tiny.gin"
 TINY = [
     "HISTORY_LENGTH = 20",
-    "MIXTURE_OR_TASK_NAME = 'movielens_genres_uem_20'",
     "BATCH_SIZE = 16",
     "EVAL_STEPS = 1",
     "STATS_PERIOD = 2",
@@ -134,6 +133,32 @@ class TestTrained:
         expected, answered = predict.predict(trained, [inside, outside], batch_size=4)
         assert answered == expected
 
+    def test_the_predict_command_reports_bad_lines_and_answers_the_others(
+        self, undisturbed, tmp_path, capsys
+    ):
+        lines = [
+            '{"user_id": "a", "history": [{"movieId": 1, "rating": 4.5}]}',
+            "nonsense",
+            '{"user_id": "b", "history": []}',
+        ]
+        histories, answers = tmp_path / "in.jsonl", tmp_path / "out/answers.jsonl"
+        histories.write_text("\n".join(lines))
+        arguments = ["predict", "--model-dir", str(undisturbed[0]), "--input", str(histories)]
+        assert cli.main([*arguments, "--output", str(answers)]) == 1
+        error = capsys.readouterr().err
+        assert f"{histories}: line 2: no JSON" in error
+        answered = [json.loads(line) for line in answers.read_text().splitlines()]
+        assert [answer["user_id"] for answer in answered] == ["a", "b"]
+        assert [answer["items"] for answer in answered] == [1, 0]
+
+    def test_the_evaluate_command_writes_the_scores(self, undisturbed, tmp_path):
+        output = tmp_path / "scores/metrics.json"
+        arguments = ["evaluate", "--model-dir", str(undisturbed[0]), "--batch-size", "8"]
+        assert cli.main([*arguments, "--output", str(output)]) == 0
+        scores = json.loads(output.read_text())
+        assert set(scores["methods"]["uem"]) >= {"f1", "precision", "recall", "liked_f1"}
+        assert len(scores["per_genre"]) == 2 * 19
+
     def test_a_model_of_other_sizes_is_not_gone_on_with(self, undisturbed, dataset_folder):
         with pytest.raises(InputError, match=r"another model: .* has shape .*MODEL_DIR") as error:
             run(undisturbed[0], dataset_folder, "network.T5Config.mlp_dim = 24")
@@ -158,10 +183,21 @@ def test_microbatches_give_the_gradients_of_the_whole_batch(dataset_folder, tmp_
     )
 
 
+def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
+    options = ("TRAIN_STEPS = 1", "EVAL_PERIOD = 0", "HISTORY_LENGTH = 5")
+    places = [f"MODEL_DIR = {str(tmp_path)!r}", f"DATA_DIR = {str(dataset_folder.path)!r}"]
+    train.run_recipe(["gin/text_tiny.gin"], [*TINY, *places, *options])
+    trained = TrainedModel.load(tmp_path)
+    assert not trained.flax_mutables
+    result = evaluate.evaluate(trained, "validation")
+    assert list(result["methods"]) == ["text", "counting", "rule"]
+    assert result["history_length"] == 5
+
+
 @pytest.mark.parametrize(
     ("bindings", "message"),
     [
-        (["BATCH_SIZE = 18"], r"BATCH_SIZE=18 does not divide over 4 devices; use 16"),
+        (["BATCH_SIZE = 17"], r"BATCH_SIZE=17 does not divide over 2 devices; use 16"),
         (["MIXTURE_OR_TASK_NAME = 'nonsense'"], r"'nonsense': no such SeqIO task"),
         (["NONSENSE.x = 1"], r"gin/uem_tiny.gin: .*NONSENSE"),
         (["DATA_DIR = '/nowhere'"], r"/nowhere: no such folder"),

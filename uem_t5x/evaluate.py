@@ -114,7 +114,7 @@ def _model_answers(trained: "TrainedModel", split: str, batch_size: int) -> "lis
         seed=0,
     )
     batches = dataset.batch(batch_size).as_numpy_iterator()
-    return [postprocessors.genres(text) for text in trained.answers(batches, batch_size)]
+    return [postprocessors.genres(text) for text in trained.answerer(batch_size)(batches)]
 
 
 def _check_catalogue(trained: "TrainedModel", folder: Any) -> None:

@@ -174,7 +174,7 @@ def _read_rating(entry: dict[str, Any]) -> int:
     if isinstance(rating, bool) or not isinstance(rating, int | float):
         raise InputError(f"rating {rating!r} is not a number; give half-stars from 0.5 to 5")
     if not 0.5 <= rating <= 5 or rating * 2 != int(rating * 2):
-        raise InputError(f"rating {rating:g} is not one of 0.5, 1, ..., 5")
+        raise InputError(f"rating {rating} is not one of 0.5, 1, ..., 5")
     return int(rating * 2)
 
 
@@ -201,11 +201,12 @@ def predict(
         raise InputError(f"{trained.task}: predict needs a model that reads embeddings")
     users = iter(users)
     encoder = _ItemEncoder(trained)
+    answerer = trained.answerer(batch_size)
     while batch := list(itertools.islice(users, batch_size)):
         recent = [(user.items[-trained.history_length :]) for user in batch]
         rows, flax_mutables = encoder.rows(recent)
         features = _features(trained, rows, [user.half_stars for user in batch])
-        answers = trained.answers(iter([features]), batch_size, flax_mutables)
+        answers = answerer([features], flax_mutables)
         for user, items, answer in zip(batch, recent, answers):
             liked, disliked = verbalizer.read_answer(answer, trained.catalogue.genres)
             result = {

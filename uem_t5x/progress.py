@@ -47,4 +47,5 @@ class TrainingProgress:
         elif step > self._first:
             seconds = (now - self._start) / (step - self._first) * (self._total - step)
             left = f", {datetime.timedelta(seconds=round(seconds))} left"
-        self._console.print(f"step {step}/{self._total}: {status}{left}", highlight=False)
+        line = f"step {step}/{self._total}: {status}{left}"
+        self._console.print(line, highlight=False, soft_wrap=True)

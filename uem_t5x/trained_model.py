@@ -1,7 +1,7 @@
 """A trained model, read back from its MODEL_DIR alone."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ class TrainedModel:
 
     Attributes:
       model: the model.
+      partitioner: how arrays lie on the devices.
       params: its parameters.
       flax_mutables: its item table.
       step: the step of the checkpoint.
@@ -32,6 +33,7 @@ class TrainedModel:
     """
 
     model: EncoderDecoderModel
+    partitioner: partitioning.DataParallelPartitioner
     params: PyTree
     flax_mutables: PyTree
     step: int
@@ -70,11 +72,13 @@ class TrainedModel:
                 f"{', '.join(map(str, steps)) or 'none'}"
             )
         step = manager.best_step() if step is None else step
-        params, flax_mutables = manager.restore_for_inference(step)
+        partitioner = partitioning.DataParallelPartitioner()
+        params, flax_mutables = partitioner.replicate(manager.restore_for_inference(step))
         manager.close()
         dataset_cfg = arguments["infer_eval_dataset_cfg"]
         return cls(
             model=arguments["model"],
+            partitioner=partitioner,
             params=params,
             flax_mutables=flax_mutables,
             step=step,
@@ -97,27 +101,32 @@ class TrainedModel:
             return self.feature_lengths["history_items"]
         return int(self.task.rsplit("_", 1)[1])
 
-    def predictor(self, batch_size: int | None = None) -> infer.Predictor:
-        """Returns what runs the model over batches of a size (the recipe's by default)."""
-        return infer.Predictor(
-            self.model, partitioning.DataParallelPartitioner(), batch_size or self.batch_size
-        )
+    def answerer(self, batch_size: int) -> "Answerer":
+        """Returns what writes answers, compiled for batches of one size."""
+        return Answerer(self, infer.Predictor(self.model, self.partitioner, batch_size))
 
-    def answers(
-        self, batches: Iterator[Batch], batch_size: int, flax_mutables: PyTree | None = None
+
+@dataclasses.dataclass(frozen=True)
+class Answerer:
+    """Writes the sentences of a trained model."""
+
+    trained: TrainedModel
+    predictor: infer.Predictor
+
+    def __call__(
+        self, batches: Iterable[Batch], flax_mutables: PyTree | None = None
     ) -> Iterator[str]:
-        """Yields the sentence that the model writes for every example.
+        """Yields the sentence for every example, in order.
 
         Args:
-          batches: the model's features.
-          batch_size: of the compiled program.
+          batches: the model's features, at most the compiled number of examples each.
           flax_mutables: replaces the item table, to answer about movies that it lacks.
         """
-        predictor = self.predictor(batch_size)
-        mutables = self.flax_mutables if flax_mutables is None else flax_mutables
-        with data_sources.use_dataset_folder(self.catalogue):
-            for tokens in predictor.predict_batches(self.params, mutables, batches):
-                yield from map(self.model.output_vocabulary.decode, tokens.tolist())
+        trained = self.trained
+        mutables = trained.flax_mutables if flax_mutables is None else flax_mutables
+        with data_sources.use_dataset_folder(trained.catalogue):
+            for tokens in self.predictor.predict_batches(trained.params, mutables, batches):
+                yield from map(trained.model.output_vocabulary.decode, tokens.tolist())
 
 
 def _train_arguments(recipe: Path) -> dict[str, Any]:

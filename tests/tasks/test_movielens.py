@@ -49,7 +49,7 @@ class TestRegistry:
         assert seqio.TaskRegistry.get("movielens_genres_uem_5") is task
 
     def test_another_history_length_is_one_line(self, current_folder):
-        movielens.register_uem(3)
+        movielens.uem_task(3)
         try:
             example = read("movielens_genres_uem_3", None)[0]
         finally:
