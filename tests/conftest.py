@@ -1,11 +1,16 @@
 """Checks every annotated tensor shape while the tests run, and builds what several tests share."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Several devices, so that everything that trains does so data-parallel.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+# The same small programs are compiled again and again, by several processes at once.
+CACHE = Path(__file__).parents[1] / ".pytest_cache/jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 # AutoGraph warns about every function that the import hook below has wrapped.
 os.environ.setdefault("AUTOGRAPH_VERBOSITY", "0")
 

@@ -15,6 +15,7 @@ from uem_t5x.errors import InputError
 _PACKAGE = Path(__file__).parent
 # `gin/NAME.gin` from any folder: the current one, a checkout's, an installed package's.
 SEARCH_PATHS = (Path(), _PACKAGE.parent, _PACKAGE)
+_UNBOUND_MACRO = re.compile(r"(\w+)/macro\.value set to `%gin\.REQUIRED`")
 _MACRO_FLAG = re.compile(r"--gin\.([A-Za-z_][\w./]*)=(.*)", re.DOTALL)
 
 
@@ -64,17 +65,9 @@ def parse(files: Sequence[str | Path], bindings: Sequence[str] = ()) -> None:
         gin.parse_config_files_and_bindings([str(file) for file in files], list(bindings))
     except (ValueError, SyntaxError, OSError, ImportError, AttributeError) as error:
         message = " ".join(str(error).split())
+        if unbound := _UNBOUND_MACRO.search(message):
+            message = f"the macro {unbound[1]} is not bound; add --gin.{unbound[1]}=VALUE"
         raise InputError(f"{', '.join(map(str, files))}: {message}") from error
-    _check_macros(files)
-
-
-def _check_macros(files: Sequence[str | Path]) -> None:
-    for (scope, selector), parameters in gin.config._CONFIG.items():
-        if selector == "gin.macro" and parameters.get("value") is gin.REQUIRED:
-            raise InputError(
-                f"{', '.join(map(str, files))}: the macro {scope} is not bound; add "
-                f"--gin.{scope}=VALUE"
-            )
 
 
 @contextlib.contextmanager

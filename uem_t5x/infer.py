@@ -1,7 +1,5 @@
 """Running a model over a whole dataset, in the built-in engine."""
 
-from collections.abc import Iterable, Iterator, Sequence
-
 import jax
 import numpy as np
 import tensorflow as tf
@@ -42,35 +40,32 @@ class Predictor:
 
         self._predict = jax.jit(predict)
 
-    def predict_batches(
-        self, params: PyTree, flax_mutables: PyTree, batches: Iterable[Batch]
-    ) -> Iterator[np.ndarray]:
-        """Yields the answers of each batch, as token ids [batch, length].
+    def predict_batch(
+        self, params: PyTree, flax_mutables: PyTree, batch: Batch, index: int = 0
+    ) -> np.ndarray:
+        """Answers at most the compiled number of examples.
 
         Args:
           params: the network's parameters.
           flax_mutables: the item table, or an empty dictionary.
-          batches: features of at most the compiled number of examples.
+          batch: the model's features.
+          index: of the batch; a `decode_fn` that draws does so anew for each.
+
+        Returns:
+          Token ids [examples, length].
         """
-        for index, batch in enumerate(batches):
-            size = len(next(iter(batch.values())))
-            padded = datasets.pad_batch(batch, self._batch_size)
-            sharded = self._partitioner.shard_batch(padded)
-            rng = jax.random.fold_in(self._rng, index)
-            yield np.asarray(self._predict(params, flax_mutables, sharded, rng))[:size]
+        size = len(next(iter(batch.values())))
+        sharded = self._partitioner.shard_batch(datasets.pad_batch(batch, self._batch_size))
+        rng = jax.random.fold_in(self._rng, index)
+        return np.asarray(self._predict(params, flax_mutables, sharded, rng))[:size]
 
     def predict_dataset(
         self, params: PyTree, flax_mutables: PyTree, dataset: tf.data.Dataset
-    ) -> Sequence[tuple[int, np.ndarray]]:
+    ) -> list[tuple[int, np.ndarray]]:
         """Answers the enumerated dataset of a `seqio.Evaluator`; returns (index, token ids)."""
-        indices: list[np.ndarray] = []
-
-        def features() -> Iterator[Batch]:
-            for index, batch in dataset.batch(self._batch_size).as_numpy_iterator():
-                indices.append(index)
-                yield batch
-
-        answers = list(self.predict_batches(params, flax_mutables, features()))
-        if not answers:
-            return []
-        return list(zip(np.concatenate(indices).tolist(), np.concatenate(answers)))
+        answers: list[tuple[int, np.ndarray]] = []
+        batches = dataset.batch(self._batch_size).as_numpy_iterator()
+        for number, (indices, batch) in enumerate(batches):
+            tokens = self.predict_batch(params, flax_mutables, batch, number)
+            answers.extend(zip(indices.tolist(), tokens))
+        return answers

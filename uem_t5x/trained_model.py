@@ -124,9 +124,11 @@ class Answerer:
         """
         trained = self.trained
         mutables = trained.flax_mutables if flax_mutables is None else flax_mutables
-        with data_sources.use_dataset_folder(trained.catalogue):
-            for tokens in self.predictor.predict_batches(trained.params, mutables, batches):
-                yield from map(trained.model.output_vocabulary.decode, tokens.tolist())
+        for index, batch in enumerate(batches):
+            with data_sources.use_dataset_folder(trained.catalogue):
+                tokens = self.predictor.predict_batch(trained.params, mutables, batch, index)
+                sentences = [trained.model.output_vocabulary.decode(ids) for ids in tokens.tolist()]
+            yield from sentences
 
 
 def _train_arguments(recipe: Path) -> dict[str, Any]:
