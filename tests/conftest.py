@@ -14,7 +14,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 # AutoGraph warns about every function that the import hook below has wrapped.
 os.environ.setdefault("AUTOGRAPH_VERBOSITY", "0")
 
-from jaxtyping import install_import_hook
+from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook("uem_t5x", "beartype.beartype")
 
