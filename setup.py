@@ -25,6 +25,7 @@ REQUIRED = [
     "sentencepiece>=0.2",  # trains the vocabulary of the tiny models
     "scipy>=1.12",  # sparse matrices, for counting genres
     "seqio>=0.0.20",
+    "tensorboard>=2.20",  # clu's writers need it, and people look at runs with it
     "tensorflow>=2.21",  # tf.data, under SeqIO
     "tensorflow-text>=2.21",  # SeqIO's SentencePiece, and SentenceT5's
 ]

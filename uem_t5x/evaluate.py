@@ -69,9 +69,14 @@ def evaluate(
     """
     from uem_t5x import baselines, data_sources, metrics
     from uem_t5x.data.dataset_folder import DatasetFolder
+    from uem_t5x.errors import InputError
 
     folder = DatasetFolder.open(data_dir or trained.data_dir)
-    _check_catalogue(trained, folder)
+    if not folder.manifest.same_catalogue(trained.catalogue.manifest):
+        raise InputError(
+            f"{folder.path}: not the catalogue that the model was trained on (other movies, genres "
+            "or sentence encoder); give the dataset folder of its training"
+        )
     with data_sources.use_dataset_folder(folder):
         users = baselines.Users.read(split)
         predictions = {
@@ -115,14 +120,3 @@ def _model_answers(trained: "TrainedModel", split: str, batch_size: int) -> "lis
     )
     batches = dataset.batch(batch_size).as_numpy_iterator()
     return [postprocessors.genres(text) for text in trained.answerer(batch_size)(batches)]
-
-
-def _check_catalogue(trained: "TrainedModel", folder: Any) -> None:
-    from uem_t5x.errors import InputError
-
-    known, given = trained.catalogue.manifest, folder.manifest
-    if (known.genres, known.channels, known.inputs) != (given.genres, given.channels, given.inputs):
-        raise InputError(
-            f"{folder.path}: not the catalogue that the model was trained on (other movies, genres "
-            "or sentence encoder); give the dataset folder of its training"
-        )

@@ -24,7 +24,7 @@ from clu import metric_writers
 
 from uem_t5x import checkpoints, data_sources, datasets, gin_utils, infer
 from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
-from uem_t5x.data import dataset_folder
+from uem_t5x.data.dataset_folder import DatasetFolder, copy_catalogue
 from uem_t5x.datasets import DatasetConfig
 from uem_t5x.errors import InputError
 from uem_t5x.models import EncoderDecoderModel, Metrics
@@ -77,11 +77,10 @@ def train(
       The last step and its state.
 
     Raises:
-      InputError: if `model_dir` holds another model's checkpoints, or the devices cannot share a
-        batch evenly.
+      InputError: if `model_dir` holds checkpoints of another model or of other movies, or the
+        devices cannot share a batch evenly.
     """
     partitioner.check_batch_size(train_dataset_cfg.batch_size)
-    Path(model_dir).mkdir(parents=True, exist_ok=True)
     init_rng, trainer_rng = jax.random.split(jax.random.PRNGKey(random_seed))
     iterator = datasets.train_iterator(train_dataset_cfg, model.FEATURE_CONVERTER_CLS)
     trainer = trainer_cls(model=model, rng=trainer_rng)
@@ -93,6 +92,7 @@ def train(
     )
     if (latest := manager.latest_step()) is not None:
         logging.info("Resuming from checkpoint_%d in %s", latest, model_dir)
+        _check_catalogue(model_dir)
         state = manager.restore(latest, state, iterator)
     elif checkpoint_cfg.initial_checkpoint_path:
         params = checkpoints.start_from_language_model(
@@ -105,7 +105,7 @@ def train(
     if step == 0:
         summarize_config_fn(model_dir, train_writer, step)
         catalogue = Path(model_dir, CATALOGUE)
-        dataset_folder.copy_catalogue(data_sources.dataset_folder(), catalogue)
+        copy_catalogue(data_sources.dataset_folder(), catalogue)
     evaluate = _make_evaluation(
         model,
         partitioner,
@@ -142,6 +142,17 @@ def train(
     manager.close()
     train_writer.close()
     return step, state
+
+
+def _check_catalogue(model_dir: str) -> None:
+    """Refuses to go on with a model whose item table is not the current dataset folder's."""
+    known = DatasetFolder.open(Path(model_dir, CATALOGUE), catalogue_only=True)
+    current = data_sources.dataset_folder()
+    if not current.manifest.same_catalogue(known.manifest):
+        raise InputError(
+            f"{current.path}: not the catalogue that {model_dir} was trained on; give its own "
+            "DATA_DIR, or choose another MODEL_DIR"
+        )
 
 
 def _make_evaluation(

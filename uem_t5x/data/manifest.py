@@ -78,6 +78,14 @@ class Manifest:
     inputs: Mapping[str, str]
     format_version: int = FORMAT_VERSION
 
+    def same_catalogue(self, other: "Manifest") -> bool:
+        """Whether rows, genres and vectors of two folders mean the same."""
+
+        def catalogue(manifest: Manifest) -> tuple[Any, ...]:
+            return manifest.genres, manifest.channels, manifest.encoder, manifest.inputs
+
+        return catalogue(self) == catalogue(other)
+
     def write(self, folder: Path) -> None:
         """Writes `manifest.json` into `folder`."""
         fields = {"format": FORMAT, **dataclasses.asdict(self)}
