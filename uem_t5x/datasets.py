@@ -1,11 +1,12 @@
 """From a SeqIO task to batches, in the built-in engine."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
 import seqio
+import tensorflow as tf
 from clu.data import dataset_iterator
 
 from uem_t5x.errors import InputError
@@ -36,14 +37,31 @@ class DatasetConfig:
     pack: bool = False
 
 
-def _features(config: DatasetConfig) -> seqio.Mixture | seqio.Task:
-    try:
-        return seqio.get_mixture_or_task(config.mixture_or_task_name)
-    except ValueError as error:
+def _load(
+    config: DatasetConfig,
+    converter_cls: type[seqio.FeatureConverter],
+    num_epochs: int | None,
+    shard_info: seqio.ShardInfo | None = None,
+) -> tf.data.Dataset:
+    if config.mixture_or_task_name not in {
+        *seqio.TaskRegistry.names(),
+        *seqio.MixtureRegistry.names(),
+    }:
         raise InputError(
             f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r}: no such SeqIO task; the "
             "recipe must import the module that registers it, such as uem_t5x.tasks.movielens"
-        ) from error
+        )
+    return seqio.get_dataset(
+        mixture_or_task_name=config.mixture_or_task_name,
+        task_feature_lengths=dict(config.task_feature_lengths),
+        feature_converter=converter_cls(pack=config.pack, use_custom_packing_ops=False),
+        dataset_split=config.split,
+        use_cached=config.use_cached,
+        shuffle=config.shuffle,
+        num_epochs=num_epochs,
+        shard_info=shard_info,
+        seed=config.seed,
+    )
 
 
 def train_iterator(
@@ -53,40 +71,26 @@ def train_iterator(
 
     The iterator's position can be saved and loaded again, so that a resumed run sees just the
     examples that an undisturbed one would have seen.
+
+    Raises:
+      InputError: if there is no such task.
     """
-    _features(config)
-    dataset = seqio.get_dataset(
-        mixture_or_task_name=config.mixture_or_task_name,
-        task_feature_lengths=dict(config.task_feature_lengths),
-        feature_converter=converter_cls(pack=config.pack, use_custom_packing_ops=False),
-        dataset_split=config.split,
-        use_cached=config.use_cached,
-        shuffle=config.shuffle,
-        num_epochs=None,
-        shard_info=seqio.ShardInfo(jax.process_index(), jax.process_count()),
-        seed=config.seed,
-    )
+    shard_info = seqio.ShardInfo(jax.process_index(), jax.process_count())
+    dataset = _load(config, converter_cls, num_epochs=None, shard_info=shard_info)
     dataset = dataset.batch(config.batch_size // jax.process_count(), drop_remainder=True)
     return dataset_iterator.TfDatasetIterator(dataset.prefetch(2), checkpoint=True)
 
 
 def eval_batches(
-    config: DatasetConfig, converter_cls: type[seqio.FeatureConverter], num_batches: int
-) -> list[dict[str, np.ndarray]]:
-    """Returns the first batches of a split, in order, the last one filled up with empty rows."""
-    _features(config)
-    dataset = seqio.get_dataset(
-        mixture_or_task_name=config.mixture_or_task_name,
-        task_feature_lengths=dict(config.task_feature_lengths),
-        feature_converter=converter_cls(pack=config.pack, use_custom_packing_ops=False),
-        dataset_split=config.split,
-        use_cached=config.use_cached,
-        shuffle=False,
-        num_epochs=1,
-        seed=config.seed,
-    )
-    batches = dataset.batch(config.batch_size).take(num_batches).as_numpy_iterator()
-    return [pad_batch(batch, config.batch_size) for batch in batches]
+    config: DatasetConfig, converter_cls: type[seqio.FeatureConverter]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields each example of a split once, in batches; the last one may be smaller.
+
+    Raises:
+      InputError: if there is no such task.
+    """
+    dataset = _load(config, converter_cls, num_epochs=1)
+    yield from dataset.batch(config.batch_size).as_numpy_iterator()
 
 
 def pad_batch(batch: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:

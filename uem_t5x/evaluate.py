@@ -105,18 +105,10 @@ def evaluate(
 
 
 def _model_answers(trained: "TrainedModel", split: str, batch_size: int) -> "list[Taste | None]":
-    import seqio
+    from uem_t5x import datasets, postprocessors
 
-    from uem_t5x import postprocessors
-
-    dataset = seqio.get_dataset(
-        mixture_or_task_name=trained.task,
-        task_feature_lengths=dict(trained.feature_lengths),
-        feature_converter=trained.model.FEATURE_CONVERTER_CLS(pack=False),
-        dataset_split=split,
-        shuffle=False,
-        num_epochs=1,
-        seed=0,
+    config = datasets.DatasetConfig(
+        trained.task, trained.feature_lengths, split, batch_size, seed=0
     )
-    batches = dataset.batch(batch_size).as_numpy_iterator()
+    batches = datasets.eval_batches(config, trained.model.FEATURE_CONVERTER_CLS)
     return [postprocessors.genres(text) for text in trained.answerer(batch_size)(batches)]

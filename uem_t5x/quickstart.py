@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from uem_t5x.trained_model import TrainedModel
 
 RECIPE = "gin/uem_quickstart.gin"
-USERS, MOVIES = 600, 800
+USERS, TEST_USERS, MOVIES = 700, 150, 800
 SHOWN_ITEMS = 8
 
 
@@ -90,7 +90,8 @@ def _make_data(movielens: Path, dataset: Path, console: Console) -> None:
             movielens=movielens,
             descriptions=movielens / synthetic.DESCRIPTIONS,
             output=dataset,
-            encoder_width=64,
+            encoder_width=96,
+            test_users=TEST_USERS,
             vocabulary_size=256,
             overwrite=True,
         )

@@ -7,20 +7,20 @@ from rich.table import Table
 
 COLUMNS = {
     "f1": "F1",
-    "precision": "precision",
+    "precision": "prec.",
     "recall": "recall",
-    "liked_f1": "liked F1",
-    "disliked_f1": "disliked F1",
+    "liked_f1": "liked",
+    "disliked_f1": "disliked",
 }
 
 
 def method_label(name: str, history_length: int) -> str:
     """Says in words what a method of `metrics.json` is."""
     return {
-        "uem": f"UEM, {history_length} items",
-        "text": f"text history, {history_length} items",
-        "counting": "counting baseline, all items",
-        "rule": f"label rule, {history_length} items (the limit)",
+        "uem": f"UEM, {history_length} most recent items",
+        "text": f"text of {history_length} most recent items",
+        "counting": "counting baseline, whole history",
+        "rule": f"label rule on the same {history_length} items",
     }[name]
 
 
@@ -29,7 +29,7 @@ def methods_table(result: Mapping[str, Any]) -> Table:
     table = Table(
         title=f"{result['examples']} users of the {result['split']} split, step {result['step']}"
     )
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right")
     for name, scores in result["methods"].items():

@@ -7,6 +7,7 @@ at hand, with the same recipe.
 """
 
 import functools
+import itertools
 import os
 import sys
 import time
@@ -172,7 +173,11 @@ def _make_evaluation(
     """
     batches: list[dict[str, Any]] = []
     if train_eval_cfg:
-        batches = datasets.eval_batches(train_eval_cfg, model.FEATURE_CONVERTER_CLS, eval_steps)
+        some = itertools.islice(
+            datasets.eval_batches(train_eval_cfg, model.FEATURE_CONVERTER_CLS), eval_steps
+        )
+        # Rows that fill up the last batch carry no loss.
+        batches = [datasets.pad_batch(batch, train_eval_cfg.batch_size) for batch in some]
         loss_writer = _writer(model_dir, f"training_eval/{train_eval_cfg.mixture_or_task_name}")
     if infer_eval_cfg:
         evaluator = evaluator_cls(
