@@ -110,10 +110,6 @@ class CheckpointManager:
         """Returns the step of the best checkpoint by validation F1; else the most recent one."""
         return self._manager.best_step() or self._manager.latest_step()
 
-    def metrics(self, step: int) -> Mapping[str, float] | None:
-        """Returns the validation metrics saved with a checkpoint, or None."""
-        return self._manager.metrics(step)
-
     def save(
         self, state: TrainState, iterator: DatasetIterator, metrics: Mapping[str, float] | None
     ) -> None:
@@ -122,7 +118,7 @@ class CheckpointManager:
         Args:
           state: the state after some step.
           iterator: the training data, at the same step.
-          metrics: validation metrics, if they were measured at this step.
+          metrics: what was measured at this step, if anything; kept where it holds an F1.
         """
         self._manager.save(
             int(state.step),
@@ -132,7 +128,7 @@ class CheckpointManager:
                     DATASET: _DatasetArgs(iterator),
                 }
             ),
-            metrics=dict(metrics) if metrics else None,
+            metrics=dict(metrics) if metrics and BEST_METRIC in metrics else None,
             force=True,
         )
 
@@ -175,10 +171,6 @@ class CheckpointManager:
             args=ocp.args.Composite(**{STATE: _restore_like(template, partial=True)}),
         )[STATE]
         return restored["target"], restored.get("flax_mutables", {})
-
-    def wait(self) -> None:
-        """Returns when all checkpoints are written."""
-        self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Writes what is left and frees the manager."""

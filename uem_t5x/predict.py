@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -105,7 +105,10 @@ def _movie_rows(trained: "TrainedModel") -> dict[int, int]:
 
 
 def read_users(
-    lines: Iterable[str], name: str, rows: dict[int, int], report: Any = None
+    lines: Iterable[str],
+    name: str,
+    rows: dict[int, int],
+    report: Callable[[InputError], Any],
 ) -> Iterator[User]:
     """Yields the user of each line.
 
