@@ -1,6 +1,7 @@
 """Types that several rooms share."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,3 +11,21 @@ import numpy as np
 Array = jax.Array | np.ndarray
 Batch = Mapping[str, Array]
 PyTree = Any
+Index = tuple[slice, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a checkpoint, read when it is asked for.
+
+    Attributes:
+      shape: its shape.
+      read: returns a part of it as float32, one slice a dimension; opens and closes what it needs.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[Index], np.ndarray]
+
+    def load(self) -> np.ndarray:
+        """Returns the whole tensor as float32."""
+        return self.read(tuple(slice(0, size) for size in self.shape))
