@@ -6,10 +6,13 @@ from setuptools import setup
 
 ROOT = Path(__file__).parent
 
+GIN_FOLDERS = ["uem_t5x.gin.models", "uem_t5x.gin.runs"]
+
 # Lower bounds only: the exact set that was run is pinned once, in constraints.txt.
 REQUIRED = [
     "absl-py",  # logging and the flags that `--gin_file` and `--gin.MACRO` are read with
     "clu>=0.0.12",  # metrics that add up over batches, TensorBoard writers, resumable iterators
+    "etils[epath]>=1.9",  # paths that may lie in a bucket, as Orbax takes them
     "flax>=0.12.8",  # linen modules and `params_axes`, as T5X's networks use them
     "gin-config>=0.5.0",  # the recipes
     "jax>=0.10.2",
@@ -45,15 +48,16 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=["uem_t5x", "uem_t5x.data", "uem_t5x.tasks", "uem_t5x.gin", "uem_t5x.gin.runs"],
+    packages=["uem_t5x", "uem_t5x.data", "uem_t5x.tasks", "uem_t5x.gin", *GIN_FOLDERS],
     # The top-level folders `tasks/` and `gin/` travel inside the package. `gin/` holds no
     # `__init__.py`: at the root it would shadow gin-config's own package.
     package_dir={
         "uem_t5x.tasks": "tasks",
         "uem_t5x.gin": "gin",
+        "uem_t5x.gin.models": "gin/models",
         "uem_t5x.gin.runs": "gin/runs",
     },
-    package_data={"uem_t5x.gin": ["*.gin"], "uem_t5x.gin.runs": ["*.gin"]},
+    package_data={"uem_t5x.gin": ["*.gin"], **{name: ["*.gin"] for name in GIN_FOLDERS}},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["uem-t5x=uem_t5x.cli:main"]},

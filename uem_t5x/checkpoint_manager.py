@@ -11,7 +11,6 @@ The tree below `state` has T5X's names: `target`, `state/step`, `state/param_sta
 import dataclasses
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
@@ -40,13 +39,11 @@ class CheckpointConfig:
       period: steps between checkpoints; 0 for none.
       keep: the most recent ones that are kept.
       keep_best: the ones of highest validation F1 that are kept besides.
-      initial_checkpoint_path: a pretrained language model to start from, or None.
     """
 
     period: int = 1000
     keep: int = 1
     keep_best: int = 1
-    initial_checkpoint_path: str | None = None
 
 
 class _DatasetHandler(ocp.CheckpointHandler):
@@ -77,7 +74,7 @@ def _dataset_file() -> str:
 class CheckpointManager:
     """Saves and restores the state of a run; saving goes on in the background."""
 
-    def __init__(self, model_dir: str | Path, config: CheckpointConfig) -> None:
+    def __init__(self, model_dir: str | os.PathLike[str], config: CheckpointConfig) -> None:
         policies = [LatestN(config.keep)]
         if config.keep_best:
             policies.append(
@@ -88,7 +85,7 @@ class CheckpointManager:
                 )
             )
         self._manager = ocp.CheckpointManager(
-            Path(model_dir).absolute(),
+            epath.Path(model_dir).absolute(),
             options=ocp.CheckpointManagerOptions(
                 step_prefix="checkpoint",
                 preservation_policy=AnyPreservationPolicy(policies),
@@ -137,7 +134,7 @@ class CheckpointManager:
 
         Args:
           step: of the checkpoint.
-          template: a state of the same shapes, on the devices where the restored one shall lie.
+          template: the state's shapes, types and places on the devices.
           iterator: the training data; moved to where it was.
 
         Returns:

@@ -1,25 +1,71 @@
-"""Checkpoints in and out: what other programs wrote, and what the built-in engine keeps."""
+"""Pretrained language models: what other programs wrote, put under a fresh or a trained UEM.
 
+Every format gives the same thing, the network's sizes and one `StoredTensor` a parameter, by T5X's
+names. So names and shapes are checked before anything is read, and reading goes tensor by tensor,
+each device's part straight to that device.
+"""
+
+import concurrent.futures
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import jax
 import numpy as np
-import tensorstore
 from absl import logging
-from flax import serialization, traverse_util
+from etils import epath
+from flax import traverse_util
 
-from uem_t5x import network
+from uem_t5x import huggingface, network, t5x_checkpoints
 from uem_t5x.errors import InputError
+from uem_t5x.types import Index, PyTree, StoredTensor
 
-Params = dict[str, Any]
+# The modules of a network that are the language model; others are the UEM and the task prompts.
+LANGUAGE_MODEL = ("token_embedder", "encoder", "decoder")
+
+# Tensors that are read at once: hides a bucket's latency, and bounds what lies in memory twice.
+_CONCURRENT_READS = 4
 
 
-def load_language_model(folder: str | Path) -> tuple[network.T5Config, Params]:
-    """Loads a T5 1.1 language model that another program wrote.
+def open_checkpoint(
+    folder: str | os.PathLike[str],
+) -> tuple[network.T5Config, dict[str, StoredTensor]]:
+    """Opens a checkpoint of a T5 1.1 language model; see `load_language_model` for its formats.
 
-    Supported: T5X's native format (a msgpack file `checkpoint` beside one tensorstore folder a
-    parameter). The sizes are read off the parameters' shapes.
+    Returns:
+      The language model's sizes, and all parameters by their "/"-joined names, unread.
+
+    Raises:
+      InputError: if the folder holds no supported checkpoint, or parts of one.
+    """
+    folder = epath.Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; name a checkpoint's folder")
+    checkpoint = _latest_checkpoint(folder)
+    if checkpoint is None:
+        # Safetensors are mapped into memory, which a bucket's are not: local folders only.
+        if huggingface.is_huggingface(Path(folder)):
+            return huggingface.open_checkpoint(Path(folder))
+        raise InputError(
+            f"{folder}: no checkpoint here: expected T5X's (a file `checkpoint`, a folder `state`, "
+            "or folders `checkpoint_<step>` that hold one) or Transformers' (`config.json` and "
+            "`*.safetensors`)"
+        )
+    if t5x_checkpoints.is_native(checkpoint):
+        tensors = t5x_checkpoints.open_native(checkpoint)
+    else:
+        tensors = t5x_checkpoints.open_orbax(checkpoint)
+    return _config_from_shapes(tensors, checkpoint), tensors
+
+
+def load_language_model(folder: str | os.PathLike[str]) -> tuple[network.T5Config, PyTree]:
+    """Loads a T5 1.1 language model.
+
+    Supported are T5X's native format (a file `checkpoint` beside tensorstore folders, as the
+    public Flan-T5 checkpoints are), T5X's Orbax format, which the built-in engine writes too, and
+    Transformers' folders (`config.json` and safetensors). T5X's formats hold no sizes; they are
+    read off the parameters' shapes.
 
     Args:
       folder: the checkpoint's folder, or one that holds `checkpoint_<step>` folders, of which the
@@ -31,119 +77,131 @@ def load_language_model(folder: str | Path) -> tuple[network.T5Config, Params]:
     Raises:
       InputError: if the folder holds no supported checkpoint, or parts of one.
     """
-    folder = _latest_checkpoint(Path(folder))
-    params = _load_t5x(folder)
-    return _config_from_shapes(params, folder), params
+    config, tensors = open_checkpoint(folder)
+    params = {
+        name: tensor.load() for name, tensor in tensors.items() if _module(name) in LANGUAGE_MODEL
+    }
+    return config, traverse_util.unflatten_dict(params, sep="/")
 
 
-def start_from_language_model(params: Params, folder: str | Path) -> Params:
-    """Replaces the language model within freshly made parameters by a pretrained one.
+def start_from_checkpoint(params: PyTree, folder: str | os.PathLike[str]) -> PyTree:
+    """Replaces freshly made parameters by a checkpoint's, in place on their devices.
+
+    The language model is always the checkpoint's. UEM and task prompts are, where the checkpoint
+    holds them in the same sizes, as one of this project's own runs may; else they stay fresh.
 
     Args:
-      params: parameters of a network; what the pretrained model lacks (UEM, prompts) stays fresh.
+      params: nested dictionaries of `jax.Array`s, which are given up: every array is freed as it
+        is replaced, so that little more memory is needed than the model takes.
       folder: see `load_language_model`.
 
     Returns:
-      The parameters, those of the language model loaded.
+      The parameters, laid out over the devices as the fresh ones were.
 
     Raises:
-      InputError: if names or shapes of the two language models differ; the first is named.
+      InputError: if names or shapes of the two language models differ; they are listed.
     """
-    _, loaded = load_language_model(folder)
+    _, tensors = open_checkpoint(folder)
     fresh = traverse_util.flatten_dict(params, sep="/")
-    pretrained = traverse_util.flatten_dict(loaded, sep="/")
-    for name, value in pretrained.items():
-        shape = fresh[name].shape if name in fresh else "none"
-        if shape != value.shape:
+    loaded: list[str] = []
+    for module in dict.fromkeys(map(_module, fresh)):
+        names = sorted(name for name in fresh.keys() | tensors.keys() if _module(name) == module)
+        differences = [line for name in names if (line := _difference(name, tensors, fresh))]
+        if not differences:
+            loaded += names
+        elif module in LANGUAGE_MODEL:
+            shown = "; ".join(differences[:3])
             raise InputError(
-                f"{folder}: {name} has shape {value.shape} there, {shape} in this recipe; choose "
-                "the recipe of the checkpoint's model"
+                f"{folder}: {module}: {len(differences)} parameters are not this recipe's: {shown}"
+                f"{'; ...' if len(differences) > 3 else ''}; choose the recipe of the checkpoint's "
+                "model (LANGUAGE_MODEL), or another checkpoint"
             )
-    if missing := sorted(
-        name for name in fresh if name.split("/")[0] in loaded and name not in pretrained
-    ):
-        raise InputError(
-            f"{folder}: lacks {missing[0]} ({len(missing)} parameters); choose the recipe of the "
-            "checkpoint's model"
-        )
-    return traverse_util.unflatten_dict(fresh | pretrained, sep="/")
+        else:
+            logging.info("%s starts fresh: %s", module, differences[0])
+    logging.info("Reading %d parameters from %s", len(loaded), folder)
+
+    def read(name: str) -> jax.Array:
+        sharding, shape = fresh[name].sharding, fresh[name].shape
+        fresh[name].delete()
+        parts: dict[str, np.ndarray] = {}
+
+        def part(index: Index) -> np.ndarray:
+            # Devices that hold the same part share one reading of it.
+            key = str(index)
+            if key not in parts:
+                parts[key] = tensors[name].read(index)
+            return parts[key]
+
+        return jax.make_array_from_callback(shape, sharding, part)
+
+    with concurrent.futures.ThreadPoolExecutor(_CONCURRENT_READS) as pool:
+        fresh.update(zip(loaded, pool.map(read, loaded)))
+    return traverse_util.unflatten_dict(fresh, sep="/")
 
 
-def _latest_checkpoint(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; name a checkpoint's folder")
-    if (folder / "checkpoint").is_file():
+def _difference(
+    name: str, tensors: Mapping[str, StoredTensor], fresh: Mapping[str, jax.Array]
+) -> str | None:
+    if name not in tensors:
+        return f"{name} is missing"
+    if name not in fresh:
+        return f"{name} is unexpected"
+    if tensors[name].shape != fresh[name].shape:
+        return f"{name} has shape {tensors[name].shape}, here {fresh[name].shape}"
+    return None
+
+
+def _module(name: str) -> str:
+    return name.split("/")[0]
+
+
+def _is_checkpoint(folder: epath.Path) -> bool:
+    return t5x_checkpoints.is_native(folder) or t5x_checkpoints.is_orbax(folder)
+
+
+def _latest_checkpoint(folder: epath.Path) -> epath.Path | None:
+    """Returns the folder itself, or its latest `checkpoint_<step>`, if one is a T5X checkpoint."""
+    if _is_checkpoint(folder):
         return folder
     steps = {
         int(match[1]): path
         for path in folder.iterdir()
-        if (match := re.fullmatch(r"checkpoint_(\d+)", path.name))
-        and (path / "checkpoint").is_file()
+        if (match := re.fullmatch(r"checkpoint_(\d+)", path.name)) and _is_checkpoint(path)
     }
-    if not steps:
-        raise InputError(
-            f"{folder}: no T5X checkpoint here: expected a file `checkpoint` or folders "
-            "`checkpoint_<step>` that hold one"
-        )
-    return steps[max(steps)]
+    return steps[max(steps)] if steps else None
 
 
-def _load_t5x(folder: Path) -> Params:
-    index = folder / "checkpoint"
-    try:
-        target = serialization.msgpack_restore(index.read_bytes())["optimizer"]["target"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{index}: not a T5X checkpoint's index ({error}); copy the checkpoint again"
-        ) from error
-    # A leaf is an array, or where it is stored: {"driver", "kvstore", "metadata"}.
-    leaves = traverse_util.flatten_dict(
-        target, is_leaf=lambda _, value: isinstance(value, dict) and "kvstore" in value
-    )
-    logging.info("Reading %d parameters from %s", len(leaves), folder)
-    reads = {
-        name: _open_tensor(leaf, folder).read() if isinstance(leaf, dict) else leaf
-        for name, leaf in leaves.items()
-    }
-    params = {
-        name: np.asarray(read.result() if hasattr(read, "result") else read, np.float32)
-        for name, read in reads.items()
-    }
-    return traverse_util.unflatten_dict(params)
-
-
-def _open_tensor(spec: dict[str, Any], folder: Path) -> tensorstore.TensorStore:
-    kvstore = spec["kvstore"]
-    path = folder / Path(kvstore["path"]).name
-    if not path.is_dir():
-        raise InputError(f"{path}: missing from the checkpoint; copy the checkpoint again")
-    # A bucket's path in the index means nothing here: the tensors lie beside the index.
-    located = {"driver": spec["driver"], "kvstore": {"driver": "file", "path": f"{path}/"}}
-    try:
-        return tensorstore.open(located, open=True, read=True).result()
-    except ValueError as error:
-        raise InputError(f"{path}: unreadable ({error}); copy the checkpoint again") from error
-
-
-def _config_from_shapes(params: Params, folder: Path) -> network.T5Config:
+def _config_from_shapes(
+    tensors: Mapping[str, StoredTensor], folder: epath.Path
+) -> network.T5Config:
     """Reads the sizes of a network off its parameters."""
-    encoder, decoder = params["encoder"], params["decoder"]
-    vocab_size, emb_dim = params["token_embedder"]["embedding"].shape
-    num_heads = encoder["relpos_bias"]["rel_embedding"].shape[0]
-    layer = encoder["layers_0"]
-    branches = sorted(name for name in layer["mlp"] if name.startswith("wi"))
-    if branches != ["wi_0", "wi_1"]:
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in tensors:
+            raise InputError(
+                f"{folder}: lacks {name}; not a T5 1.1 checkpoint, or a part of one: copy it again"
+            )
+        return tensors[name].shape
+
+    def depth(stack: str) -> int:
+        pattern = re.compile(rf"{stack}/layers_(\d+)/")
+        return len({match[1] for name in tensors if (match := pattern.match(name))})
+
+    layer = "encoder/layers_0"
+    if f"{layer}/mlp/wi/kernel" in tensors:
         raise InputError(
-            f"{folder}: a T5 1.0 checkpoint (one ReLU branch, {branches}); use T5 1.1, its "
-            "LM-adapted form or Flan-T5"
+            f"{folder}: a T5 1.0 checkpoint (its feed-forward block is one ReLU branch); use "
+            "T5 1.1, its LM-adapted form or Flan-T5"
         )
+    vocab_size, emb_dim = shape("token_embedder/embedding")
+    num_heads = shape("encoder/relpos_bias/rel_embedding")[0]
     return network.T5Config(
         vocab_size=vocab_size,
         emb_dim=emb_dim,
         num_heads=num_heads,
-        head_dim=layer["attention"]["query"]["kernel"].shape[1] // num_heads,
-        mlp_dim=layer["mlp"]["wi_0"]["kernel"].shape[1],
-        num_encoder_layers=sum(name.startswith("layers_") for name in encoder),
-        num_decoder_layers=sum(name.startswith("layers_") for name in decoder),
-        logits_via_embedding="logits_dense" not in decoder,
+        head_dim=shape(f"{layer}/attention/query/kernel")[1] // num_heads,
+        mlp_dim=shape(f"{layer}/mlp/wi_0/kernel")[1],
+        num_encoder_layers=depth("encoder"),
+        num_decoder_layers=depth("decoder"),
+        logits_via_embedding="decoder/logits_dense/kernel" not in tensors,
     )

@@ -8,19 +8,25 @@ imports T5X only when that is T5X. Argument names are T5X's.
 import functools
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+import flax.core
 import gin
+import jax
 import optax
 
 from uem_t5x import checkpoint_manager, datasets, partitioning
+from uem_t5x import model_dir as model_dir_lib
 from uem_t5x import trainer as trainer_lib
+from uem_t5x.errors import InputError
 
 
 def running_on_t5x() -> bool:
-    """Tells whether T5X's own scripts are running; they import it before they parse a recipe."""
-    return "t5x.partitioning" in sys.modules
+    """Tells whether the program that runs is one of T5X's scripts, such as `t5x/train.py`."""
+    # Each of them imports `t5x.partitioning` by its last name. T5X being importable, or imported
+    # by a test, says nothing.
+    module = getattr(sys.modules["__main__"], "partitioning", None)
+    return getattr(module, "__name__", None) == "t5x.partitioning"
 
 
 def adafactor() -> Any:
@@ -50,6 +56,9 @@ def partitioner(num_partitions: int = 1) -> Any:
 
     Args:
       num_partitions: devices that share one copy of the model (T5X only).
+
+    Raises:
+      InputError: if the built-in engine is to split the model.
     """
     if running_on_t5x():
         from t5x import partitioning as t5x_partitioning
@@ -57,11 +66,17 @@ def partitioner(num_partitions: int = 1) -> Any:
         rules = [
             *t5x_partitioning.standard_logical_axis_rules(),
             ("prompt", None),
-            ("items", "model"),
-            ("item_embed", None),
+            # By width, which divides where a catalogue's or the eleven ratings' rows do not.
+            ("items", None),
+            ("item_embed", "model"),
         ]
         return t5x_partitioning.PjitPartitioner(
             num_partitions=num_partitions, logical_axis_rules=rules
+        )
+    if num_partitions != 1:
+        raise InputError(
+            f"NUM_PARTITIONS={num_partitions}: the built-in engine keeps the whole model on every "
+            "device; use 1, or T5X"
         )
     return partitioning.DataParallelPartitioner()
 
@@ -112,33 +127,51 @@ def dataset_config(
     )
 
 
-def checkpoint_config(
-    period: int,
-    keep: int = 1,
-    keep_best: int = 1,
-    initial_checkpoint_path: str | None = None,
-) -> Any:
-    """Returns when to save and where to start; see `checkpoint_manager.CheckpointConfig`."""
+def checkpoint_config(period: int, keep: int = 1, keep_best: int = 1) -> Any:
+    """Returns when to save and what to keep; see `checkpoint_manager.CheckpointConfig`.
+
+    T5X keeps the most recent checkpoints only. Where a run starts is `train_state_initializer`'s.
+    """
     if running_on_t5x():
         from t5x import utils
 
-        restore = initial_checkpoint_path and utils.RestoreCheckpointConfig(
-            path=initial_checkpoint_path, mode="specific", strict=False, fallback_to_scratch=True
-        )
         return utils.CheckpointConfig(
-            restore=restore or None,
-            save=utils.SaveCheckpointConfig(period=period, keep=keep, save_dataset=True),
+            save=utils.SaveCheckpointConfig(period=period, keep=keep, save_dataset=True)
         )
-    return checkpoint_manager.CheckpointConfig(
-        period=period,
-        keep=keep,
-        keep_best=keep_best,
-        initial_checkpoint_path=initial_checkpoint_path,
-    )
+    return checkpoint_manager.CheckpointConfig(period=period, keep=keep, keep_best=keep_best)
+
+
+def train_state_initializer(initial_checkpoint_path: str | None = None) -> Any:
+    """Returns the constructor of what makes a run's first state.
+
+    A run that starts from a checkpoint starts at step 0, with a fresh optimizer, on both engines.
+
+    Args:
+      initial_checkpoint_path: see `checkpoints.start_from_checkpoint`.
+    """
+    if not running_on_t5x():
+        return functools.partial(
+            trainer_lib.TrainStateInitializer, initial_checkpoint_path=initial_checkpoint_path
+        )
+    from t5x import utils
+
+    class TrainStateInitializer(utils.TrainStateInitializer):
+        def __init__(self, *, init_fn: Any, **arguments: Any) -> None:
+            super().__init__(init_fn=init_fn, **arguments)
+            self._vocabulary = init_fn.__self__.input_vocabulary
+
+        def from_scratch(self, init_rng: jax.Array) -> Any:
+            state = super().from_scratch(init_rng)
+            params = trainer_lib.starting_params(
+                flax.core.unfreeze(state.params), self._vocabulary, initial_checkpoint_path
+            )
+            return state.replace_params(flax.core.freeze(params))
+
+    return TrainStateInitializer
 
 
 def summarize_config(model_dir: str, summary_writer: Any, step: int) -> None:
-    """Writes the recipe as it was run to `MODEL_DIR/config.gin` and to TensorBoard."""
-    text = gin.config_str()
-    summary_writer.write_texts(step, {"config": gin.markdown(text)})
-    Path(model_dir, "config.gin").write_text(text, encoding="utf-8")
+    """Writes the recipe and the catalogue below MODEL_DIR, and the recipe to TensorBoard."""
+    if jax.process_index() == 0:
+        recipe = model_dir_lib.write(model_dir)
+        summary_writer.write_texts(step, {"config": gin.markdown(recipe)})

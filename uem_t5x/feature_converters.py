@@ -1,7 +1,4 @@
-"""From task features to model features, for models that read a history as embeddings.
-
-The text tasks need nothing of their own: `seqio.EncDecFeatureConverter` serves them.
-"""
+"""From task features to model features, for histories as embeddings and as text."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -13,27 +10,14 @@ from uem_t5x.errors import InputError
 
 FeatureSpecs = Mapping[str, seqio.FeatureConverter.FeatureSpec]
 
-_HISTORY_FEATURES: FeatureSpecs = {
+HISTORY_FEATURES: FeatureSpecs = {
     "history_items": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
     "history_ratings": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
 }
 
 
-class UserEmbeddingFeatureConverter(seqio.EncDecFeatureConverter):
-    """An encoder-decoder's features, and the history as ids, padded with 0 to its task length.
-
-    The history stays ids until the model looks them up on the device: a batch of 128 users of 100
-    items is 100 KB so, and 118 MB as vectors.
-    """
-
-    TASK_FEATURES: ClassVar[FeatureSpecs] = {
-        **seqio.EncDecFeatureConverter.TASK_FEATURES,
-        **_HISTORY_FEATURES,
-    }
-    MODEL_FEATURES: ClassVar[FeatureSpecs] = {
-        **seqio.EncDecFeatureConverter.MODEL_FEATURES,
-        **_HISTORY_FEATURES,
-    }
+class TextFeatureConverter(seqio.EncDecFeatureConverter):
+    """An encoder-decoder's features, one example a sequence."""
 
     def __init__(self, pack: bool = False, **kwargs: Any) -> None:
         """Takes the arguments of `seqio.FeatureConverter`.
@@ -44,18 +28,36 @@ class UserEmbeddingFeatureConverter(seqio.EncDecFeatureConverter):
         """
         if pack:
             raise InputError(
-                "pack = True: users cannot be packed into one sequence, as each has a soft prompt "
-                "of its own; bind utils.DatasetConfig.pack (the macro PACK, if any) to False"
+                "pack = True: users cannot be packed into one sequence, as each may have a soft "
+                "prompt of its own; bind engine.dataset_config.pack (T5X's own: "
+                "utils.DatasetConfig.pack) to False"
             )
         super().__init__(pack=pack, **kwargs)
 
+
+class UserEmbeddingFeatureConverter(TextFeatureConverter):
+    """Its features, and the history as ids, padded with 0 to its task length.
+
+    The history stays ids until the model looks them up on the device: a batch of 128 users of 100
+    items is 100 KB so, and 118 MB as vectors.
+    """
+
+    TASK_FEATURES: ClassVar[FeatureSpecs] = {
+        **TextFeatureConverter.TASK_FEATURES,
+        **HISTORY_FEATURES,
+    }
+    MODEL_FEATURES: ClassVar[FeatureSpecs] = {
+        **TextFeatureConverter.MODEL_FEATURES,
+        **HISTORY_FEATURES,
+    }
+
     def _convert_example(self, features: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
-        history = {name: features[name] for name in _HISTORY_FEATURES}
+        history = {name: features[name] for name in HISTORY_FEATURES}
         return {**super()._convert_example(features), **history}
 
     def get_model_feature_lengths(
         self, task_feature_lengths: Mapping[str, int]
     ) -> Mapping[str, int]:
         """Returns the length of each model feature; those of the history stay as they are."""
-        history = {name: task_feature_lengths[name] for name in _HISTORY_FEATURES}
+        history = {name: task_feature_lengths[name] for name in HISTORY_FEATURES}
         return {**super().get_model_feature_lengths(task_feature_lengths), **history}

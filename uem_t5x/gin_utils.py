@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import os
 import re
 import sys
 import types
@@ -49,7 +50,7 @@ def _literal(value: str) -> str:
     return value
 
 
-def parse(files: Sequence[str | Path], bindings: Sequence[str] = ()) -> None:
+def parse(files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ()) -> None:
     """Reads recipes into gin, after clearing what was there.
 
     Raises:

@@ -18,11 +18,10 @@ from clu import metrics as clu_metrics
 from flax import linen as nn
 from jaxtyping import Float, Int
 
-from uem_t5x import decoding
+from uem_t5x import decoding, feature_converters
 from uem_t5x.types import Array, Batch, PyTree
 
 Metrics = dict[str, clu_metrics.Metric]
-HISTORY_FEATURES = ("history_items", "history_ratings")
 
 
 class EncoderDecoderModel:
@@ -35,7 +34,7 @@ class EncoderDecoderModel:
       optimizer_def: the running engine's optimizer.
     """
 
-    FEATURE_CONVERTER_CLS: type[seqio.FeatureConverter] = seqio.EncDecFeatureConverter
+    FEATURE_CONVERTER_CLS: type[seqio.FeatureConverter] = feature_converters.TextFeatureConverter
 
     def __init__(
         self,
@@ -258,7 +257,7 @@ def _tokens(batch: Batch) -> tuple[Array, Array, Array]:
 
 
 def _history(batch: Batch) -> dict[str, Array]:
-    return {name: batch[name] for name in HISTORY_FEATURES if name in batch}
+    return {name: batch[name] for name in feature_converters.HISTORY_FEATURES if name in batch}
 
 
 def _cross_entropy(

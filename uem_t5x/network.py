@@ -14,6 +14,7 @@ from flax.linen import partitioning
 from jaxtyping import Bool, Float, Int
 
 from uem_t5x import layers
+from uem_t5x.errors import InputError
 from uem_t5x.types import Array
 
 
@@ -46,6 +47,45 @@ class T5Config:
     dropout_rate: float = 0.0
     logits_via_embedding: bool = False
     dtype: Any = jnp.float32
+
+
+_T5_1_1_SIZES = {
+    "small": {"emb_dim": 512, "num_heads": 6, "mlp_dim": 1024, "layers": 8},
+    "base": {"emb_dim": 768, "num_heads": 12, "mlp_dim": 2048, "layers": 12},
+    "large": {"emb_dim": 1024, "num_heads": 16, "mlp_dim": 2816, "layers": 24},
+    "xl": {"emb_dim": 2048, "num_heads": 32, "mlp_dim": 5120, "layers": 24},
+    "xxl": {"emb_dim": 4096, "num_heads": 64, "mlp_dim": 10240, "layers": 24},
+}
+
+
+def t5_1_1(
+    size: str, vocab_size: int = 32128, dropout_rate: float = 0.0, dtype: Any = jnp.float32
+) -> T5Config:
+    """Returns the sizes of T5 1.1, which its LM-adapted form and Flan-T5 share.
+
+    Args:
+      size: `small`, `base`, `large`, `xl` or `xxl`.
+      vocab_size: see `T5Config`, as are the others.
+      dropout_rate: see `T5Config`.
+      dtype: see `T5Config`.
+
+    Raises:
+      InputError: if there is no such size.
+    """
+    if size not in _T5_1_1_SIZES:
+        raise InputError(
+            f"LANGUAGE_MODEL_SIZE={size!r}: no such size; choose one of {', '.join(_T5_1_1_SIZES)}"
+        )
+    sizes = dict(_T5_1_1_SIZES[size])
+    depth = sizes.pop("layers")
+    return T5Config(
+        **sizes,
+        num_encoder_layers=depth,
+        num_decoder_layers=depth,
+        vocab_size=vocab_size,
+        dropout_rate=dropout_rate,
+        dtype=dtype,
+    )
 
 
 class SoftPrompt(NamedTuple):

@@ -1,6 +1,6 @@
 """How arrays lie on the devices, in the built-in engine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -38,9 +38,12 @@ class DataParallelPartitioner:
             for name, array in batch.items()
         }
 
-    def make_replicated(self, make: Callable[..., PyTree], *args: PyTree) -> PyTree:
-        """Calls a function, compiled, so that its results lie on every device."""
-        return jax.jit(make, out_shardings=self._replicated)(*args)
+    def lay_out(self, shapes: PyTree) -> PyTree:
+        """Says where arrays of these shapes shall lie: all of them whole on every device."""
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._replicated),
+            shapes,
+        )
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Puts a whole tree on every device."""

@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -22,19 +21,17 @@ import jax
 import seqio
 from absl import logging
 from clu import metric_writers
+from etils import epath
 
-from uem_t5x import checkpoints, data_sources, datasets, gin_utils, infer
+from uem_t5x import datasets, gin_utils, infer
+from uem_t5x import model_dir as model_dir_lib
 from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
-from uem_t5x.data.dataset_folder import DatasetFolder, copy_catalogue
 from uem_t5x.datasets import DatasetConfig
 from uem_t5x.errors import InputError
 from uem_t5x.models import EncoderDecoderModel, Metrics
 from uem_t5x.partitioning import DataParallelPartitioner
 from uem_t5x.progress import TrainingProgress
-from uem_t5x.trainer import Trainer, TrainState, summarize
-
-# The part of MODEL_DIR that holds what a checkpoint needs to predict by itself.
-CATALOGUE = "catalogue"
+from uem_t5x.trainer import Trainer, TrainState, TrainStateInitializer, summarize
 
 
 def train(
@@ -46,6 +43,7 @@ def train(
     checkpoint_cfg: CheckpointConfig,
     partitioner: DataParallelPartitioner,
     trainer_cls: Callable[..., Trainer],
+    train_state_initializer_cls: Callable[..., TrainStateInitializer],
     model_dir: str,
     total_steps: int,
     eval_steps: int,
@@ -65,6 +63,7 @@ def train(
       checkpoint_cfg: when to save, what to keep, where to start.
       partitioner: how arrays lie on the devices.
       trainer_cls: makes the trainer.
+      train_state_initializer_cls: makes what makes the first state.
       model_dir: where checkpoints, metrics and the recipe go.
       total_steps: the step to stop after.
       eval_steps: batches for each measurement of the loss.
@@ -82,31 +81,26 @@ def train(
         devices cannot share a batch evenly.
     """
     partitioner.check_batch_size(train_dataset_cfg.batch_size)
+    model_dir_lib.check_catalogue(model_dir)
     init_rng, trainer_rng = jax.random.split(jax.random.PRNGKey(random_seed))
     iterator = datasets.train_iterator(train_dataset_cfg, model.FEATURE_CONVERTER_CLS)
     trainer = trainer_cls(model=model, rng=trainer_rng)
     manager = CheckpointManager(model_dir, checkpoint_cfg)
 
-    shapes = datasets.batch_shapes(iterator.element_spec, train_dataset_cfg.batch_size)
-    state = partitioner.make_replicated(
-        lambda rng: TrainState.create(model, model.get_initial_variables(rng, shapes)), init_rng
+    initializer = train_state_initializer_cls(
+        model=model,
+        input_shapes=datasets.batch_shapes(iterator.element_spec, train_dataset_cfg.batch_size),
+        partitioner=partitioner,
     )
     if (latest := manager.latest_step()) is not None:
         logging.info("Resuming from checkpoint_%d in %s", latest, model_dir)
-        _check_catalogue(model_dir)
-        state = manager.restore(latest, state, iterator)
-    elif checkpoint_cfg.initial_checkpoint_path:
-        params = checkpoints.start_from_language_model(
-            state.params, checkpoint_cfg.initial_checkpoint_path
-        )
-        state = state.replace(params=partitioner.replicate(params))
+        state = manager.restore(latest, initializer.state_shape, iterator)
+    else:
+        state = initializer.from_scratch(init_rng)
     step = int(state.step)
 
     train_writer = _writer(model_dir, "train")
-    if step == 0:
-        summarize_config_fn(model_dir, train_writer, step)
-        catalogue = Path(model_dir, CATALOGUE)
-        copy_catalogue(data_sources.dataset_folder(), catalogue)
+    summarize_config_fn(model_dir, train_writer, step)
     evaluate = _make_evaluation(
         model,
         partitioner,
@@ -145,17 +139,6 @@ def train(
     return step, state
 
 
-def _check_catalogue(model_dir: str) -> None:
-    """Refuses to go on with a model whose item table is not the current dataset folder's."""
-    known = DatasetFolder.open(Path(model_dir, CATALOGUE), catalogue_only=True)
-    current = data_sources.dataset_folder()
-    if not current.manifest.same_catalogue(known.manifest):
-        raise InputError(
-            f"{current.path}: not the catalogue that {model_dir} was trained on; give its own "
-            "DATA_DIR, or choose another MODEL_DIR"
-        )
-
-
 def _make_evaluation(
     model: EncoderDecoderModel,
     partitioner: DataParallelPartitioner,
@@ -187,7 +170,7 @@ def _make_evaluation(
             use_cached=infer_eval_cfg.use_cached,
             seed=infer_eval_cfg.seed,
             sequence_length=dict(infer_eval_cfg.task_feature_lengths),
-            log_dir=str(Path(model_dir, "inference_eval")),
+            log_dir=str(epath.Path(model_dir) / "inference_eval"),
         )
         predictor = infer.Predictor(model, partitioner, infer_eval_cfg.batch_size)
 
@@ -231,7 +214,9 @@ def _headline(scores: Mapping[str, float]) -> list[tuple[str, float]]:
     return [(name, scores[name]) for name in names if name in scores]
 
 
-def run_recipe(files: Sequence[str | Path], bindings: Sequence[str]) -> tuple[int, TrainState]:
+def run_recipe(
+    files: Sequence[str | os.PathLike[str]], bindings: Sequence[str]
+) -> tuple[int, TrainState]:
     """Calls `train` with the arguments that recipes give it.
 
     Args:

@@ -1,13 +1,15 @@
 """A trained model, read back from its MODEL_DIR alone."""
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import gin
+from etils import epath
 
 from uem_t5x import data_sources, gin_utils, infer, partitioning, train
+from uem_t5x import model_dir as model_dir_lib
 from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.errors import InputError
@@ -44,7 +46,7 @@ class TrainedModel:
     batch_size: int
 
     @classmethod
-    def load(cls, model_dir: str | Path, step: int | None = None) -> "TrainedModel":
+    def load(cls, model_dir: str | os.PathLike[str], step: int | None = None) -> "TrainedModel":
         """Loads a checkpoint.
 
         Args:
@@ -54,16 +56,10 @@ class TrainedModel:
         Raises:
           InputError: if the folder holds no trained model, or not this step of it.
         """
-        model_dir = Path(model_dir)
-        recipe = model_dir / "config.gin"
-        if not recipe.is_file():
-            raise InputError(
-                f"{model_dir}: no trained model here (no config.gin); give the MODEL_DIR of a "
-                "training run"
-            )
-        catalogue = DatasetFolder.open(model_dir / train.CATALOGUE, catalogue_only=True)
+        recipe = model_dir_lib.recipe(model_dir)
+        catalogue = model_dir_lib.catalogue(model_dir)
         with data_sources.use_dataset_folder(catalogue):
-            arguments = _train_arguments(recipe)
+            arguments = _train_arguments(recipe, model_dir_lib.vocabulary(model_dir))
         manager = CheckpointManager(model_dir, CheckpointConfig())
         steps = manager.all_steps()
         if not steps or (step is not None and step not in steps):
@@ -131,8 +127,8 @@ class Answerer:
             yield from sentences
 
 
-def _train_arguments(recipe: Path) -> dict[str, Any]:
-    """Returns the arguments that a recipe gives to `train`."""
+def _train_arguments(recipe: epath.Path, vocabulary: epath.Path) -> dict[str, Any]:
+    """Returns the arguments that a recipe gives to `train`; the vocabulary lies elsewhere now."""
     with gin_utils.main_module(train):
-        gin_utils.parse([recipe])
+        gin_utils.parse([recipe], [f"SENTENCEPIECE_MODEL_FILE = {os.fspath(vocabulary)!r}"])
         return gin.get_bindings(train.train, resolve_references=True)

@@ -1,6 +1,7 @@
 """One training step, and what it changes, in the built-in engine."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import flax.core
@@ -8,10 +9,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+import seqio
 from clu import metrics as clu_metrics
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
+from uem_t5x import checkpoints, vocabularies
 from uem_t5x.models import EncoderDecoderModel, Metrics
+from uem_t5x.partitioning import DataParallelPartitioner
 from uem_t5x.types import Batch, PyTree
 
 
@@ -19,14 +23,16 @@ from uem_t5x.types import Batch, PyTree
 class TrainState:
     """What training changes, and the frozen variables that stay beside it.
 
+    As every pytree it may also hold shapes or shardings in place of arrays.
+
     Attributes:
-      step: steps taken so far.
+      step: int32, steps taken so far.
       params: the network's parameters.
       opt_state: the optimizer's state.
       flax_mutables: the item table; empty for a network without one.
     """
 
-    step: Int[Array, ""]
+    step: PyTree
     params: PyTree
     opt_state: optax.OptState
     flax_mutables: PyTree
@@ -43,6 +49,71 @@ class TrainState:
                 name: value for name, value in frozen.items() if not name.endswith("_axes")
             },
         )
+
+
+class TrainStateInitializer:
+    """Makes the state that a run starts from.
+
+    Attributes:
+      state_shape: the state's shapes, types and places on the devices.
+    """
+
+    def __init__(
+        self,
+        model: EncoderDecoderModel,
+        input_shapes: Mapping[str, tuple[int, ...]],
+        partitioner: DataParallelPartitioner,
+        initial_checkpoint_path: str | None = None,
+    ) -> None:
+        """Works out the shapes; nothing is made yet.
+
+        Args:
+          model: the model.
+          input_shapes: the shape of every feature of a batch.
+          partitioner: lays the state out on the devices.
+          initial_checkpoint_path: see `checkpoints.start_from_checkpoint`; None for random
+            parameters.
+        """
+        self._initial_checkpoint_path = initial_checkpoint_path
+        self._vocabulary = model.input_vocabulary
+
+        def make(rng: jax.Array) -> TrainState:
+            return TrainState.create(model, model.get_initial_variables(rng, input_shapes))
+
+        shapes = jax.eval_shape(make, jax.random.PRNGKey(0))
+        self.state_shape = partitioner.lay_out(shapes)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.state_shape)
+        self._make = jax.jit(make, out_shardings=shardings)
+
+    def from_scratch(self, rng: jax.Array) -> TrainState:
+        """Returns a fresh state, on the devices, with the initial checkpoint's parameters.
+
+        Raises:
+          InputError: if the checkpoint is of another model, or the vocabulary does not fit it.
+        """
+        state = self._make(rng)
+        params = starting_params(state.params, self._vocabulary, self._initial_checkpoint_path)
+        return state.replace(params=params)
+
+
+def starting_params(
+    params: PyTree, vocabulary: seqio.Vocabulary, initial_checkpoint_path: str | None
+) -> PyTree:
+    """Returns what a run starts from, given fresh parameters, which are given up.
+
+    Args:
+      params: nested dictionaries of arrays on their devices.
+      vocabulary: of the task.
+      initial_checkpoint_path: see `checkpoints.start_from_checkpoint`; None for `params`.
+
+    Raises:
+      InputError: if the checkpoint is of another model, or the vocabulary does not fit it.
+    """
+    rows = params["token_embedder"]["embedding"].shape[0]
+    vocabularies.check_rows(vocabulary, rows, initial_checkpoint_path)
+    if initial_checkpoint_path:
+        return checkpoints.start_from_checkpoint(params, initial_checkpoint_path)
+    return params
 
 
 class Trainer:

@@ -5,13 +5,22 @@ import functools
 import gin
 import seqio
 import tensorflow as tf
+from etils import epath
 
 from uem_t5x import data_sources
 from uem_t5x.errors import InputError
 
-# T5 1.1's and Flan-T5's. The file itself holds the 100 sentinel tokens, so no extra ids are added
-# and its 32,100 ids are those of the public checkpoints.
+# T5 1.1's and Flan-T5's. The file itself holds the 100 sentinel tokens: its 32,100 ids are those
+# of the public checkpoints, whose embeddings are padded to 32,128 rows.
 PUBLIC_MODEL_FILE = "gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model"
+
+# The same vocabulary as Transformers' folders hold it (`spiece.model`) lacks the sentinels; T5 adds
+# them behind the pieces.
+_SENTINEL, _T5_PIECES, _T5_SENTINELS = "<extra_id_0>", 32_000, 100
+
+# Embeddings have at most this many rows more than their vocabulary has tokens: T5 fills up to a
+# multiple of 128.
+_ROW_PADDING = 128
 
 
 @gin.configurable
@@ -33,6 +42,9 @@ class TaskVocabulary(seqio.SentencePieceVocabulary):
     `verify_matching_vocabs` and SeqIO's mixtures compare with `==`. It holds nothing, so it
     pickles to wherever Beam sends it.
 
+    T5's 100 sentinel tokens (`extra_ids`) are added to T5's own 32,000 pieces where the file lacks
+    them, so that both public forms of the vocabulary give 32,100 ids.
+
     Using it raises `InputError` where `sentencepiece_model_file` names a local file that is not
     there.
     """
@@ -45,6 +57,11 @@ class TaskVocabulary(seqio.SentencePieceVocabulary):
         """The file of the current model."""
         return sentencepiece_model_file()
 
+    @property
+    def extra_ids(self) -> int:
+        """Sentinel tokens behind the pieces of the file."""
+        return _load(self.sentencepiece_model_file).extra_ids
+
     def _model_context(self) -> object:
         # All that the base class does goes through here.
         return _load(self.sentencepiece_model_file)._model_context()
@@ -52,7 +69,7 @@ class TaskVocabulary(seqio.SentencePieceVocabulary):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, TaskVocabulary):
             return True
-        return seqio.SentencePieceVocabulary(self.sentencepiece_model_file) == other
+        return _load(self.sentencepiece_model_file) == other
 
     __hash__ = None
 
@@ -62,7 +79,49 @@ def _load(model_file: str) -> seqio.SentencePieceVocabulary:
     is_remote = "://" in model_file
     if not is_remote and not tf.io.gfile.exists(model_file):
         raise InputError(
-            f"{model_file}: no such SentencePiece model; download {PUBLIC_MODEL_FILE}, and bind "
-            "vocabularies.sentencepiece_model_file.path to where it lies"
+            f"{model_file}: no such SentencePiece model; download {PUBLIC_MODEL_FILE}, and give "
+            "its place as --gin.SENTENCEPIECE_MODEL_FILE=FILE"
         )
-    return seqio.SentencePieceVocabulary(model_file)
+    vocabulary = seqio.SentencePieceVocabulary(model_file, extra_ids=0)
+    pieces = vocabulary.tokenizer
+    if len(pieces) == _T5_PIECES and pieces.piece_to_id(_SENTINEL) == pieces.unk_id():
+        return seqio.SentencePieceVocabulary(model_file, extra_ids=_T5_SENTINELS)
+    return vocabulary
+
+
+def check_rows(vocabulary: seqio.Vocabulary, rows: int, checkpoint: str | None = None) -> None:
+    """Checks that a vocabulary is the one that an embedding was made for.
+
+    Args:
+      vocabulary: of the task.
+      rows: of the token embedding.
+      checkpoint: the folder of a pretrained model, or None for random parameters. Where it holds
+        its vocabulary (`spiece.model`), the pieces are compared.
+
+    Raises:
+      InputError: more tokens than rows; or, with a checkpoint, many fewer, or other pieces.
+    """
+    size = vocabulary.vocab_size
+    file = getattr(vocabulary, "sentencepiece_model_file", "the vocabulary")
+    if checkpoint is None and size > rows:
+        raise InputError(
+            f"{file}: {size} tokens, but VOCAB_SIZE={rows}; set VOCAB_SIZE to {size} or more"
+        )
+    if checkpoint is None:
+        return
+    mend = "give the checkpoint's own vocabulary as --gin.SENTENCEPIECE_MODEL_FILE=FILE"
+    if not rows - _ROW_PADDING < size <= rows:
+        raise InputError(
+            f"{file}: {size} tokens, but the embedding in {checkpoint} has {rows} rows; {mend}"
+        )
+    own = epath.Path(checkpoint) / "spiece.model"
+    if own.is_file() and (token := _first_difference(vocabulary, _load(str(own)))) is not None:
+        raise InputError(f"{file}: token {token} is another one in {own}; {mend}")
+
+
+def _first_difference(
+    one: seqio.SentencePieceVocabulary, other: seqio.SentencePieceVocabulary
+) -> int | None:
+    """Returns the first id below both sizes that stands for different pieces."""
+    pieces = [[v.tokenizer.id_to_piece(i) for i in range(len(v.tokenizer))] for v in (one, other)]
+    return next((i for i, (a, b) in enumerate(zip(*pieces)) if a != b), None)

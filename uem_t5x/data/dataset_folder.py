@@ -18,15 +18,16 @@ table and the vocabulary.
 
 import contextlib
 import dataclasses
+import io
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from etils import epath
 from jaxtyping import Float32, UInt8
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save_file
 
 from uem_t5x.data import manifest as manifest_lib
 from uem_t5x.data.atomic_folder import writing_folder
@@ -43,9 +44,12 @@ VOCABULARY = Path("vocabulary/sentencepiece.model")
 
 @dataclasses.dataclass(frozen=True)
 class DatasetFolder:
-    """A dataset folder, opened for reading; nothing but the manifest is read until asked for."""
+    """A dataset folder, opened for reading; nothing but the manifest is read until asked for.
 
-    path: Path
+    It may lie in a bucket (`gs://...`).
+    """
+
+    path: epath.Path
     manifest: Manifest
 
     @classmethod
@@ -59,7 +63,7 @@ class DatasetFolder:
         Raises:
             InputError: if the folder or one of its files is missing, or its format is newer.
         """
-        path = Path(path)
+        path = epath.Path(path)
         if not path.is_dir():
             raise InputError(f"{path}: no such folder; make one with `uem-t5x prepare`")
         folder = cls(path, Manifest.read(path))
@@ -87,7 +91,7 @@ class DatasetFolder:
         return self.manifest.encoder
 
     @property
-    def vocabulary_path(self) -> Path | None:
+    def vocabulary_path(self) -> epath.Path | None:
         """The SentencePiece model that was trained for this folder, if one was."""
         return self.path / VOCABULARY if self.manifest.has_vocabulary else None
 
@@ -98,17 +102,17 @@ class DatasetFolder:
             A frame of `row` (int32), `movieId` (int64), `title`, `genres` (a list of names) and
             `description`. Rows are numbered from 0, which is padding.
         """
-        return pl.read_parquet(self.path / MOVIES)
+        return pl.read_parquet(io.BytesIO((self.path / MOVIES).read_bytes()))
 
     def embeddings(self) -> dict[str, Float32[np.ndarray, "rows width"]]:
         """Returns the matrix of each channel; row 0 is zero."""
-        return load_file(self.path / EMBEDDINGS)
+        return load((self.path / EMBEDDINGS).read_bytes())
 
     def genre_matrix(self) -> UInt8[np.ndarray, "rows genres"]:
         """Returns 1 where the movie of a row has the genre, 0 elsewhere; row 0 is zero."""
         return genre_matrix(self.movies(), self.genres)
 
-    def examples(self, split: str) -> list[Path]:
+    def examples(self, split: str) -> list[epath.Path]:
         """Returns the TFRecord files of a split, sorted.
 
         Raises:
@@ -130,7 +134,7 @@ class DatasetFolder:
             raise InputError(f"{self.path}: no split {split!r}; choose one of {known}")
         return self.manifest.splits[split]
 
-    def _files(self, catalogue_only: bool) -> Iterator[Path]:
+    def _files(self, catalogue_only: bool) -> Iterator[epath.Path]:
         yield self.path / MOVIES
         if self.vocabulary_path:
             yield self.vocabulary_path
@@ -151,10 +155,10 @@ def genre_matrix(movies: pl.DataFrame, genres: Sequence[str]) -> UInt8[np.ndarra
     return movies.select(has(genre).cast(pl.UInt8).alias(genre) for genre in genres).to_numpy()
 
 
-def shard_paths(folder: Path, split: str, shards: int) -> list[Path]:
+def shard_paths(folder: epath.PathLike, split: str, shards: int) -> list[epath.Path]:
     """Returns where the examples of a split lie in a dataset folder."""
     names = [f"{split}-{shard:05d}-of-{shards:05d}.tfrecord" for shard in range(shards)]
-    return [folder / EXAMPLES / name for name in names]
+    return [epath.Path(folder) / EXAMPLES / name for name in names]
 
 
 def write_items(
@@ -173,12 +177,12 @@ def copy_catalogue(folder: DatasetFolder, destination: str | os.PathLike[str]) -
 
     `DatasetFolder.open(destination, catalogue_only=True)` opens the copy.
     """
-    destination = Path(destination)
+    destination = epath.Path(destination)
     files = [folder.path / manifest_lib.FILE_NAME, *folder._files(catalogue_only=True)]
     for file in files:
         target = destination / file.relative_to(folder.path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+        file.copy(target, overwrite=True)
 
 
 def writing(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from etils import epath
+
 from uem_t5x.errors import InputError
 
 FORMAT = "uem-t5x dataset folder"
@@ -93,20 +95,20 @@ class Manifest:
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
-    def read(cls, folder: Path) -> "Manifest":
+    def read(cls, folder: epath.PathLike) -> "Manifest":
         """Reads `manifest.json` of `folder`.
 
         Raises:
             InputError: if it is missing, of something else, of a newer version, or damaged.
         """
-        path = folder / FILE_NAME
+        path = epath.Path(folder) / FILE_NAME
         if not path.is_file():
             raise InputError(
                 f"{folder}: not a dataset folder (no {FILE_NAME}); make one with `uem-t5x prepare`"
             )
         remake = "make the folder again with `uem-t5x prepare --overwrite`"
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: unreadable ({type(error).__name__}); {remake}") from error
         if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
