@@ -42,6 +42,7 @@ def _load(
     converter_cls: type[seqio.FeatureConverter],
     num_epochs: int | None,
     shard_info: seqio.ShardInfo | None = None,
+    batch_size: int | None = None,
 ) -> tf.data.Dataset:
     if config.mixture_or_task_name not in {
         *seqio.TaskRegistry.names(),
@@ -61,6 +62,7 @@ def _load(
         num_epochs=num_epochs,
         shard_info=shard_info,
         seed=config.seed,
+        batch_size=batch_size,
     )
 
 
@@ -70,15 +72,16 @@ def train_iterator(
     """Returns this process's part of an endless run of batches.
 
     The iterator's position can be saved and loaded again, so that a resumed run sees just the
-    examples that an undisturbed one would have seen.
+    examples that an undisturbed one would have seen. The pipeline is made step by step as T5X makes
+    it: each engine finds the position that the other one saved.
 
     Raises:
       InputError: if there is no such task.
     """
     shard_info = seqio.ShardInfo(jax.process_index(), jax.process_count())
-    dataset = _load(config, converter_cls, num_epochs=None, shard_info=shard_info)
-    dataset = dataset.batch(config.batch_size // jax.process_count(), drop_remainder=True)
-    return dataset_iterator.TfDatasetIterator(dataset.prefetch(2), checkpoint=True)
+    batch_size = config.batch_size // jax.process_count()
+    dataset = _load(config, converter_cls, None, shard_info, batch_size)
+    return dataset_iterator.TfDatasetIterator(dataset, checkpoint=True)
 
 
 def eval_batches(

@@ -39,11 +39,8 @@ def adafactor() -> Any:
     if running_on_t5x():
         from t5x import adafactor as t5x_adafactor
 
-        rules = {
-            **t5x_adafactor.standard_logical_factor_rules(),
-            "prompt": t5x_adafactor.FactorDim.NONE,
-        }
-        return t5x_adafactor.Adafactor(decay_rate=0.8, step_offset=0, logical_factor_rules=rules)
+        # No rules by logical axes: T5X ignores them for matrices.
+        return t5x_adafactor.Adafactor(decay_rate=0.8, step_offset=0)
     return optax.chain(
         optax.scale_by_factored_rms(),
         optax.clip_by_block_rms(1.0),
