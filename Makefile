@@ -4,13 +4,20 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test lint clean
+# A checkout of T5X, for `make test-t5x`.
+T5X_DIR ?=
+
+.PHONY: quickstart test test-t5x lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m uem_t5x.quickstart --output runs/quickstart
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# T5X's own scripts on our recipes; skipped, and said so, where T5X cannot be imported.
+test-t5x: $(VENV)/.installed-t5x
+	PYTHONPATH="$(T5X_DIR):$$PYTHONPATH" $(BIN)/python -m pytest tests/t5x -rs
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -25,6 +32,10 @@ $(VENV)/.installed: setup.py constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) -e '.[test]'
+	touch $@
+
+$(VENV)/.installed-t5x: $(VENV)/.installed-test
+	$(PIP) -e '.[t5x]'
 	touch $@
 
 clean:

@@ -18,12 +18,13 @@ REQUIRED = [
     "jax>=0.10.2",
     "jaxtyping>=0.3",  # tensor shapes in signatures
     "matplotlib>=3.8",  # the quickstart's plot
+    "ml_dtypes>=0.5",  # bfloat16 in safetensors, for NumPy
     "numpy>=1.26",
     "optax>=0.2.8",  # Adafactor
     "orbax-checkpoint>=0.12.8",  # asynchronous, sharded checkpoints
     "polars>=2.1",  # the columnar engine behind `prepare`
     "rich>=13",  # what a person watches in a terminal
-    "safetensors>=0.4",  # item embeddings: no pickle, read by memory map
+    "safetensors>=0.8",  # item embeddings, Transformers' weights: no pickle
     "scikit-learn>=1.4",  # weighted precision, recall and F1
     "sentencepiece>=0.2",  # trains the vocabulary of the tiny models
     "scipy>=1.12",  # sparse matrices, for counting genres
@@ -37,6 +38,8 @@ BEAM = ["apache-beam", "google-crc32c"]
 EXTRAS = {
     "beam": BEAM,  # `seqio_cache_tasks`
     "sentence-t5": ["tensorflow_hub", "tf-keras"],
+    "t5x": ["cached_property", "chex", "fiddle", "grain", "tensorboard"],  # what T5X imports
+    "compare": ["torch", "transformers"],  # tests against Transformers itself
     "test": [*BEAM, "beartype", "pytest", "pytest-xdist", "ruff", "tensorflow_hub"],
 }
 

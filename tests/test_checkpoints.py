@@ -6,7 +6,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+from golden import t5x_case as case
 
 from uem_t5x import checkpoints
 from uem_t5x.errors import InputError
@@ -63,6 +65,75 @@ def test_a_missing_tensor_is_named(tmp_path):
     missing = copy / "target.decoder.logits_dense.kernel"
     missing.rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match=r"logits_dense.kernel: missing from the checkpoint"):
+        checkpoints.load_language_model(copy)
+
+
+@needs_fixture
+def test_every_difference_is_counted_and_the_first_are_listed():
+    _, params = checkpoints.load_language_model(FIXTURE)
+    fresh = fresh_like(params)
+    del fresh["decoder"]["layers_1"]["mlp"]
+    with pytest.raises(
+        InputError,
+        match=r"decoder: 3 parameters .*: decoder/layers_1/mlp/wi_0/kernel is unexpected",
+    ):
+        checkpoints.start_from_checkpoint(fresh, FIXTURE)
+
+
+@needs_fixture
+def test_a_damaged_tensor_is_named(tmp_path):
+    copy = shutil.copytree(FIXTURE / "checkpoint_0", tmp_path / "checkpoint_0")
+    metadata = copy / "target.decoder.logits_dense.kernel/.zarray"
+    copy.chmod(0o755)
+    metadata.parent.chmod(0o755)
+    metadata.unlink()
+    metadata.write_text("nonsense")
+    with pytest.raises(InputError, match=r"logits_dense.kernel: unreadable \("):
+        checkpoints.load_language_model(copy)
+
+
+@pytest.fixture(scope="module")
+def orbax_checkpoint(tmp_path_factory):
+    """A UEM and its language model, laid out as T5X and the built-in engine save them."""
+    params = {**case.language_model_params(), "task_prompt": {"embedding": np.ones((3, 16))}}
+    params["user_embedding"] = {"projection": {"kernel": np.full((12, 16), 2.0)}}
+    folder = tmp_path_factory.mktemp("run") / "checkpoint_7"
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(folder / "state", ocp.args.PyTreeSave({"target": params}))
+    return folder
+
+
+def test_orbax_checkpoints_give_the_language_model(orbax_checkpoint):
+    for folder in (orbax_checkpoint, orbax_checkpoint.parent):
+        config, params = checkpoints.load_language_model(folder)
+        assert config == case.transformer().config
+        jax.tree.map(np.testing.assert_array_equal, params, case.language_model_params())
+
+
+def test_a_uem_of_the_same_sizes_goes_on_and_another_one_starts_fresh(orbax_checkpoint):
+    fresh = fresh_like(case.language_model_params())
+    fresh["task_prompt"] = {"embedding": jnp.zeros((3, 16))}
+    fresh["user_embedding"] = {"projection": {"kernel": jnp.zeros((20, 16))}}
+    started = checkpoints.start_from_checkpoint(fresh, orbax_checkpoint)
+    np.testing.assert_array_equal(started["task_prompt"]["embedding"], 1.0)
+    np.testing.assert_array_equal(started["user_embedding"]["projection"]["kernel"], 0.0)
+
+
+def test_parameters_lie_where_the_fresh_ones_did(orbax_checkpoint):
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ("model",))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("model"))
+    fresh = fresh_like(case.language_model_params())
+    fresh["token_embedder"]["embedding"] = jax.device_put(jnp.zeros((48, 16)), split)
+    embedding = checkpoints.start_from_checkpoint(fresh, orbax_checkpoint)["token_embedder"]
+    assert embedding["embedding"].sharding == split
+    expected = case.language_model_params()["token_embedder"]["embedding"]
+    np.testing.assert_array_equal(embedding["embedding"], expected)
+
+
+def test_a_part_of_a_checkpoint(tmp_path, orbax_checkpoint):
+    copy = shutil.copytree(orbax_checkpoint, tmp_path / "checkpoint_7")
+    (copy / "state/_METADATA").write_text("nonsense")
+    with pytest.raises(InputError, match=r"state: not a T5X checkpoint's state"):
         checkpoints.load_language_model(copy)
 
 

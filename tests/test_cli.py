@@ -8,7 +8,7 @@ import pytest
 from uem_t5x import cli
 
 
-@pytest.mark.parametrize("command", [[], ["prepare"], ["synthesize"], ["evaluate"], ["predict"]])
+@pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS)])
 def test_help_imports_nothing_heavy(command):
     program = (
         "import sys; from uem_t5x import cli\n"

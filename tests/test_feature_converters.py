@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from uem_t5x.errors import InputError
-from uem_t5x.feature_converters import UserEmbeddingFeatureConverter
+from uem_t5x.feature_converters import TextFeatureConverter, UserEmbeddingFeatureConverter
 
 LENGTHS = {"inputs": 3, "targets": 4, "history_items": 3, "history_ratings": 3}
 
@@ -48,6 +48,7 @@ def test_a_missing_history_length_is_named():
         convert({name: LENGTHS[name] for name in ("inputs", "targets", "history_items")})
 
 
-def test_packing_is_refused_by_name():
+@pytest.mark.parametrize("converter", [UserEmbeddingFeatureConverter, TextFeatureConverter])
+def test_packing_is_refused_by_name(converter):
     with pytest.raises(InputError, match=r"utils\.DatasetConfig\.pack"):
-        UserEmbeddingFeatureConverter(pack=True)
+        converter(pack=True)

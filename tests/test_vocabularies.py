@@ -5,6 +5,7 @@ import gin
 import pytest
 import seqio
 import tensorflow as tf
+from sentencepiece import sentencepiece_model_pb2
 
 from uem_t5x import data_sources, vocabularies
 from uem_t5x.errors import InputError
@@ -87,3 +88,55 @@ class TestModelFile:
 
         with data_sources.use_dataset_folder(without):
             assert vocabularies.sentencepiece_model_file() == vocabularies.PUBLIC_MODEL_FILE
+
+
+def sentencepiece_model(path, pieces, sentinels=0):
+    """Writes a model of made-up pieces; with sentinels in the file if there are any."""
+    proto = sentencepiece_model_pb2.ModelProto()
+    kinds = sentencepiece_model_pb2.ModelProto.SentencePiece
+    for name, kind in (("<pad>", kinds.CONTROL), ("</s>", kinds.CONTROL), ("<unk>", kinds.UNKNOWN)):
+        proto.pieces.add(piece=name, type=kind)
+    for number in range(pieces - 3):
+        proto.pieces.add(piece=f"{path.stem}{number}", score=-float(number))
+    for number in reversed(range(sentinels)):
+        proto.pieces.add(piece=f"<extra_id_{number}>", type=kinds.USER_DEFINED)
+    proto.trainer_spec.pad_id, proto.trainer_spec.eos_id, proto.trainer_spec.unk_id = 0, 1, 2
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+class TestPublicVocabularies:
+    @pytest.fixture(autouse=True)
+    def gin_is_clear(self):
+        yield
+        gin.clear_config()
+
+    def use(self, file):
+        gin.bind_parameter("uem_t5x.vocabularies.sentencepiece_model_file.path", str(file))
+        return vocabularies.TaskVocabulary()
+
+    @pytest.mark.parametrize("sentinels", [0, 100])
+    def test_t5s_vocabulary_has_its_sentinels_in_either_form(self, sentinels, tmp_path):
+        file = sentencepiece_model(tmp_path / "spiece.model", 32_000, sentinels)
+        vocabulary = self.use(file)
+        assert vocabulary.vocab_size == 32_100
+        assert vocabulary.extra_ids == 100 - sentinels
+        assert "<extra_id_0>" in vocabulary.tokenizer.id_to_piece(32_099)
+        # The public checkpoints' rows.
+        vocabularies.check_rows(vocabulary, 32_128, str(tmp_path))
+
+    def test_other_vocabularies_get_none(self, tmp_path):
+        assert self.use(sentencepiece_model(tmp_path / "own.model", 300)).vocab_size == 300
+
+    @pytest.mark.parametrize("rows", [200, 32_128])
+    def test_a_checkpoint_of_another_vocabulary_is_refused(self, rows, tmp_path):
+        file = sentencepiece_model(tmp_path / "own.model", 300)
+        message = rf"own.model: 300 tokens, but the embedding in flan has {rows} rows; give"
+        with pytest.raises(InputError, match=message):
+            vocabularies.check_rows(self.use(file), rows, "flan")
+
+    def test_a_checkpoint_that_holds_other_pieces_is_refused(self, tmp_path):
+        ours = self.use(sentencepiece_model(tmp_path / "own.model", 300))
+        sentencepiece_model(tmp_path / "spiece.model", 300)
+        with pytest.raises(InputError, match=r"own.model: token 3 is another one in .*spiece"):
+            vocabularies.check_rows(ours, 300, str(tmp_path))

@@ -9,7 +9,6 @@ import concurrent.futures
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -44,9 +43,8 @@ def open_checkpoint(
         raise InputError(f"{folder}: no such folder; name a checkpoint's folder")
     checkpoint = _latest_checkpoint(folder)
     if checkpoint is None:
-        # Safetensors are mapped into memory, which a bucket's are not: local folders only.
-        if huggingface.is_huggingface(Path(folder)):
-            return huggingface.open_checkpoint(Path(folder))
+        if huggingface.is_huggingface(folder):
+            return huggingface.open_checkpoint(folder)
         raise InputError(
             f"{folder}: no checkpoint here: expected T5X's (a file `checkpoint`, a folder `state`, "
             "or folders `checkpoint_<step>` that hold one) or Transformers' (`config.json` and "

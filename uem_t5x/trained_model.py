@@ -128,7 +128,12 @@ class Answerer:
 
 
 def _train_arguments(recipe: epath.Path, vocabulary: epath.Path) -> dict[str, Any]:
-    """Returns the arguments that a recipe gives to `train`; the vocabulary lies elsewhere now."""
+    """Returns the arguments that a recipe gives to `train`.
+
+    What they say of the vocabulary's place, and of the devices that T5X shared the model over, was
+    true of the training machines.
+    """
+    here = [f"SENTENCEPIECE_MODEL_FILE = {os.fspath(vocabulary)!r}", "NUM_PARTITIONS = 1"]
     with gin_utils.main_module(train):
-        gin_utils.parse([recipe], [f"SENTENCEPIECE_MODEL_FILE = {os.fspath(vocabulary)!r}"])
+        gin_utils.parse([recipe], here)
         return gin.get_bindings(train.train, resolve_references=True)

@@ -16,7 +16,7 @@ PUBLIC_MODEL_FILE = "gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.mod
 
 # The same vocabulary as Transformers' folders hold it (`spiece.model`) lacks the sentinels; T5 adds
 # them behind the pieces.
-_SENTINEL, _T5_PIECES, _T5_SENTINELS = "<extra_id_0>", 32_000, 100
+_T5_PIECES, _T5_SENTINELS = 32_000, 100
 
 # Embeddings have at most this many rows more than their vocabulary has tokens: T5 fills up to a
 # multiple of 128.
@@ -82,9 +82,8 @@ def _load(model_file: str) -> seqio.SentencePieceVocabulary:
             f"{model_file}: no such SentencePiece model; download {PUBLIC_MODEL_FILE}, and give "
             "its place as --gin.SENTENCEPIECE_MODEL_FILE=FILE"
         )
-    vocabulary = seqio.SentencePieceVocabulary(model_file, extra_ids=0)
-    pieces = vocabulary.tokenizer
-    if len(pieces) == _T5_PIECES and pieces.piece_to_id(_SENTINEL) == pieces.unk_id():
+    vocabulary = seqio.SentencePieceVocabulary(model_file)
+    if vocabulary.vocab_size == _T5_PIECES:
         return seqio.SentencePieceVocabulary(model_file, extra_ids=_T5_SENTINELS)
     return vocabulary
 
@@ -122,6 +121,8 @@ def check_rows(vocabulary: seqio.Vocabulary, rows: int, checkpoint: str | None =
 def _first_difference(
     one: seqio.SentencePieceVocabulary, other: seqio.SentencePieceVocabulary
 ) -> int | None:
-    """Returns the first id below both sizes that stands for different pieces."""
+    """Returns the first id that stands for different pieces; sentinels are spelled variously."""
     pieces = [[v.tokenizer.id_to_piece(i) for i in range(len(v.tokenizer))] for v in (one, other)]
-    return next((i for i, (a, b) in enumerate(zip(*pieces)) if a != b), None)
+    return next(
+        (i for i, (a, b) in enumerate(zip(*pieces)) if a != b and "<extra_id_" not in a + b), None
+    )

@@ -1,6 +1,6 @@
 """Asks T5X itself for `t5x.npz`; run with T5X importable, from the repository root:
 
-    PYTHONPATH=tests:${T5X_DIR} python tests/golden/make_t5x.py
+PYTHONPATH=tests:${T5X_DIR} python tests/golden/make_t5x.py
 """
 
 from pathlib import Path

@@ -45,9 +45,17 @@ def writing_folder(
         ) from error
     try:
         yield partial
+        _share(partial)
         _rename_over(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _share(folder: Path) -> None:
+    """Gives files the permissions that new ones get here: safetensors writes for the owner only."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(folder.stat().st_mode & 0o666)
 
 
 def _rename_over(partial: Path, path: Path) -> None:

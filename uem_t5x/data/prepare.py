@@ -1,6 +1,7 @@
 """`uem-t5x prepare`: MovieLens and descriptions in, a dataset folder out."""
 
 import argparse
+import os
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,7 +110,7 @@ def _share(text: str) -> int | float:
         return float(text)
 
 
-def _print_summary(path: Path, manifest: "Manifest") -> None:
+def _print_summary(path: os.PathLike[str], manifest: "Manifest") -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -1,0 +1,135 @@
+"""Every recipe parses without T5X, and says what the paper says."""
+
+from pathlib import Path
+
+import gin
+import jax
+import numpy as np
+import pytest
+
+from uem_t5x import data_sources, gin_utils, train, trainer
+from uem_t5x.errors import InputError
+
+RECIPES = sorted(path.stem for path in Path(__file__).parents[1].glob("gin/*.gin"))
+PRETRAINED = [name for name in RECIPES if "_t5_" in name]
+
+
+@pytest.fixture(autouse=True)
+def gin_is_clear():
+    yield
+    gin.clear_config(clear_constants=True)
+
+
+def arguments_of(name, dataset_folder, *bindings):
+    """Returns what a recipe gives to `train`; a pretrained one with some checkpoint."""
+    places = ["MODEL_DIR = 'm'", f"DATA_DIR = {str(dataset_folder.path)!r}"]
+    if name in PRETRAINED:
+        places.append("INITIAL_CHECKPOINT_PATH = 'checkpoint'")
+    with gin_utils.main_module(train):
+        gin_utils.parse([f"gin/{name}.gin"], [*places, *bindings])
+        return gin.get_bindings(train.train, resolve_references=True)
+
+
+def test_the_recipes_that_there_are():
+    assert {
+        *(f"uem_flan_t5_{size}" for size in ("small", "base", "large", "xl")),
+        *(
+            f"uem_{kind}_{size}"
+            for kind in ("t5_1_1", "t5_lm_adapted")
+            for size in ("base", "large")
+        ),
+        *(f"text_flan_t5_{size}" for size in ("base", "large")),
+        "uem_tiny",
+        "text_tiny",
+        "uem_quickstart",
+    } == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_needs_no_more_than_places(name, dataset_folder):
+    arguments = arguments_of(name, dataset_folder)
+    assert arguments["model"].module.config.emb_dim > 0
+    reads_embeddings = "history_items" in arguments["train_dataset_cfg"].task_feature_lengths
+    assert reads_embeddings == name.startswith("uem")
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_the_papers_values(name, dataset_folder):
+    arguments = arguments_of(name, dataset_folder)
+    assert arguments["total_steps"] == 10_000
+    assert arguments["train_dataset_cfg"].batch_size == 128
+    rate = arguments["trainer_cls"].keywords["learning_rate"]
+    assert rate == (5e-3 if name.startswith("uem") else 1e-2)
+    if name.startswith("uem"):
+        module = arguments["model"].module
+        assert module.prompt_length == 20
+        uem = module.user_embedding_config
+        assert (uem.num_layers, uem.num_heads, uem.head_dim, uem.mlp_dim) == (3, 12, 64, 2048)
+
+
+@pytest.mark.parametrize(
+    ("size", "language_model"), [("base", 247.6e6), ("large", 783.2e6), ("xl", 2849.8e6)]
+)
+def test_the_public_sizes(size, language_model, dataset_folder):
+    """Parameters of the language model, as Hugging Face counts Flan-T5's."""
+    model = arguments_of(f"uem_flan_t5_{size}", dataset_folder)["model"]
+    shapes = {"encoder_input_tokens": (1, 4), "decoder_input_tokens": (1, 4)}
+    shapes |= {"decoder_target_tokens": (1, 4), "history_items": (1, 2), "history_ratings": (1, 2)}
+    params = jax.eval_shape(
+        lambda rng: model.get_initial_variables(rng, shapes), jax.random.PRNGKey(0)
+    )["params"]
+    count = {
+        name: sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(params[name])) for name in params
+    }
+    uem = count.pop("user_embedding") + count.pop("task_prompt")
+    assert sum(count.values()) == pytest.approx(language_model, abs=0.05e6)
+    assert uem > 0
+
+
+def test_one_macro_each(dataset_folder):
+    arguments = arguments_of(
+        "uem_flan_t5_base",
+        dataset_folder,
+        "LANGUAGE_MODEL_SIZE = 'small'",
+        "UEM_LAYERS = 2",
+        "HISTORY_LENGTH = 100",
+        "PROMPT_LENGTH = 7",
+        "LEARNING_RATE = 0.001",
+    )
+    module = arguments["model"].module
+    assert module.config.emb_dim == 512
+    assert module.user_embedding_config.num_layers == 2
+    assert module.prompt_length == 7
+    assert arguments["trainer_cls"].keywords["learning_rate"] == 0.001
+    assert arguments["train_dataset_cfg"].task_feature_lengths["history_items"] == 100
+    assert arguments["train_dataset_cfg"].mixture_or_task_name == "movielens_genres_uem_100"
+
+
+@pytest.mark.parametrize(
+    ("bindings", "message"),
+    [
+        (["LANGUAGE_MODEL_SIZE = 'huge'"], r"LANGUAGE_MODEL_SIZE='huge': no such size; .*base"),
+        (["NUM_PARTITIONS = 2"], r"NUM_PARTITIONS=2: the built-in engine keeps the whole model"),
+    ],
+)
+def test_refused_macros(bindings, message, dataset_folder):
+    with pytest.raises(InputError, match=message):
+        arguments_of("uem_flan_t5_base", dataset_folder, *bindings)
+
+
+def test_a_pretrained_recipe_asks_for_its_checkpoint():
+    with (
+        gin_utils.main_module(train),
+        pytest.raises(InputError, match=r"INITIAL_CHECKPOINT_PATH is not bound"),
+    ):
+        gin_utils.parse(["gin/uem_flan_t5_base.gin"], ["MODEL_DIR = 'm'", "DATA_DIR = 'd'"])
+
+
+def test_a_vocabulary_larger_than_the_embedding_is_refused(dataset_folder):
+    arguments = arguments_of("uem_tiny", dataset_folder, "VOCAB_SIZE = 200")
+    params = {"token_embedder": {"embedding": np.zeros((200, 2))}}
+    with (
+        data_sources.use_dataset_folder(dataset_folder),
+        pytest.raises(InputError, match=r"256 tokens, but VOCAB_SIZE=200; set VOCAB_SIZE to 256"),
+    ):
+        trainer.starting_params(params, arguments["model"].input_vocabulary, None)
