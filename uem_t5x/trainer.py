@@ -78,7 +78,10 @@ class TrainStateInitializer:
         self._vocabulary = model.input_vocabulary
 
         def make(rng: jax.Array) -> TrainState:
-            return TrainState.create(model, model.get_initial_variables(rng, input_shapes))
+            state = TrainState.create(model, model.get_initial_variables(rng, input_shapes))
+            if initial_checkpoint_path:
+                return state.replace(params=checkpoints.blank_language_model(state.params))
+            return state
 
         shapes = jax.eval_shape(make, jax.random.PRNGKey(0))
         self.state_shape = partitioner.lay_out(shapes)

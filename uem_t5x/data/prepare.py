@@ -1,8 +1,8 @@
 """`uem-t5x prepare`: MovieLens and descriptions in, a dataset folder out."""
 
 import argparse
-import os
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
