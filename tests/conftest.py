@@ -18,7 +18,15 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook("uem_t5x", "beartype.beartype")
 
+import gin  # noqa: E402
 import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def gin_is_clear():
+    """What one test's recipe binds, no other test reads."""
+    yield
+    gin.clear_config(clear_constants=True)
 
 
 @pytest.fixture(scope="session")

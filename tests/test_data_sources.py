@@ -22,9 +22,6 @@ data_sources.dataset_folder.path = %DATA_DIR
 @pytest.fixture(autouse=True)
 def nothing_is_set(monkeypatch):
     monkeypatch.delenv(data_sources.DATA_DIR_VARIABLE, raising=False)
-    gin.clear_config()
-    yield
-    gin.clear_config()
 
 
 @pytest.fixture(scope="session")

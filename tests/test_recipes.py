@@ -14,12 +14,6 @@ RECIPES = sorted(path.stem for path in Path(__file__).parents[1].glob("gin/*.gin
 PRETRAINED = [name for name in RECIPES if "_t5_" in name]
 
 
-@pytest.fixture(autouse=True)
-def gin_is_clear():
-    yield
-    gin.clear_config(clear_constants=True)
-
-
 def arguments_of(name, dataset_folder, *bindings):
     """Returns what a recipe gives to `train`; a pretrained one with some checkpoint."""
     places = ["MODEL_DIR = 'm'", f"DATA_DIR = {str(dataset_folder.path)!r}"]

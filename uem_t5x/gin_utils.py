@@ -68,6 +68,7 @@ def parse(files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ())
         message = " ".join(str(error).split())
         if unbound := _UNBOUND_MACRO.search(message):
             message = f"the macro {unbound[1]} is not bound; add --gin.{unbound[1]}=VALUE"
+        gin.clear_config(clear_constants=True)  # nothing of a recipe that is half read stays
         raise InputError(f"{', '.join(map(str, files))}: {message}") from error
 
 
