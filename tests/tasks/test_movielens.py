@@ -1,5 +1,5 @@
-import importlib
 import os
+import runpy
 import subprocess
 import sys
 
@@ -44,7 +44,7 @@ class TestRegistry:
     def test_importing_it_again_changes_nothing(self):
         task = seqio.TaskRegistry.get("movielens_genres_uem_5")
 
-        importlib.reload(movielens)
+        runpy.run_module(movielens.__name__)
 
         assert seqio.TaskRegistry.get("movielens_genres_uem_5") is task
 
