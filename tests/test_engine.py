@@ -46,7 +46,7 @@ def test_adafactor_equals_t5x():
 
 def test_without_t5x_running_the_built_in_types_are_made():
     assert not engine.running_on_t5x()
-    assert isinstance(engine.partitioner(), partitioning.DataParallelPartitioner)
+    assert isinstance(engine.partitioner(), partitioning.Partitioner)
     config = engine.dataset_config("task", {"inputs": 4}, "train", 8)
     assert isinstance(config, datasets.DatasetConfig)
     assert isinstance(engine.checkpoint_config(10), checkpoint_manager.CheckpointConfig)

@@ -103,7 +103,12 @@ def test_one_macro_each(dataset_folder):
     ("bindings", "message"),
     [
         (["LANGUAGE_MODEL_SIZE = 'huge'"], r"LANGUAGE_MODEL_SIZE='huge': no such size; .*base"),
-        (["NUM_PARTITIONS = 2"], r"NUM_PARTITIONS=2: the built-in engine keeps the whole model"),
+        (
+            ["LAYOUT = 'model=3'"],
+            r"LAYOUT='model=3': 2 devices are no multiple of 3; use .*model=2",
+        ),
+        (["LAYOUT = 'all'"], r"LAYOUT='all': no such layout; use 'data'"),
+        (["REMAT_POLICY = 'some'"], r"REMAT_POLICY='some': .* choose one of none, minimal, full"),
     ],
 )
 def test_refused_macros(bindings, message, dataset_folder):

@@ -8,7 +8,7 @@ import pytest
 from golden import t5x_case as case
 
 from uem_t5x import models, trainer
-from uem_t5x.partitioning import DataParallelPartitioner
+from uem_t5x.partitioning import Partitioner
 
 GOLDEN = np.load(Path(__file__).parent / "golden/t5x.npz")
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -44,12 +44,15 @@ def test_the_built_in_trainer_takes_the_steps_of_t5x():
     with case.items_in_place():
         model = case.uem_model()
         batch = case.uem_batch()
+        partitioner = Partitioner()
         initializer = trainer.TrainStateInitializer(
-            model, {name: array.shape for name, array in batch.items()}, DataParallelPartitioner()
+            model, {name: array.shape for name, array in batch.items()}, partitioner
         )
         state = initializer.from_scratch(jax.random.PRNGKey(0))
         state = state.replace(params=case.draw_params(state.params))
-        training = trainer.Trainer(model, jax.random.PRNGKey(0), case.LEARNING_RATE)
+        training = trainer.Trainer(
+            model, jax.random.PRNGKey(0), partitioner, initializer.state_shape, case.LEARNING_RATE
+        )
         losses = []
         for _ in range(case.STEPS):
             state, metrics = training.train_step(state, batch)

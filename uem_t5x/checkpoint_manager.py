@@ -9,8 +9,10 @@ The tree below `state` has T5X's names: `target`, `state/step`, `state/param_sta
 """
 
 import dataclasses
+import functools
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.traverse_util
@@ -19,16 +21,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
-from clu.data.dataset_iterator import DatasetIterator
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from uem_t5x import datasets, layer_stacks
+from uem_t5x.datasets import TrainIterator
 from uem_t5x.errors import InputError
 from uem_t5x.trainer import TrainState
 from uem_t5x.types import PyTree
 
 STATE, DATASET = "state", "dataset"
 BEST_METRIC = "f1"
+_CHECKPOINT = re.compile(r"checkpoint_(\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,28 +51,31 @@ class CheckpointConfig:
 
 
 class _DatasetHandler(ocp.CheckpointHandler):
-    """Saves a data iterator's position, one file a process."""
+    """Saves the position in the training data; each process writes its parts'."""
 
     def save(self, directory: epath.Path, args: "_DatasetArgs") -> None:
-        args.iterator.save(os.fspath(directory / _dataset_file()))
+        if args.writes:
+            args.iterator.save(directory)
 
     def restore(self, directory: epath.Path, args: "_DatasetArgs") -> None:
-        args.iterator.restore(os.fspath(directory / _dataset_file()))
+        args.iterator.restore(directory)
 
 
 @ocp.args.register_with_handler(_DatasetHandler, for_save=True, for_restore=True)
 @dataclasses.dataclass
 class _DatasetArgs(ocp.args.CheckpointArgs):
-    iterator: DatasetIterator
+    iterator: TrainIterator
+    writes: bool = True
 
 
-@jax.jit
-def _copy(tree: PyTree) -> PyTree:
-    return jax.tree.map(jnp.copy, tree)
-
-
-def _dataset_file() -> str:
-    return f"train_ds-{jax.process_index():03}-of-{jax.process_count():03}"
+def saved_num_shards(model_dir: str | os.PathLike[str]) -> int | None:
+    """Returns the number of parts that a run reads its data in, None where there is no run yet."""
+    folder = epath.Path(model_dir)
+    matches = (_CHECKPOINT.fullmatch(path.name) for path in folder.glob("checkpoint_*"))
+    steps = [int(match[1]) for match in matches if match]
+    return (
+        datasets.saved_num_shards(folder / f"checkpoint_{max(steps)}" / DATASET) if steps else None
+    )
 
 
 class CheckpointManager:
@@ -108,7 +115,11 @@ class CheckpointManager:
         return self._manager.best_step() or self._manager.latest_step()
 
     def save(
-        self, state: TrainState, iterator: DatasetIterator, metrics: Mapping[str, float] | None
+        self,
+        state: TrainState,
+        iterator: TrainIterator,
+        metrics: Mapping[str, float] | None,
+        writes_position: bool = True,
     ) -> None:
         """Starts saving; the data's position is written before this returns.
 
@@ -116,20 +127,21 @@ class CheckpointManager:
           state: the state after some step.
           iterator: the training data, at the same step.
           metrics: what was measured at this step, if anything; kept where it holds an F1.
+          writes_position: whether no other process writes this one's positions in the data.
         """
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
                 **{
                     STATE: ocp.args.PyTreeSave(_to_t5x(state)),
-                    DATASET: _DatasetArgs(iterator),
+                    DATASET: _DatasetArgs(iterator, writes_position),
                 }
             ),
             metrics=dict(metrics) if metrics and BEST_METRIC in metrics else None,
             force=True,
         )
 
-    def restore(self, step: int, template: TrainState, iterator: DatasetIterator) -> TrainState:
+    def restore(self, step: int, template: TrainState, iterator: TrainIterator) -> TrainState:
         """Restores a run.
 
         Args:
@@ -143,7 +155,7 @@ class CheckpointManager:
         Raises:
           InputError: if the checkpoint is of another model.
         """
-        target = _to_t5x(template)
+        target = _to_t5x(template, _struct_of_layer)
         self._check_shapes(step, target)
         restored = self._manager.restore(
             step,
@@ -151,9 +163,15 @@ class CheckpointManager:
                 **{STATE: _restore_like(target), DATASET: _DatasetArgs(iterator)}
             ),
         )
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
+
         # Restored arrays may lie in memory that they share or do not own, which a training step,
         # as it overwrites its state in place, must not touch.
-        return _copy(_from_t5x(restored[STATE], template))
+        @functools.partial(jax.jit, out_shardings=shardings)
+        def own(tree: PyTree) -> TrainState:
+            return jax.tree.map(jnp.copy, _from_t5x(tree, template))
+
+        return own(restored[STATE])
 
     def restore_for_inference(self, step: int) -> tuple[PyTree, PyTree]:
         """Returns the parameters and the item table of a checkpoint, on one device."""
@@ -201,23 +219,26 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
     return {name: tuple(leaf.shape) for name, leaf in flat.items() if leaf is not None}
 
 
-def _to_t5x(state: TrainState) -> dict[str, Any]:
-    """Names the parts of a state as T5X's checkpoints do.
+def _to_t5x(
+    state: TrainState, take_layer: Callable[[Any, int], Any] = layer_stacks.take_layer
+) -> dict[str, Any]:
+    """Names the parts of a state as T5X's checkpoints do, layers one by one.
 
     Optax keeps one tree for each of Adafactor's accumulators, T5X one record of accumulators for
     each parameter; momentum (`m`), which neither uses here, is T5X's placeholder of one zero.
     """
+
+    def flat(tree: PyTree) -> dict[tuple[str, ...], Any]:
+        return flax.traverse_util.flatten_dict(layer_stacks.unstack(tree, take_layer))
+
     adafactor = state.opt_state[0]
-    accumulators = {
-        name: flax.traverse_util.flatten_dict(getattr(adafactor, name))
-        for name in ("v", "v_col", "v_row")
-    }
+    accumulators = {name: flat(getattr(adafactor, name)) for name in ("v", "v_col", "v_row")}
     param_states = {
         (*path, name): values[path] for name, values in accumulators.items() for path in values
     }
     param_states |= {(*path, "m"): np.zeros(1, np.float32) for path in accumulators["v"]}
     tree = {
-        "target": state.params,
+        "target": layer_stacks.unstack(state.params, take_layer),
         "state": {
             "step": state.step,
             "param_states": flax.traverse_util.unflatten_dict(param_states),
@@ -228,11 +249,20 @@ def _to_t5x(state: TrainState) -> dict[str, Any]:
     return tree
 
 
+def _struct_of_layer(stacked: jax.ShapeDtypeStruct, _: int) -> jax.ShapeDtypeStruct:
+    spec = jax.sharding.PartitionSpec(*stacked.sharding.spec[1:])
+    sharding = jax.sharding.NamedSharding(stacked.sharding.mesh, spec)
+    return jax.ShapeDtypeStruct(stacked.shape[1:], stacked.dtype, sharding=sharding)
+
+
 def _from_t5x(tree: PyTree, template: TrainState) -> TrainState:
+    as_in_template = layer_stacks.stack if layer_stacks.is_stacked(template.params) else lambda x: x
     flat = flax.traverse_util.flatten_dict(tree["state"]["param_states"])
     accumulators = {
-        name: flax.traverse_util.unflatten_dict(
-            {path[:-1]: value for path, value in flat.items() if path[-1] == name}
+        name: as_in_template(
+            flax.traverse_util.unflatten_dict(
+                {path[:-1]: value for path, value in flat.items() if path[-1] == name}
+            )
         )
         for name in ("v", "v_col", "v_row")
     }
@@ -240,7 +270,7 @@ def _from_t5x(tree: PyTree, template: TrainState) -> TrainState:
     adafactor: optax.FactoredState = template.opt_state[0]._replace(count=step, **accumulators)
     return TrainState(
         step=step,
-        params=tree["target"],
+        params=as_in_template(tree["target"]),
         opt_state=(adafactor, *template.opt_state[1:]),
         flax_mutables=tree.get("flax_mutables", {}),
     )

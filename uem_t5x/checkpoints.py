@@ -9,6 +9,7 @@ import concurrent.futures
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from absl import logging
 from etils import epath
 from flax import traverse_util
 
-from uem_t5x import huggingface, network, t5x_checkpoints
+from uem_t5x import huggingface, layer_stacks, network, t5x_checkpoints
 from uem_t5x.errors import InputError
 from uem_t5x.types import Index, PyTree, StoredTensor
 
@@ -112,13 +113,13 @@ def start_from_checkpoint(params: PyTree, folder: str | os.PathLike[str]) -> PyT
       InputError: if names or shapes of the two language models differ; they are listed.
     """
     _, tensors = open_checkpoint(folder)
-    fresh = traverse_util.flatten_dict(params, sep="/")
-    loaded: list[str] = []
-    for module in dict.fromkeys(map(_module, fresh)):
-        names = sorted(name for name in fresh.keys() | tensors.keys() if _module(name) == module)
-        differences = [line for name in names if (line := _difference(name, tensors, fresh))]
+    wanted = _flat(layer_stacks.unstack(params, _layer_shape))
+    loaded: dict[str, StoredTensor] = {}
+    for module in dict.fromkeys(map(_module, wanted)):
+        names = sorted(name for name in wanted.keys() | tensors.keys() if _module(name) == module)
+        differences = [line for name in names if (line := _difference(name, tensors, wanted))]
         if not differences:
-            loaded += names
+            loaded |= {name: tensors[name] for name in names}
         elif module in LANGUAGE_MODEL:
             shown = "; ".join(differences[:3])
             raise InputError(
@@ -129,6 +130,10 @@ def start_from_checkpoint(params: PyTree, folder: str | os.PathLike[str]) -> PyT
         else:
             logging.info("%s starts fresh: %s", module, differences[0])
     logging.info("Reading %d parameters from %s", len(loaded), folder)
+    if layer_stacks.is_stacked(params):
+        nested = traverse_util.unflatten_dict(loaded, sep="/")
+        loaded = _flat(layer_stacks.stack(nested, _stack_tensors))
+    fresh = _flat(params)
 
     def read(name: str) -> jax.Array:
         sharding, shape = fresh[name].sharding, fresh[name].shape
@@ -139,7 +144,7 @@ def start_from_checkpoint(params: PyTree, folder: str | os.PathLike[str]) -> PyT
             # Devices that hold the same part share one reading of it.
             key = str(index)
             if key not in parts:
-                parts[key] = tensors[name].read(index)
+                parts[key] = loaded[name].read(index)
             return parts[key]
 
         return jax.make_array_from_callback(shape, sharding, part)
@@ -149,15 +154,32 @@ def start_from_checkpoint(params: PyTree, folder: str | os.PathLike[str]) -> PyT
     return traverse_util.unflatten_dict(fresh, sep="/")
 
 
+def _flat(tree: PyTree) -> dict[str, Any]:
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def _layer_shape(stacked: jax.Array, _: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(stacked.shape[1:], stacked.dtype)
+
+
+def _stack_tensors(*layers: StoredTensor) -> StoredTensor:
+    """Returns the tensors of all layers as one."""
+
+    def read(index: Index) -> np.ndarray:
+        return np.stack([layer.read(index[1:]) for layer in layers[index[0]]])
+
+    return StoredTensor((len(layers), *layers[0].shape), read)
+
+
 def _difference(
-    name: str, tensors: Mapping[str, StoredTensor], fresh: Mapping[str, jax.Array]
+    name: str, tensors: Mapping[str, StoredTensor], wanted: Mapping[str, Any]
 ) -> str | None:
     if name not in tensors:
         return f"{name} is missing"
-    if name not in fresh:
+    if name not in wanted:
         return f"{name} is unexpected"
-    if tensors[name].shape != fresh[name].shape:
-        return f"{name} has shape {tensors[name].shape}, here {fresh[name].shape}"
+    if tensors[name].shape != wanted[name].shape:
+        return f"{name} has shape {tensors[name].shape}, here {wanted[name].shape}"
     return None
 
 

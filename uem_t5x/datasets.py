@@ -1,13 +1,14 @@
 """From a SeqIO task to batches, in the built-in engine."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 
-import jax
 import numpy as np
 import seqio
 import tensorflow as tf
 from clu.data import dataset_iterator
+from etils import epath
 
 from uem_t5x.errors import InputError
 
@@ -25,6 +26,8 @@ class DatasetConfig:
       seed: of the order, and of the stretches that training draws.
       use_cached: read what `seqio_cache_tasks` wrote.
       pack: must stay off: a packed row would mix the histories of several users.
+      num_shards: parts that training reads the split in; see `TrainIterator`. None for one a
+        process, or for what a run began with.
     """
 
     mixture_or_task_name: str
@@ -35,6 +38,7 @@ class DatasetConfig:
     seed: int | None = None
     use_cached: bool = False
     pack: bool = False
+    num_shards: int | None = None
 
 
 def _load(
@@ -66,22 +70,88 @@ def _load(
     )
 
 
-def train_iterator(
-    config: DatasetConfig, converter_cls: type[seqio.FeatureConverter]
-) -> dataset_iterator.TfDatasetIterator:
-    """Returns this process's part of an endless run of batches.
+class TrainIterator:
+    """A process's part of an endless run of batches.
 
-    The iterator's position can be saved and loaded again, so that a resumed run sees just the
-    examples that an undisturbed one would have seen. The pipeline is made step by step as T5X makes
-    it: each engine finds the position that the other one saved.
+    The split is read in `num_shards` parts, each shuffled by itself, and a batch takes equally many
+    examples of each, one part after the other. So its examples are the same on however many hosts:
+    a process reads the parts that its rows belong to, its own one where there are as many parts as
+    processes. Each part is the pipeline that T5X makes for one of as many processes, so that either
+    engine goes on from the position that the other one saved.
 
-    Raises:
-      InputError: if there is no such task.
+    Attributes:
+      batch_shapes: the shape of every feature of a global batch.
     """
-    shard_info = seqio.ShardInfo(jax.process_index(), jax.process_count())
-    batch_size = config.batch_size // jax.process_count()
-    dataset = _load(config, converter_cls, None, shard_info, batch_size)
-    return dataset_iterator.TfDatasetIterator(dataset, checkpoint=True)
+
+    def __init__(
+        self,
+        config: DatasetConfig,
+        converter_cls: type[seqio.FeatureConverter],
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Opens the parts.
+
+        Args:
+          config: what to read.
+          converter_cls: the model's.
+          share: which part of every batch is this process's, and of how many.
+
+        Raises:
+          InputError: if there is no such task, or the parts cannot share a batch evenly.
+        """
+        index, count = share
+        num_shards = config.num_shards or count
+        if config.batch_size % num_shards:
+            fewer = next(n for n in range(num_shards, 0, -1) if config.batch_size % n == 0)
+            raise InputError(
+                f"NUM_DATA_SHARDS={num_shards} does not divide BATCH_SIZE={config.batch_size}; "
+                f"use {fewer}"
+            )
+        shard_size = config.batch_size // num_shards
+        first, last = (config.batch_size * end // count for end in (index, index + 1))
+        shards = range(first // shard_size, -(-last // shard_size))
+        self._rows = slice(first - shards.start * shard_size, last - shards.start * shard_size)
+        self._begin_here = [shard for shard in shards if shard * shard_size >= first]
+        self._num_shards = num_shards
+        self._parts = {
+            shard: dataset_iterator.TfDatasetIterator(
+                _load(config, converter_cls, None, seqio.ShardInfo(shard, num_shards), shard_size),
+                checkpoint=True,
+            )
+            for shard in shards
+        }
+        spec = self._parts[shards.start].element_spec
+        self.batch_shapes = {
+            name: (config.batch_size, *feature.shape[1:]) for name, feature in spec.items()
+        }
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        parts = [next(part) for part in self._parts.values()]
+        return {
+            name: np.concatenate([part[name] for part in parts])[self._rows] for name in parts[0]
+        }
+
+    def save(self, folder: epath.Path) -> None:
+        """Writes down how far the parts are that begin in this process's rows."""
+        for shard in self._begin_here:
+            self._parts[shard].save(self._position(folder, shard))
+
+    def restore(self, folder: epath.Path) -> None:
+        """Goes to where the parts were."""
+        for shard, part in self._parts.items():
+            part.restore(self._position(folder, shard))
+
+    def _position(self, folder: epath.Path, shard: int) -> epath.Path:
+        return folder / f"train_ds-{shard:03}-of-{self._num_shards:03}"
+
+
+def saved_num_shards(folder: epath.Path) -> int | None:
+    """Returns the number of parts whose positions lie in a folder; None if there are none."""
+    matches = (re.match(r"train_ds-\d+-of-(\d+)", path.name) for path in folder.glob("train_ds-*"))
+    return next((int(match[1]) for match in matches if match), None)
 
 
 def eval_batches(
@@ -103,10 +173,3 @@ def pad_batch(batch: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarra
         name: np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
         for name, array in batch.items()
     }
-
-
-def batch_shapes(
-    spec: Mapping[str, dataset_iterator.ArraySpec], batch_size: int
-) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every feature of a global batch."""
-    return {name: (batch_size, *feature.shape[1:]) for name, feature in spec.items()}

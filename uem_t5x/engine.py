@@ -15,10 +15,9 @@ import gin
 import jax
 import optax
 
-from uem_t5x import checkpoint_manager, datasets, partitioning
+from uem_t5x import checkpoint_manager, datasets, layer_stacks, layouts, partitioning
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x import trainer as trainer_lib
-from uem_t5x.errors import InputError
 
 
 def running_on_t5x() -> bool:
@@ -29,53 +28,47 @@ def running_on_t5x() -> bool:
     return getattr(module, "__name__", None) == "t5x.partitioning"
 
 
-def adafactor() -> Any:
+def adafactor(scan_layers: bool = False) -> Any:
     """Returns Adafactor as T5X fine-tunes with it, without its learning rate.
 
     Factored second moments from 128 columns on, decay 1 - t^-0.8, updates clipped to a root mean
     square of 1 and scaled by that of their parameter, no momentum (Shazeer and Stern 2018,
     algorithm 4). The trainer applies the learning rate.
+
+    Args:
+      scan_layers: whether the built-in engine keeps layers stacked.
     """
     if running_on_t5x():
         from t5x import adafactor as t5x_adafactor
 
         # No rules by logical axes: T5X ignores them for matrices.
         return t5x_adafactor.Adafactor(decay_rate=0.8, step_offset=0)
-    return optax.chain(
+    optimizer = optax.chain(
         optax.scale_by_factored_rms(),
         optax.clip_by_block_rms(1.0),
         optax.scale_by_param_block_rms(),
     )
+    return layer_stacks.over_layers(optimizer) if scan_layers else optimizer
 
 
-def partitioner(num_partitions: int = 1) -> Any:
+def partitioner(layout: str = "data") -> Any:
     """Returns what lays arrays out on the devices.
 
     Args:
-      num_partitions: devices that share one copy of the model (T5X only).
+      layout: see `layouts.Layout.parse`.
 
     Raises:
-      InputError: if the built-in engine is to split the model.
+      InputError: if there is no such layout, or the devices cannot share the model so.
     """
-    if running_on_t5x():
-        from t5x import partitioning as t5x_partitioning
+    parsed = layouts.Layout.parse(layout)
+    if not running_on_t5x():
+        return partitioning.Partitioner(parsed)
+    from t5x import partitioning as t5x_partitioning
 
-        rules = [
-            *t5x_partitioning.standard_logical_axis_rules(),
-            ("prompt", None),
-            # By width, which divides where a catalogue's or the eleven ratings' rows do not.
-            ("items", None),
-            ("item_embed", "model"),
-        ]
-        return t5x_partitioning.PjitPartitioner(
-            num_partitions=num_partitions, logical_axis_rules=rules
-        )
-    if num_partitions != 1:
-        raise InputError(
-            f"NUM_PARTITIONS={num_partitions}: the built-in engine keeps the whole model on every "
-            "device; use 1, or T5X"
-        )
-    return partitioning.DataParallelPartitioner()
+    parsed.check_devices(jax.device_count())
+    return t5x_partitioning.PjitPartitioner(
+        num_partitions=parsed.model, logical_axis_rules=parsed.logical_axis_rules
+    )
 
 
 def trainer(learning_rate: float, num_microbatches: int | None = None) -> Any:
@@ -104,14 +97,15 @@ def dataset_config(
     shuffle: bool = False,
     seed: int | None = None,
     use_cached: bool = False,
+    num_shards: int | None = None,
 ) -> Any:
-    """Returns what to read; see `datasets.DatasetConfig`."""
+    """Returns what to read; see `datasets.DatasetConfig`. T5X reads one part a process."""
     if running_on_t5x():
         from t5x import utils
 
         config_cls = utils.DatasetConfig
     else:
-        config_cls = datasets.DatasetConfig
+        config_cls = functools.partial(datasets.DatasetConfig, num_shards=num_shards)
     return config_cls(
         mixture_or_task_name=mixture_or_task_name,
         task_feature_lengths=task_feature_lengths,

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from uem_t5x import datasets
 from uem_t5x.models import EncoderDecoderModel
-from uem_t5x.partitioning import DataParallelPartitioner
+from uem_t5x.partitioning import Partitioner
 from uem_t5x.types import Batch, PyTree
 
 
@@ -16,7 +16,7 @@ class Predictor:
     def __init__(
         self,
         model: EncoderDecoderModel,
-        partitioner: DataParallelPartitioner,
+        partitioner: Partitioner,
         batch_size: int,
         seed: int = 0,
     ) -> None:
@@ -28,7 +28,7 @@ class Predictor:
           batch_size: examples that are answered at once.
           seed: of a `decode_fn` that draws; greedy decoding does not.
         """
-        partitioner.check_batch_size(batch_size)
+        partitioner.check_batch_size(batch_size, "EVAL_BATCH_SIZE")
         self._partitioner = partitioner
         self._batch_size = batch_size
         self._rng = jax.random.PRNGKey(seed)
@@ -38,7 +38,8 @@ class Predictor:
         ) -> jax.Array:
             return model.predict_batch(params, batch, rng, flax_mutables or None)
 
-        self._predict = jax.jit(predict)
+        # Every process is given all answers.
+        self.predict_step = partitioner.jit(predict, out_shardings=partitioner.replicated)
 
     def predict_batch(
         self, params: PyTree, flax_mutables: PyTree, batch: Batch, index: int = 0
@@ -57,7 +58,7 @@ class Predictor:
         size = len(next(iter(batch.values())))
         sharded = self._partitioner.shard_batch(datasets.pad_batch(batch, self._batch_size))
         rng = jax.random.fold_in(self._rng, index)
-        return np.asarray(self._predict(params, flax_mutables, sharded, rng))[:size]
+        return np.asarray(self.predict_step(params, flax_mutables, sharded, rng))[:size]
 
     def predict_dataset(
         self, params: PyTree, flax_mutables: PyTree, dataset: tf.data.Dataset

@@ -18,7 +18,7 @@ from clu import metrics as clu_metrics
 from flax import linen as nn
 from jaxtyping import Float, Int
 
-from uem_t5x import decoding, feature_converters
+from uem_t5x import decoding, feature_converters, layer_stacks
 from uem_t5x.types import Array, Batch, PyTree
 
 Metrics = dict[str, clu_metrics.Metric]
@@ -221,6 +221,8 @@ class EncoderDecoderModel:
             mutable=["cache"],
             method="decode",
         )
+        # One by one: the decoder's layers each have a cache.
+        variables["params"] = layer_stacks.unstack(params)
         # The call that makes the cache fills in the keys and values of the encoder's output;
         # its logits are not used, so that the compiler leaves them out.
         _, made = decode(variables, encoded, blank, blank)

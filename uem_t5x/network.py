@@ -5,17 +5,25 @@ history) is injected as a `SoftPrompt` and the encoder does not know what made i
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen import partitioning
+from jax import lax
 from jaxtyping import Bool, Float, Int
 
-from uem_t5x import layers
+from uem_t5x import layer_stacks, layers
 from uem_t5x.errors import InputError
-from uem_t5x.types import Array
+from uem_t5x.types import Array, PyTree
+
+REMAT_POLICIES: dict[str, Callable[..., Any]] = {
+    "none": jax.checkpoint_policies.everything_saveable,
+    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +42,10 @@ class T5Config:
       dropout_rate: for residual branches, attention weights and feed-forward blocks.
       logits_via_embedding: reuse the token embedding as output layer (T5 1.0).
       dtype: of activations; parameters, norms, softmax and logits stay in float32.
+      scan_layers: compile one layer of each stack, and run it in a loop; writing answers apart.
+      remat: what the backward pass computes anew instead of keeping it, which takes memory:
+        `none`; `minimal`, all but the results of products with weights; `full`, whole layers.
+        Neither option changes names, checkpoints or results.
     """
 
     vocab_size: int = 32128
@@ -47,6 +59,15 @@ class T5Config:
     dropout_rate: float = 0.0
     logits_via_embedding: bool = False
     dtype: Any = jnp.float32
+    scan_layers: bool = False
+    remat: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.remat not in REMAT_POLICIES:
+            raise InputError(
+                f"REMAT_POLICY={self.remat!r}: no such policy; choose one of "
+                f"{', '.join(REMAT_POLICIES)}"
+            )
 
 
 _T5_1_1_SIZES = {
@@ -59,7 +80,12 @@ _T5_1_1_SIZES = {
 
 
 def t5_1_1(
-    size: str, vocab_size: int = 32128, dropout_rate: float = 0.0, dtype: Any = jnp.float32
+    size: str,
+    vocab_size: int = 32128,
+    dropout_rate: float = 0.0,
+    dtype: Any = jnp.float32,
+    scan_layers: bool = False,
+    remat: str = "none",
 ) -> T5Config:
     """Returns the sizes of T5 1.1, which its LM-adapted form and Flan-T5 share.
 
@@ -68,6 +94,8 @@ def t5_1_1(
       vocab_size: see `T5Config`, as are the others.
       dropout_rate: see `T5Config`.
       dtype: see `T5Config`.
+      scan_layers: see `T5Config`.
+      remat: see `T5Config`.
 
     Raises:
       InputError: if there is no such size.
@@ -85,6 +113,8 @@ def t5_1_1(
         vocab_size=vocab_size,
         dropout_rate=dropout_rate,
         dtype=dtype,
+        scan_layers=scan_layers,
+        remat=remat,
     )
 
 
@@ -158,8 +188,8 @@ class DecoderLayer(nn.Module):
         bias: Float[Array, "1 heads length _"],
         *,
         deterministic: bool,
-        decode: bool,
-        cache_index: Int[Array, ""] | None,
+        decode: bool = False,
+        cache_index: Int[Array, ""] | None = None,
     ) -> Float[Array, "batch length embed"]:
         cfg = self.config
         x = partitioning.with_sharding_constraint(inputs, ("batch", "length", "embed"))
@@ -183,6 +213,58 @@ class DecoderLayer(nn.Module):
         return x + _dropout(cfg)(y, deterministic=deterministic)
 
 
+def _run_layers(
+    stack: nn.Module,
+    layer_cls: type[nn.Module],
+    depth: int,
+    x: Float[Array, "batch length embed"],
+    *context: Array,
+    deterministic: bool,
+) -> Float[Array, "batch length embed"]:
+    """Runs a stack's layers, whose parameters are there already.
+
+    They are applied as functions of their parameters, one by one or in a loop over all of them;
+    what they compute, and drop, is the same.
+
+    Args:
+      stack: the module that the layers belong to; its parameters hold them one by one or stacked.
+      layer_cls: their class.
+      depth: how many they are.
+      x: what the first one reads.
+      *context: what every one reads besides.
+      deterministic: whether not to drop.
+    """
+    if not depth:
+        return x
+    cfg: T5Config = stack.config
+    drops = cfg.dropout_rate > 0 and not deterministic
+    rngs = jax.random.split(stack.make_rng("dropout"), depth) if drops else None
+
+    def run(x: jax.Array, layer: tuple[PyTree, jax.Array | None]) -> tuple[jax.Array, None]:
+        params, rng = layer
+        rngs = None if rng is None else {"dropout": rng}
+        y = layer_cls(cfg, parent=None).apply(
+            {"params": params}, x, *context, deterministic=deterministic, rngs=rngs
+        )
+        return y, None
+
+    if cfg.remat != "none":
+        # A loop keeps the compiler from undoing it by itself.
+        policy = REMAT_POLICIES[cfg.remat]
+        run = jax.checkpoint(run, policy=policy, prevent_cse=not cfg.scan_layers)
+    params = stack.variables["params"]
+    if cfg.scan_layers:
+        # Where they must be copied to stack them, as the layers use them.
+        params = layer_stacks.stack(
+            params, lambda *layers: jnp.stack([layer.astype(cfg.dtype) for layer in layers])
+        )
+        return lax.scan(run, x, (params[layer_stacks.LAYERS], rngs))[0]
+    params = layer_stacks.unstack(params)
+    for index in range(depth):
+        x, _ = run(x, (params[f"layers_{index}"], rngs[index] if drops else None))
+    return x
+
+
 class Encoder(nn.Module):
     """A stack of encoder layers over embeddings, whatever made them."""
 
@@ -202,9 +284,20 @@ class Encoder(nn.Module):
         )
         pair_mask = mask[:, None, :, None] & mask[:, None, None, :]
         x = _dropout(cfg)(embeddings, deterministic=deterministic).astype(cfg.dtype)
-        for index in range(cfg.num_encoder_layers):
-            x = EncoderLayer(cfg, name=f"layers_{index}")(
-                x, pair_mask, bias, deterministic=deterministic
+        if self.is_initializing():
+            for index in range(cfg.num_encoder_layers):
+                x = EncoderLayer(cfg, name=f"layers_{index}")(
+                    x, pair_mask, bias, deterministic=deterministic
+                )
+        else:
+            x = _run_layers(
+                self,
+                EncoderLayer,
+                cfg.num_encoder_layers,
+                x,
+                pair_mask,
+                bias,
+                deterministic=deterministic,
             )
         x = layers.RMSNorm(dtype=cfg.dtype, name="encoder_norm")(x)
         return nn.Dropout(cfg.dropout_rate)(x, deterministic=deterministic)
@@ -252,16 +345,19 @@ class Decoder(nn.Module):
             bias = relative_bias(length)
 
         x = _dropout(cfg)(embeddings, deterministic=deterministic).astype(cfg.dtype)
-        for layer in range(cfg.num_decoder_layers):
-            x = DecoderLayer(cfg, name=f"layers_{layer}")(
-                x,
-                encoded.values,
-                mask,
-                cross_mask,
-                bias,
-                deterministic=deterministic,
-                decode=decode,
-                cache_index=cache_index,
+        context = (encoded.values, mask, cross_mask, bias)
+        if decode or self.is_initializing():
+            for layer in range(cfg.num_decoder_layers):
+                x = DecoderLayer(cfg, name=f"layers_{layer}")(
+                    x,
+                    *context,
+                    deterministic=deterministic,
+                    decode=decode,
+                    cache_index=cache_index,
+                )
+        else:
+            x = _run_layers(
+                self, DecoderLayer, cfg.num_decoder_layers, x, *context, deterministic=deterministic
             )
         x = layers.RMSNorm(dtype=cfg.dtype, name="decoder_norm")(x)
         x = _dropout(cfg)(x, deterministic=deterministic)

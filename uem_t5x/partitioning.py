@@ -1,50 +1,192 @@
 """How arrays lie on the devices, in the built-in engine."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
+from flax.linen import partitioning as flax_partitioning
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from uem_t5x.errors import InputError
+from uem_t5x.layouts import DATA, MODEL, Layout, logical_axes
 from uem_t5x.types import Batch, PyTree
 
 
-class DataParallelPartitioner:
-    """Splits batches over devices and keeps the whole state on each.
+class Partitioner:
+    """Lays arrays out over a mesh of devices, in the built-in engine.
 
     Attributes:
-      mesh: the devices along one axis, `data`.
+      layout: what is split.
+      mesh: the devices, along `data` and `model`.
+      batch_sharding: of a batch's features, by example.
+      replicated: of what every device holds whole.
     """
 
-    def __init__(self, devices: Sequence[jax.Device] | None = None) -> None:
-        """Takes the devices, or all there are."""
-        self.mesh = Mesh(np.asarray(devices or jax.devices()), ("data",))
-        self._split = NamedSharding(self.mesh, PartitionSpec("data"))
-        self._replicated = NamedSharding(self.mesh, PartitionSpec())
+    def __init__(
+        self, layout: Layout | None = None, devices: Sequence[jax.Device] | None = None
+    ) -> None:
+        """Takes the devices, or all there are, of all processes.
 
-    def check_batch_size(self, batch_size: int) -> None:
+        Raises:
+          InputError: if copies of the model do not come out even.
+        """
+        self.layout = layout or Layout()
+        devices = list(devices or jax.devices())
+        self.layout.check_devices(len(devices))
+        shape = (len(devices) // self.layout.model, self.layout.model)
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        self.mesh = Mesh(grid, (DATA, MODEL))
+        self.batch_sharding = NamedSharding(self.mesh, PartitionSpec(DATA))
+        self.replicated = NamedSharding(self.mesh, PartitionSpec())
+
+    def jit(self, function: Callable[..., Any], **options: Any) -> Any:
+        """Returns `jax.jit(function)`, in which the network's logical axes mean this mesh's."""
+
+        @functools.wraps(function)
+        def on_mesh(*arguments: Any) -> Any:
+            rules = flax_partitioning.axis_rules(self.layout.logical_axis_rules)
+            with self.mesh, rules:
+                return function(*arguments)
+
+        return jax.jit(on_mesh, **options)
+
+    def check_batch_size(self, batch_size: int, macro: str = "BATCH_SIZE") -> None:
         """Raises an InputError if the devices cannot share a batch of this size evenly."""
-        if remainder := batch_size % self.mesh.size:
+        parts = self.mesh.shape[DATA]
+        if remainder := batch_size % parts:
+            devices = f"{parts} devices" if self.layout.model == 1 else f"{parts} groups of devices"
             raise InputError(
-                f"BATCH_SIZE={batch_size} does not divide over {self.mesh.size} devices; "
-                f"use {batch_size - remainder or self.mesh.size}"
+                f"{macro}={batch_size} does not divide over {devices}; "
+                f"use {batch_size - remainder or parts}"
             )
 
+    # --- Batches ---
+
+    @functools.cached_property
+    def data_share(self) -> tuple[int, int]:
+        """This process's part of every batch: which, and of how many.
+
+        Processes whose devices share copies of the model are given the same part.
+
+        Raises:
+          InputError: if some processes share parts of copies only.
+        """
+        positions = self._data_positions
+        shares = sorted(set(positions.values()))
+        if sum(map(len, shares)) != self.mesh.shape[DATA] or len(set(map(len, shares))) > 1:
+            raise InputError(
+                f"LAYOUT='{self.layout}': copies of the model come to lie across hosts unevenly; "
+                "use a number that divides a host's devices, or a multiple of it"
+            )
+        return shares.index(positions[jax.process_index()]), len(shares)
+
+    @functools.cached_property
+    def is_first_of_its_share(self) -> bool:
+        """Whether no process before this one is given the same part of every batch."""
+        mine = self._data_positions[jax.process_index()]
+        return jax.process_index() == min(
+            process for process, share in self._data_positions.items() if share == mine
+        )
+
+    @functools.cached_property
+    def _data_positions(self) -> Mapping[int, tuple[int, ...]]:
+        """Where along `data` the devices of each process lie."""
+        positions: dict[int, set[int]] = {}
+        for (position, _), device in np.ndenumerate(self.mesh.devices):
+            positions.setdefault(device.process_index, set()).add(position)
+        return {process: tuple(sorted(found)) for process, found in positions.items()}
+
+    def shard_local_batch(self, batch: Batch) -> dict[str, jax.Array]:
+        """Makes global batches of the parts that the processes hold; see `data_share`."""
+        count = self.data_share[1]
+        mine = self._data_positions[jax.process_index()]
+
+        def shard(part: np.ndarray) -> jax.Array:
+            rows = len(part) // len(mine)
+            shape = (len(part) * count, *part.shape[1:])
+
+            def of_device(index: tuple[slice, ...]) -> np.ndarray:
+                place = mine.index((index[0].start or 0) // rows)
+                return part[place * rows : (place + 1) * rows]
+
+            return jax.make_array_from_callback(shape, self.batch_sharding, of_device)
+
+        return {name: shard(np.asarray(part)) for name, part in batch.items()}
+
     def shard_batch(self, batch: Batch) -> dict[str, jax.Array]:
-        """Puts a host's part of a batch on its devices, as part of the global batch."""
+        """Spreads a batch that every process holds whole."""
         return {
-            name: jax.make_array_from_process_local_data(self._split, np.asarray(array))
+            name: jax.make_array_from_callback(
+                np.shape(array), self.batch_sharding, np.asarray(array).__getitem__
+            )
             for name, array in batch.items()
         }
 
-    def lay_out(self, shapes: PyTree) -> PyTree:
-        """Says where arrays of these shapes shall lie: all of them whole on every device."""
+    # --- Variables ---
+
+    def lay_out(self, variables: PyTree) -> PyTree:
+        """Says where variables shall lie.
+
+        Args:
+          variables: shapes of what `init` returns, with its `*_axes` collections.
+
+        Returns:
+          The same, without these collections, as `jax.ShapeDtypeStruct`s with shardings.
+
+        Raises:
+          InputError: if an axis does not divide over its mesh axes.
+        """
+        self.layout.check_variables(variables, self.mesh.size)
+
+        def place(collection: str) -> PyTree:
+            axes = logical_axes(variables, collection)
+            flat = traverse_util.flatten_dict(dict(variables[collection]))
+            return traverse_util.unflatten_dict(
+                {
+                    path: self.place(leaf, self.layout.spec(axes.get(path, ())))
+                    for path, leaf in flat.items()
+                }
+            )
+
+        return {name: place(name) for name in variables if not name.endswith("_axes")}
+
+    def lay_out_like(self, tree: PyTree, params: PyTree) -> PyTree:
+        """Says where an optimizer's state shall lie, given what `lay_out` said of the parameters.
+
+        What has its parameter's shape lies as its parameter does. The rest is small, Adafactor's
+        factors among it, and whole on every device.
+        """
+        structure = jax.tree.structure(params)
+
+        def is_like_params(part: PyTree) -> bool:
+            return jax.tree.structure(part) == structure
+
+        def place(leaf: Any, param: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            return self.place(leaf, param.sharding.spec if leaf.shape == param.shape else None)
+
         return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._replicated),
-            shapes,
+            lambda part: (
+                jax.tree.map(place, part, params) if is_like_params(part) else self.place(part)
+            ),
+            tree,
+            is_leaf=is_like_params,
         )
+
+    def stack(self, *layers: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        """Says where arrays that are stacked along a new first axis shall lie."""
+        layer = layers[0]
+        stacked = jax.ShapeDtypeStruct((len(layers), *layer.shape), layer.dtype)
+        return self.place(stacked, PartitionSpec(None, *layer.sharding.spec))
+
+    def place(self, leaf: Any, spec: PartitionSpec | None = None) -> jax.ShapeDtypeStruct:
+        """Says that an array shall lie along these axes of the mesh; by default whole everywhere."""
+        sharding = self.replicated if spec is None else NamedSharding(self.mesh, spec)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Puts a whole tree on every device."""
-        return jax.device_put(tree, self._replicated)
+        return jax.device_put(tree, self.replicated)

@@ -10,10 +10,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class TrainingProgress:
     """A live bar in a terminal, one line a report in a log; both on standard error."""
 
-    def __init__(self, total_steps: int, first_step: int) -> None:
+    def __init__(self, total_steps: int, first_step: int, quiet: bool = False) -> None:
         self._total, self._first = total_steps, first_step
         self._start: float | None = None
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, quiet=quiet)
         self._bar = Progress(
             TextColumn("[bold]training"),
             BarColumn(),

@@ -6,6 +6,8 @@
 at hand, with the same recipe.
 """
 
+import argparse
+import dataclasses
 import functools
 import itertools
 import os
@@ -25,11 +27,15 @@ from etils import epath
 
 from uem_t5x import datasets, gin_utils, infer
 from uem_t5x import model_dir as model_dir_lib
-from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
+from uem_t5x.checkpoint_manager import (
+    CheckpointConfig,
+    CheckpointManager,
+    saved_num_shards,
+)
 from uem_t5x.datasets import DatasetConfig
 from uem_t5x.errors import InputError
 from uem_t5x.models import EncoderDecoderModel, Metrics
-from uem_t5x.partitioning import DataParallelPartitioner
+from uem_t5x.partitioning import Partitioner
 from uem_t5x.progress import TrainingProgress
 from uem_t5x.trainer import Trainer, TrainState, TrainStateInitializer, summarize
 
@@ -41,7 +47,7 @@ def train(
     train_eval_dataset_cfg: DatasetConfig | None,
     infer_eval_dataset_cfg: DatasetConfig | None,
     checkpoint_cfg: CheckpointConfig,
-    partitioner: DataParallelPartitioner,
+    partitioner: Partitioner,
     trainer_cls: Callable[..., Trainer],
     train_state_initializer_cls: Callable[..., TrainStateInitializer],
     model_dir: str,
@@ -50,6 +56,7 @@ def train(
     eval_period: int,
     stats_period: int,
     random_seed: int,
+    use_hardware_rng: bool = False,
     summarize_config_fn: Callable[[str, metric_writers.MetricWriter, int], None],
     inference_evaluator_cls: Callable[..., seqio.Evaluator] = seqio.Evaluator,
 ) -> tuple[int, TrainState]:
@@ -70,6 +77,8 @@ def train(
       eval_period: steps between evaluations; the last step is evaluated too.
       stats_period: steps between training metrics.
       random_seed: of parameters and dropout.
+      use_hardware_rng: draw them with XLA's generator, which is faster to compile and run on a TPU;
+        its numbers depend on the layout and the number of devices.
       summarize_config_fn: writes down the recipe.
       inference_evaluator_cls: makes the evaluator.
 
@@ -82,16 +91,22 @@ def train(
     """
     partitioner.check_batch_size(train_dataset_cfg.batch_size)
     model_dir_lib.check_catalogue(model_dir)
-    init_rng, trainer_rng = jax.random.split(jax.random.PRNGKey(random_seed))
-    iterator = datasets.train_iterator(train_dataset_cfg, model.FEATURE_CONVERTER_CLS)
-    trainer = trainer_cls(model=model, rng=trainer_rng)
-    manager = CheckpointManager(model_dir, checkpoint_cfg)
-
-    initializer = train_state_initializer_cls(
-        model=model,
-        input_shapes=datasets.batch_shapes(iterator.element_spec, train_dataset_cfg.batch_size),
-        partitioner=partitioner,
+    impl = "unsafe_rbg" if use_hardware_rng else None
+    init_rng, trainer_rng = jax.random.split(jax.random.key(random_seed, impl=impl))
+    train_dataset_cfg = _as_before(train_dataset_cfg, saved_num_shards(model_dir))
+    iterator = datasets.TrainIterator(
+        train_dataset_cfg, model.FEATURE_CONVERTER_CLS, partitioner.data_share
     )
+    initializer = train_state_initializer_cls(
+        model=model, input_shapes=iterator.batch_shapes, partitioner=partitioner
+    )
+    trainer = trainer_cls(
+        model=model,
+        rng=trainer_rng,
+        partitioner=partitioner,
+        state_shape=initializer.state_shape,
+    )
+    manager = CheckpointManager(model_dir, checkpoint_cfg)
     if (latest := manager.latest_step()) is not None:
         logging.info("Resuming from checkpoint_%d in %s", latest, model_dir)
         state = manager.restore(latest, initializer.state_shape, iterator)
@@ -113,9 +128,9 @@ def train(
     )
     pending: list[Metrics] = []
     stopwatch = time.monotonic()
-    with TrainingProgress(total_steps, step) as progress:
+    with TrainingProgress(total_steps, step, quiet=jax.process_index() > 0) as progress:
         while step < total_steps:
-            batch = partitioner.shard_batch(next(iterator))
+            batch = partitioner.shard_local_batch(next(iterator))
             state, metrics = trainer.train_step(state, batch)
             pending.append(metrics)
             step += 1
@@ -133,15 +148,25 @@ def train(
                 progress.report(step, " ".join(f"{k}={v:.3f}" for k, v in _headline(scores)))
                 stopwatch = time.monotonic()
             if checkpoint_cfg.period and (is_last or step % checkpoint_cfg.period == 0):
-                manager.save(state, iterator, scores)
+                manager.save(state, iterator, scores, partitioner.is_first_of_its_share)
     manager.close()
     train_writer.close()
     return step, state
 
 
+def _as_before(config: DatasetConfig, num_shards: int | None) -> DatasetConfig:
+    """Returns what a run goes on with that has read its data in `num_shards` parts."""
+    if config.num_shards and num_shards and config.num_shards != num_shards:
+        raise InputError(
+            f"NUM_DATA_SHARDS={config.num_shards}: this MODEL_DIR's run reads its data in "
+            f"{num_shards} parts; leave it out, or choose another MODEL_DIR"
+        )
+    return dataclasses.replace(config, num_shards=num_shards or config.num_shards)
+
+
 def _make_evaluation(
     model: EncoderDecoderModel,
-    partitioner: DataParallelPartitioner,
+    partitioner: Partitioner,
     trainer: Trainer,
     model_dir: str,
     train_eval_cfg: DatasetConfig | None,
@@ -152,10 +177,13 @@ def _make_evaluation(
     """Returns a function that measures a state and writes down what it found.
 
     As in T5X: below `training_eval` the loss on given answers, below `inference_eval` the task's
-    metrics on written ones.
+    metrics on written ones. Every process reads the whole split, runs its devices' part of each
+    batch, and is given all answers; the first one writes.
     """
+    is_first = jax.process_index() == 0
     batches: list[dict[str, Any]] = []
     if train_eval_cfg:
+        partitioner.check_batch_size(train_eval_cfg.batch_size, "EVAL_BATCH_SIZE")
         some = itertools.islice(
             datasets.eval_batches(train_eval_cfg, model.FEATURE_CONVERTER_CLS), eval_steps
         )
@@ -170,7 +198,8 @@ def _make_evaluation(
             use_cached=infer_eval_cfg.use_cached,
             seed=infer_eval_cfg.seed,
             sequence_length=dict(infer_eval_cfg.task_feature_lengths),
-            log_dir=str(epath.Path(model_dir) / "inference_eval"),
+            log_dir=str(epath.Path(model_dir) / "inference_eval") if is_first else None,
+            **({} if is_first else {"logger_cls": ()}),
         )
         predictor = infer.Predictor(model, partitioner, infer_eval_cfg.batch_size)
 
@@ -183,7 +212,7 @@ def _make_evaluation(
             scores |= {f"eval_{name}": value for name, value in losses.items()}
         if infer_eval_cfg:
             future, _ = evaluator.evaluate(
-                compute_metrics=jax.process_index() == 0,
+                compute_metrics=True,
                 step=step,
                 predict_fn=functools.partial(
                     predictor.predict_dataset, state.params, state.flax_mutables
@@ -234,16 +263,53 @@ def run_recipe(
         return train(**gin.get_bindings(train, resolve_references=True))
 
 
+def _join_processes(arguments: argparse.Namespace) -> None:
+    """Joins the other processes of a run, before JAX looks at the devices.
+
+    Raises:
+      InputError: if there is nobody to join.
+    """
+    addressed = arguments.coordinator_address is not None
+    if not addressed and not arguments.multiprocess:
+        return
+    try:
+        jax.distributed.initialize(
+            arguments.coordinator_address, arguments.process_count, arguments.process_index
+        )
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"cannot join the other processes: {error}; give --coordinator_address=HOST:PORT "
+            "--process_count=N --process_index=I"
+        ) from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m uem_t5x.train",
+        usage="%(prog)s --gin_file=gin/uem_tiny.gin --gin.MODEL_DIR=FOLDER --gin.DATA_DIR=FOLDER "
+        "[--gin.NAME=VALUE ...] [--multiprocess]",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--multiprocess",
+        action="store_true",
+        help="one of a run's processes, as Cloud TPU, Slurm, Open MPI or Kubernetes have them",
+    )
+    parser.add_argument("--coordinator_address", help="HOST:PORT of the first process, elsewhere")
+    parser.add_argument("--process_count", type=int, help="how many there are")
+    parser.add_argument("--process_index", type=int, help="which one this is, from 0")
+    return parser
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs a recipe; returns the exit code."""
     files, bindings, rest = gin_utils.split_arguments(argv)
+    parser = _parser()
+    arguments = parser.parse_args(rest)
+    if not files:
+        parser.error("--gin_file is missing")
     try:
-        if rest or not files:
-            problem = f"unknown argument {rest[0]}" if rest else "--gin_file is missing"
-            raise InputError(
-                f"{problem}; usage: python -m uem_t5x.train --gin_file=gin/uem_tiny.gin "
-                "--gin.MODEL_DIR=FOLDER --gin.DATA_DIR=FOLDER"
-            )
+        _join_processes(arguments)
         run_recipe(files, bindings)
     except InputError as error:
         print(f"uem_t5x.train: {error.line}", file=sys.stderr)

@@ -35,7 +35,7 @@ class TrainedModel:
     """
 
     model: EncoderDecoderModel
-    partitioner: partitioning.DataParallelPartitioner
+    partitioner: partitioning.Partitioner
     params: PyTree
     flax_mutables: PyTree
     step: int
@@ -68,7 +68,7 @@ class TrainedModel:
                 f"{', '.join(map(str, steps)) or 'none'}"
             )
         step = manager.best_step() if step is None else step
-        partitioner = partitioning.DataParallelPartitioner()
+        partitioner = partitioning.Partitioner()
         params, flax_mutables = partitioner.replicate(manager.restore_for_inference(step))
         manager.close()
         dataset_cfg = arguments["infer_eval_dataset_cfg"]
@@ -133,7 +133,7 @@ def _train_arguments(recipe: epath.Path, vocabulary: epath.Path) -> dict[str, An
     What they say of the vocabulary's place, and of the devices that T5X shared the model over, was
     true of the training machines.
     """
-    here = [f"SENTENCEPIECE_MODEL_FILE = {os.fspath(vocabulary)!r}", "NUM_PARTITIONS = 1"]
+    here = [f"SENTENCEPIECE_MODEL_FILE = {os.fspath(vocabulary)!r}", "LAYOUT = 'data'"]
     with gin_utils.main_module(train):
         gin_utils.parse([recipe], here)
         return gin.get_bindings(train.train, resolve_references=True)

@@ -8,14 +8,15 @@ import flax.core
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import seqio
 from clu import metrics as clu_metrics
 from jaxtyping import Array, Float
 
-from uem_t5x import checkpoints, vocabularies
+from uem_t5x import checkpoints, layer_stacks, vocabularies
 from uem_t5x.models import EncoderDecoderModel, Metrics
-from uem_t5x.partitioning import DataParallelPartitioner
+from uem_t5x.partitioning import Partitioner
 from uem_t5x.types import Batch, PyTree
 
 
@@ -23,7 +24,8 @@ from uem_t5x.types import Batch, PyTree
 class TrainState:
     """What training changes, and the frozen variables that stay beside it.
 
-    As every pytree it may also hold shapes or shardings in place of arrays.
+    As every pytree it may also hold shapes or shardings in place of arrays. With `scan_layers`
+    parameters and optimizer state are stacked; see `layer_stacks`.
 
     Attributes:
       step: int32, steps taken so far.
@@ -41,6 +43,8 @@ class TrainState:
     def create(cls, model: EncoderDecoderModel, variables: PyTree) -> "TrainState":
         """Starts from a model's initial variables."""
         frozen, params = flax.core.pop(flax.core.unfreeze(variables), "params")
+        if model.module.config.scan_layers:
+            params = layer_stacks.stack(params)
         return cls(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -62,7 +66,7 @@ class TrainStateInitializer:
         self,
         model: EncoderDecoderModel,
         input_shapes: Mapping[str, tuple[int, ...]],
-        partitioner: DataParallelPartitioner,
+        partitioner: Partitioner,
         initial_checkpoint_path: str | None = None,
     ) -> None:
         """Works out the shapes; nothing is made yet.
@@ -83,10 +87,21 @@ class TrainStateInitializer:
                 return state.replace(params=checkpoints.blank_language_model(state.params))
             return state
 
-        shapes = jax.eval_shape(make, jax.random.PRNGKey(0))
-        self.state_shape = partitioner.lay_out(shapes)
+        key = jax.random.PRNGKey(0)
+        variables = jax.eval_shape(lambda: model.get_initial_variables(key, input_shapes))
+        placed = partitioner.lay_out(flax.core.unfreeze(variables))
+        params = placed.pop("params")
+        if model.module.config.scan_layers:
+            params = layer_stacks.stack(params, partitioner.stack)
+        shapes = jax.eval_shape(make, key)
+        self.state_shape = TrainState(
+            step=partitioner.place(shapes.step),
+            params=params,
+            opt_state=partitioner.lay_out_like(shapes.opt_state, params),
+            flax_mutables=placed,
+        )
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.state_shape)
-        self._make = jax.jit(make, out_shardings=shardings)
+        self._make = partitioner.jit(make, out_shardings=shardings)
 
     def from_scratch(self, rng: jax.Array) -> TrainState:
         """Returns a fresh state, on the devices, with the initial checkpoint's parameters.
@@ -132,19 +147,28 @@ class Trainer:
         self,
         model: EncoderDecoderModel,
         rng: jax.Array,
+        partitioner: Partitioner,
+        state_shape: TrainState,
         learning_rate: float,
         num_microbatches: int | None = None,
     ) -> None:
         self.learning_rate = learning_rate
         self.num_microbatches = num_microbatches
         self._model = model
-        self._rng = rng
+        # As NumPy's, that the compiled step holds it wherever the devices are.
+        self._key_data = np.asarray(jax.random.key_data(rng))
+        self._key_impl = jax.random.key_impl(rng)
+        everywhere = partitioner.replicated
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state_shape)
         # The state is overwritten in place.
-        self.train_step = jax.jit(self._train_step, donate_argnums=0)
-        self.eval_step = jax.jit(self._eval_step)
+        self.train_step = partitioner.jit(
+            self._train_step, donate_argnums=0, out_shardings=(shardings, everywhere)
+        )
+        self.eval_step = partitioner.jit(self._eval_step, out_shardings=everywhere)
 
     def _train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        dropout_rng = jax.random.fold_in(self._rng, state.step)
+        rng = jax.random.wrap_key_data(self._key_data, impl=self._key_impl)
+        dropout_rng = jax.random.fold_in(rng, state.step)
         gradients, metrics = self._gradients(state, batch, dropout_rng)
         metrics["gradient_norm"] = _average(optax.global_norm(gradients))
         updates, opt_state = self._model.optimizer_def.update(

@@ -36,6 +36,8 @@ class UserEmbeddingConfig:
       mlp_dim: width of the gated feed-forward block.
       dropout_rate: for residual branches, attention weights and feed-forward blocks.
       dtype: of activations.
+      scan_layers: see `network.T5Config`.
+      remat: see `network.T5Config`.
     """
 
     num_layers: int = 3
@@ -44,6 +46,8 @@ class UserEmbeddingConfig:
     mlp_dim: int = 2048
     dropout_rate: float = 0.0
     dtype: Any = jnp.float32
+    scan_layers: bool = False
+    remat: str = "none"
 
     def encoder_config(self, width: int) -> network.T5Config:
         """Returns the UEM's Transformer as an encoder of width `width`."""
@@ -55,6 +59,8 @@ class UserEmbeddingConfig:
             num_encoder_layers=self.num_layers,
             dropout_rate=self.dropout_rate,
             dtype=self.dtype,
+            scan_layers=self.scan_layers,
+            remat=self.remat,
         )
 
 
@@ -93,8 +99,13 @@ class ItemTable(nn.Module):
                 axes=("items", "item_embed"),
             )
             vector = jnp.take(table.value, rows[channel.index], axis=0)
+            # Where the table is split by width, so is what is looked up, for all examples; then it
+            # travels to the devices of its examples. The table itself never does.
+            for axes in (("looked_up", "length", "item_embed"), ("batch", "length", "item_embed")):
+                vector = partitioning.with_sharding_constraint(vector, axes)
             vectors.append(vector * np.sqrt(vector.shape[-1]))
-        return jnp.concatenate(vectors, axis=-1)
+        vectors = jnp.concatenate(vectors, axis=-1)
+        return partitioning.with_sharding_constraint(vectors, ("batch", "length", "embed"))
 
 
 class UserEmbedding(nn.Module):

@@ -172,7 +172,7 @@ def test_each_engine_goes_on_where_the_other_one_stopped(
 
 def test_microbatches_and_model_parallelism(on_t5x, undisturbed, tmp_path):
     """Four devices, two of them sharing each copy of the model, two parts a batch."""
-    options = {"devices": 4, "NUM_PARTITIONS": 2, "NUM_MICROBATCHES": 2}
+    options = {"devices": 4, "LAYOUT": "model=2", "NUM_MICROBATCHES": 2}
     split = state_of(on_t5x(tmp_path, 8, **options))
     assert_same_state(split, state_of(undisturbed / "checkpoint_8"), rtol=1e-3, atol=1e-4)
 

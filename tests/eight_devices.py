@@ -1,0 +1,108 @@
+"""What `test_partitioning.py` runs on eight virtual devices: prints a line of JSON a layout.
+
+    python tests/eight_devices.py
+
+Each layout takes the same 20 steps, with Adafactor, of the same small UEM and T5.
+"""
+
+import json
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import dataclasses
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import seqio
+
+from uem_t5x import engine, models, network, partitioning, trainer, user_embedding
+from uem_t5x.data.manifest import Channel
+from uem_t5x.layouts import Layout
+
+ROWS, WIDTH, VOCAB_SIZE, BATCH = {"title": 51, "rating": 11}, 16, 64, 32
+RUNS = [
+    ("data", 1, False),
+    ("data", 8, False),
+    ("fsdp", 8, False),
+    ("model=4", 8, False),
+    ("fsdp,model=2", 8, False),
+    ("fsdp,model=2", 8, True),
+]
+
+
+def model(scan_layers):
+    sizes = {"num_heads": 4, "head_dim": 8, "mlp_dim": 64, "scan_layers": scan_layers}
+    config = network.T5Config(
+        vocab_size=VOCAB_SIZE, emb_dim=32, num_encoder_layers=2, num_decoder_layers=2, **sizes
+    )
+    module = user_embedding.PersonalizedTransformer(
+        config,
+        user_embedding.UserEmbeddingConfig(num_layers=2, **sizes),
+        channels=(Channel("title", WIDTH, "item"), Channel("rating", WIDTH, "rating")),
+        prompt_length=4,
+    )
+    vocabulary = seqio.PassThroughVocabulary(VOCAB_SIZE, eos_id=1)
+    return models.EncoderDecoderModel(module, vocabulary, vocabulary, engine.adafactor(scan_layers))
+
+
+def item_vectors(name):
+    vectors = np.random.default_rng(len(name)).normal(size=(ROWS[name], WIDTH))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[0] = 0
+    return jnp.asarray(vectors, jnp.float32)
+
+
+def batch():
+    rng = np.random.default_rng(0)
+
+    def draw(high, length):
+        return rng.integers(1, high, (BATCH, length)).astype(np.int32)
+
+    targets = draw(VOCAB_SIZE, 8)
+    return {
+        "encoder_input_tokens": draw(VOCAB_SIZE, 6),
+        "decoder_target_tokens": targets,
+        "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
+        "decoder_loss_weights": np.ones_like(targets),
+        "history_items": draw(ROWS["title"], 10),
+        "history_ratings": draw(ROWS["rating"], 10),
+    }
+
+
+def run(layout, devices, scan_layers):
+    """Returns the losses, what a device holds of the state, and how often the step compiled."""
+    partitioner = partitioning.Partitioner(Layout.parse(layout), jax.devices()[:devices])
+    examples = batch()
+    initializer = trainer.TrainStateInitializer(
+        model(scan_layers), {name: array.shape for name, array in examples.items()}, partitioner
+    )
+    state = initializer.from_scratch(jax.random.PRNGKey(0))
+    training = trainer.Trainer(
+        model(scan_layers), jax.random.PRNGKey(0), partitioner, initializer.state_shape, 0.005
+    )
+    sharded = partitioner.shard_batch(examples)
+    losses = []
+    for _ in range(20):
+        state, metrics = training.train_step(state, sharded)
+        losses.append(float(metrics["loss"].compute()))
+    arrays = jax.tree.leaves(dataclasses.asdict(state))
+    return {
+        "losses": losses,
+        "part": sum(array.addressable_data(0).nbytes for array in arrays)
+        / sum(array.nbytes for array in arrays),
+        "programs": training.train_step._cache_size(),
+    }
+
+
+if __name__ == "__main__":
+    with (
+        mock.patch.object(user_embedding, "_load_channel", item_vectors),
+        mock.patch.object(trainer.vocabularies, "check_rows", lambda *_: None),
+    ):
+        for arguments in RUNS:
+            print(json.dumps([arguments, run(*arguments)]), flush=True)

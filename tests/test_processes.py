@@ -1,0 +1,176 @@
+"""Several processes, as on a pod's hosts, on the loopback interface: they train as one does."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from uem_t5x import train
+from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
+
+ROOT = Path(__file__).parents[1]
+MACROS = {
+    "HISTORY_LENGTH": 20,
+    "BATCH_SIZE": 16,
+    "TRAIN_STEPS": 4,
+    "EVAL_STEPS": 1,
+    "EVAL_PERIOD": 2,
+    "STATS_PERIOD": 1,
+    "CHECKPOINT_PERIOD": 2,
+    "CHECKPOINTS_KEPT": 9,
+    "DROPOUT_RATE": 0.1,
+    "LEARNING_RATE": 0.001,
+    "network.T5Config.num_encoder_layers": 2,
+    "network.T5Config.emb_dim": 16,
+    "network.T5Config.mlp_dim": 16,
+    "network.T5Config.num_heads": 2,
+    "network.T5Config.head_dim": 8,
+    "user_embedding.UserEmbeddingConfig.num_heads": 2,
+    "user_embedding.UserEmbeddingConfig.head_dim": 8,
+    "user_embedding.UserEmbeddingConfig.mlp_dim": 16,
+}
+
+
+def start(model_dir, dataset_folder, devices, arguments=(), **macros):
+    """Starts `python -m uem_t5x.train` with so many devices."""
+    macros = {"MODEL_DIR": model_dir, "DATA_DIR": dataset_folder.path, **MACROS, **macros}
+    command = [sys.executable, "-m", "uem_t5x.train", "--gin_file=gin/uem_tiny.gin", *arguments]
+    command += [f"--gin.{name}={value}" for name, value in macros.items()]
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = {**os.environ, "XLA_FLAGS": flags}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def finish(*processes):
+    errors = [process.communicate(timeout=600)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), errors[0][-3000:]
+    return errors
+
+
+def run_two(model_dir, dataset_folder, **macros):
+    """Runs two processes of one device each."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    join = [f"--coordinator_address={address}", "--process_count=2"]
+    return finish(
+        *(
+            start(model_dir, dataset_folder, 1, [*join, f"--process_index={index}"], **macros)
+            for index in range(2)
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory, dataset_folder):
+    model_dir = tmp_path_factory.mktemp("one")
+    finish(start(model_dir, dataset_folder, 2, NUM_DATA_SHARDS=2))
+    return model_dir
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, dataset_folder):
+    model_dir = tmp_path_factory.mktemp("two")
+    errors = run_two(model_dir, dataset_folder, LAYOUT="fsdp")
+    assert "step 4/4" in errors[0] and "step 4/4" not in errors[1]
+    return model_dir
+
+
+def scalars(model_dir, collection):
+    """Returns what TensorBoard shows: (step, name) -> value."""
+    found = {}
+    for path in sorted((model_dir / collection).glob("events.out.tfevents.*")):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.tag in ("loss", "accuracy", "gradient_norm"):
+                    found[event.step, value.tag] = float(tf.make_ndarray(value.tensor))
+    return found
+
+
+def assert_close(one, other, rtol=1e-5):
+    assert one.keys() == other.keys() and one
+    np.testing.assert_allclose(list(one.values()), [other[name] for name in one], rtol=rtol)
+
+
+def params(model_dir, step=4):
+    manager = CheckpointManager(model_dir, CheckpointConfig())
+    restored = manager.restore_for_inference(step)
+    manager.close()
+    return restored
+
+
+def assert_same_params(one, other):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), params(one), params(other)
+    )
+
+
+def test_two_processes_give_the_losses_and_parameters_of_one(one, two):
+    assert_close(scalars(one, "train"), scalars(two, "train"))
+    assert_same_params(one, two)
+
+
+def test_two_processes_measure_what_one_does(one, two):
+    """Every example once: sums and counts of the whole split, and the same answers."""
+    collection = "training_eval/movielens_genres_uem_20"
+    assert_close(scalars(one, collection), scalars(two, collection))
+    for name in ("metrics", "000004"):
+        lines = [
+            (folder / f"inference_eval/movielens_genres_uem_20-{name}.jsonl").read_text()
+            for folder in (one, two)
+        ]
+        assert [json.loads(line) for line in lines[0].splitlines()] == [
+            json.loads(line) for line in lines[1].splitlines()
+        ]
+
+
+def test_each_process_keeps_its_own_place_in_the_data(two):
+    names = {path.name for path in (two / "checkpoint_4/dataset").glob("*.index")}
+    assert names == {"train_ds-000-of-002.index", "train_ds-001-of-002.index"}
+
+
+def stopped_at_2(model_dir, copy):
+    shutil.copytree(model_dir, copy)
+    shutil.rmtree(copy / "checkpoint_4")
+    return copy
+
+
+def test_one_process_goes_on_where_two_stopped(two, dataset_folder, tmp_path):
+    """With other devices, another layout, and layers scanned."""
+    model_dir = stopped_at_2(two, tmp_path / "resumed")
+    finish(start(model_dir, dataset_folder, 4, LAYOUT="model=2", SCAN_LAYERS=True))
+    assert_same_params(model_dir, two)
+
+
+def test_two_processes_go_on_where_one_stopped(one, dataset_folder, tmp_path):
+    model_dir = stopped_at_2(one, tmp_path / "resumed")
+    run_two(model_dir, dataset_folder)
+    assert_same_params(model_dir, one)
+
+
+@pytest.mark.parametrize(
+    ("macros", "message"),
+    [
+        (["NUM_DATA_SHARDS = 4"], "this MODEL_DIR's run reads its data in 2 parts"),
+        (["NUM_DATA_SHARDS = 3", "MODEL_DIR = 'new'"], "does not divide BATCH_SIZE=16; use 2"),
+    ],
+)
+def test_refused_numbers_of_parts(one, dataset_folder, macros, message):
+    places = [f"DATA_DIR = {str(dataset_folder.path)!r}", f"MODEL_DIR = {str(one)!r}"]
+    sizes = [f"{name} = {value}" for name, value in MACROS.items()]
+    with pytest.raises(train.InputError, match=message):
+        train.run_recipe(["gin/uem_tiny.gin"], [*places, *sizes, *macros])
+
+
+def test_nobody_to_join(capsys):
+    arguments = ["--coordinator_address=localhost:1", "--process_count=2"]
+    assert train.main(["--gin_file=gin/uem_tiny.gin", *arguments]) == 2
+    assert "cannot join the other processes" in capsys.readouterr().err
