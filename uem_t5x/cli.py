@@ -20,6 +20,7 @@ COMMANDS = {
     "prepare": ("uem_t5x.data.prepare", "turn MovieLens and descriptions into a dataset folder"),
     "evaluate": ("uem_t5x.evaluate", "score a trained model beside the baselines"),
     "predict": ("uem_t5x.predict", "write the tastes of users given as JSON lines"),
+    "compile": ("uem_t5x.compile", "tell what a recipe takes on TPUs that are not there"),
     "export": ("uem_t5x.export", "write a trained model as files that Transformers loads"),
 }
 
@@ -47,7 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv and argv[0] in COMMANDS else None
-    args = build_parser(command).parse_args(argv)
+    parser = build_parser(command)
+    args, others = parser.parse_known_args(argv)
+    if "gin_macros" in args:  # a recipe's, which no parser can list
+        args.gin_macros = [other for other in others if other.startswith("--gin.")]
+        others = [other for other in others if other not in args.gin_macros]
+    if others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         return importlib.import_module(COMMANDS[args.command][0]).run(args)

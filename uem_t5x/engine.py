@@ -65,10 +65,11 @@ def partitioner(layout: str = "data") -> Any:
         return partitioning.Partitioner(parsed)
     from t5x import partitioning as t5x_partitioning
 
+    class Partitioner(t5x_partitioning.PjitPartitioner):
+        layout = parsed
+
     parsed.check_devices(jax.device_count())
-    return t5x_partitioning.PjitPartitioner(
-        num_partitions=parsed.model, logical_axis_rules=parsed.logical_axis_rules
-    )
+    return Partitioner(num_partitions=parsed.model, logical_axis_rules=parsed.logical_axis_rules)
 
 
 def trainer(learning_rate: float, num_microbatches: int | None = None) -> Any:
@@ -147,8 +148,12 @@ def train_state_initializer(initial_checkpoint_path: str | None = None) -> Any:
     from t5x import utils
 
     class TrainStateInitializer(utils.TrainStateInitializer):
-        def __init__(self, *, init_fn: Any, **arguments: Any) -> None:
-            super().__init__(init_fn=init_fn, **arguments)
+        def __init__(self, *, init_fn: Any, partitioner: Any, **arguments: Any) -> None:
+            shapes = functools.partial(init_fn, input_shapes=arguments["input_shapes"])
+            partitioner.layout.check_variables(
+                jax.eval_shape(shapes, jax.random.PRNGKey(0)), jax.device_count()
+            )
+            super().__init__(init_fn=init_fn, partitioner=partitioner, **arguments)
             self._vocabulary = init_fn.__self__.input_vocabulary
 
         def from_scratch(self, init_rng: jax.Array) -> Any:

@@ -16,6 +16,7 @@ from flax.linen import partitioning
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
+from uem_t5x.layouts import constrain
 from uem_t5x.types import Array
 
 DType = Any
@@ -25,6 +26,15 @@ ATTENTION_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 DENSE_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 # Large enough to silence a masked position, small enough to stay finite in bfloat16.
 MASKED_LOGIT = -1e10
+
+
+def gathered(weights: Array, axes: Sequence[str]) -> jax.Array:
+    """Returns weights as they are used: whole along `embed`, over which a layout may split them.
+
+    Without it the compiler would rather gather activations, which are larger.
+    """
+    used = tuple(None if axis == "embed" else axis for axis in axes)
+    return constrain(weights, used)
 
 
 class Dense(nn.Module):
@@ -44,7 +54,8 @@ class Dense(nn.Module):
             jnp.float32,
             axes=self.kernel_axes,
         )
-        return jnp.dot(inputs.astype(self.dtype), kernel.astype(self.dtype))
+        kernel = gathered(kernel.astype(self.dtype), self.kernel_axes)
+        return jnp.dot(inputs.astype(self.dtype), kernel)
 
 
 class RMSNorm(nn.Module):
@@ -61,7 +72,7 @@ class RMSNorm(nn.Module):
         x = inputs.astype(jnp.float32)
         mean_square = jnp.mean(lax.square(x), axis=-1, keepdims=True)
         normed = (x * lax.rsqrt(mean_square + self.epsilon)).astype(self.dtype)
-        return normed * scale.astype(self.dtype)
+        return normed * gathered(scale.astype(self.dtype), ("embed",))
 
 
 class Embed(nn.Module):
@@ -81,11 +92,13 @@ class Embed(nn.Module):
         )
 
     def __call__(self, tokens: Int[Array, "*batch"]) -> Float[Array, "*batch embed"]:
-        return jnp.take(self.embedding.astype(self.dtype), tokens, axis=0)
+        embedding = gathered(self.embedding.astype(self.dtype), ("vocab", "embed"))
+        return jnp.take(embedding, tokens, axis=0)
 
     def attend(self, outputs: Float[Array, "*batch embed"]) -> Float[Array, "*batch vocab"]:
         """Returns logits in float32, by the transposed embedding."""
-        return jnp.dot(outputs.astype(jnp.float32), self.embedding.T)
+        embedding = gathered(self.embedding, ("vocab", "embed"))
+        return jnp.dot(outputs.astype(jnp.float32), embedding.T)
 
 
 class GatedMLP(nn.Module):
@@ -114,7 +127,7 @@ class GatedMLP(nn.Module):
         hidden = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))(
             hidden, deterministic=deterministic
         )
-        hidden = partitioning.with_sharding_constraint(hidden, ("batch", "length", "mlp"))
+        hidden = constrain(hidden, ("batch", "length", "mlp"))
         return Dense(inputs.shape[-1], ("mlp", "embed"), dtype=self.dtype, name="wo")(hidden)
 
 
@@ -185,7 +198,7 @@ class Attention(nn.Module):
             name=name,
         )(inputs)
         heads = joined.reshape(*inputs.shape[:2], self.num_heads, self.head_dim)
-        return partitioning.with_sharding_constraint(heads, ("batch", "length", "heads", "kv"))
+        return constrain(heads, ("batch", "length", "heads", "kv"))
 
     def _self_attention_cache(
         self, inputs: Float[Array, "batch length embed"], cache_index: Int[Array, ""] | None

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from flax import linen as nn
 from flax import traverse_util
 from flax.linen import partitioning
+from jax import lax
 from jax.sharding import PartitionSpec
 
 from uem_t5x.errors import InputError
-from uem_t5x.types import PyTree
+from uem_t5x.types import Array, PyTree
 
 DATA, MODEL = "data", "model"
 MeshAxes = str | tuple[str, ...] | None
@@ -119,6 +120,18 @@ class Layout:
     def spec(self, axes: Sequence[str]) -> PartitionSpec:
         """Returns the mesh axes of an array with these logical axes."""
         return nn.logical_to_mesh_axes(tuple(axes), self.logical_axis_rules)
+
+
+def constrain(array: Array, axes: Sequence[str | None]) -> Array:
+    """Says where an array of the network lies, by its logical axes; None for one that is not split.
+
+    Takes the rules that either engine has set with the mesh; does nothing where there are none.
+    (`flax.linen.partitioning.with_sharding_constraint` does nothing within T5X's meshes either.)
+    """
+    rules = partitioning.get_axis_rules()
+    if not rules:
+        return array
+    return lax.with_sharding_constraint(array, nn.logical_to_mesh_axes(tuple(axes), rules))
 
 
 def _as_tuple(mesh_axes: MeshAxes) -> tuple[str, ...]:

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen import partitioning
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from uem_t5x import layer_stacks, layers
 from uem_t5x.errors import InputError
+from uem_t5x.layouts import constrain
 from uem_t5x.types import Array, PyTree
 
 REMAT_POLICIES: dict[str, Callable[..., Any]] = {
@@ -164,7 +164,7 @@ class EncoderLayer(nn.Module):
         deterministic: bool,
     ) -> Float[Array, "batch length embed"]:
         cfg = self.config
-        x = partitioning.with_sharding_constraint(inputs, ("batch", "length", "embed"))
+        x = constrain(inputs, ("batch", "length", "embed"))
         y = layers.RMSNorm(dtype=cfg.dtype, name="pre_attention_layer_norm")(x)
         y = _attention(cfg, "attention")(y, mask=mask, bias=bias, deterministic=deterministic)
         x = x + _dropout(cfg)(y, deterministic=deterministic)
@@ -192,7 +192,7 @@ class DecoderLayer(nn.Module):
         cache_index: Int[Array, ""] | None = None,
     ) -> Float[Array, "batch length embed"]:
         cfg = self.config
-        x = partitioning.with_sharding_constraint(inputs, ("batch", "length", "embed"))
+        x = constrain(inputs, ("batch", "length", "embed"))
         y = layers.RMSNorm(dtype=cfg.dtype, name="pre_self_attention_layer_norm")(x)
         y = _attention(cfg, "self_attention")(
             y,

@@ -48,8 +48,8 @@ class Partitioner:
 
         @functools.wraps(function)
         def on_mesh(*arguments: Any) -> Any:
-            rules = flax_partitioning.axis_rules(self.layout.logical_axis_rules)
-            with self.mesh, rules:
+            mesh = jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
+            with mesh, flax_partitioning.axis_rules(self.layout.logical_axis_rules):
                 return function(*arguments)
 
         return jax.jit(on_mesh, **options)
@@ -183,7 +183,7 @@ class Partitioner:
         return self.place(stacked, PartitionSpec(None, *layer.sharding.spec))
 
     def place(self, leaf: Any, spec: PartitionSpec | None = None) -> jax.ShapeDtypeStruct:
-        """Says that an array shall lie along these axes of the mesh; by default whole everywhere."""
+        """Says along which axes of the mesh an array shall lie; by default whole everywhere."""
         sharding = self.replicated if spec is None else NamedSharding(self.mesh, spec)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 

@@ -15,6 +15,8 @@ from clu import metrics as clu_metrics
 from jaxtyping import Array, Float
 
 from uem_t5x import checkpoints, layer_stacks, vocabularies
+from uem_t5x.errors import InputError
+from uem_t5x.layouts import DATA
 from uem_t5x.models import EncoderDecoderModel, Metrics
 from uem_t5x.partitioning import Partitioner
 from uem_t5x.types import Batch, PyTree
@@ -160,6 +162,8 @@ class Trainer:
         self._key_impl = jax.random.key_impl(rng)
         everywhere = partitioner.replicated
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state_shape)
+        self._batch_parts = partitioner.mesh.shape[DATA]
+        self._param_shardings = shardings.params
         # The state is overwritten in place.
         self.train_step = partitioner.jit(
             self._train_step, donate_argnums=0, out_shardings=(shardings, everywhere)
@@ -170,6 +174,8 @@ class Trainer:
         rng = jax.random.wrap_key_data(self._key_data, impl=self._key_impl)
         dropout_rng = jax.random.fold_in(rng, state.step)
         gradients, metrics = self._gradients(state, batch, dropout_rng)
+        # They come to lie as their parameters do before they are added up over layers.
+        gradients = jax.lax.with_sharding_constraint(gradients, self._param_shardings)
         metrics["gradient_norm"] = _average(optax.global_norm(gradients))
         updates, opt_state = self._model.optimizer_def.update(
             gradients, state.opt_state, state.params
@@ -193,6 +199,13 @@ class Trainer:
         if parts == 1:
             return gradients_and_metrics(state.params, batch, dropout_rng)
 
+        rows = len(next(iter(batch.values())))
+        if rows % (parts * self._batch_parts):
+            raise InputError(
+                f"NUM_MICROBATCHES={parts}: {rows} examples do not divide into as many parts over "
+                f"{self._batch_parts} devices; use "
+                f"{max(n for n in range(1, parts) if rows % (n * self._batch_parts) == 0)}"
+            )
         # Every part takes each `parts`-th example, so that it lies on all devices as the batch did.
         microbatches = {
             name: jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0)

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 
 from uem_t5x import data_sources, layers, network
 from uem_t5x.data.manifest import Channel
+from uem_t5x.layouts import constrain
 from uem_t5x.types import Array
 
 # The collection of frozen variables: no gradient, no optimizer state, saved with the checkpoint.
@@ -102,10 +103,10 @@ class ItemTable(nn.Module):
             # Where the table is split by width, so is what is looked up, for all examples; then it
             # travels to the devices of its examples. The table itself never does.
             for axes in (("looked_up", "length", "item_embed"), ("batch", "length", "item_embed")):
-                vector = partitioning.with_sharding_constraint(vector, axes)
+                vector = constrain(vector, axes)
             vectors.append(vector * np.sqrt(vector.shape[-1]))
         vectors = jnp.concatenate(vectors, axis=-1)
-        return partitioning.with_sharding_constraint(vectors, ("batch", "length", "embed"))
+        return constrain(vectors, ("batch", "length", "embed"))
 
 
 class UserEmbedding(nn.Module):
@@ -146,6 +147,7 @@ class TaskPrompt(nn.Module):
             jnp.float32,
             axes=("prompt", "embed"),
         )
+        embedding = layers.gathered(embedding, ("prompt", "embed"))
         return jnp.broadcast_to(embedding, (batch_size, *embedding.shape))
 
 

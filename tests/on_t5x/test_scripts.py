@@ -170,10 +170,16 @@ def test_each_engine_goes_on_where_the_other_one_stopped(
     assert_same_state(ours, t5x, rtol=5e-3, atol=5e-4)
 
 
-def test_microbatches_and_model_parallelism(on_t5x, undisturbed, tmp_path):
-    """Four devices, two of them sharing each copy of the model, two parts a batch."""
-    options = {"devices": 4, "LAYOUT": "model=2", "NUM_MICROBATCHES": 2}
-    split = state_of(on_t5x(tmp_path, 8, **options))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"LAYOUT": "model=2", "NUM_MICROBATCHES": 2},
+        {"LAYOUT": "fsdp,model=2", "SCAN_LAYERS": True, "REMAT_POLICY": "minimal"},
+    ],
+)
+def test_layouts(on_t5x, undisturbed, tmp_path, options):
+    """Four devices, two of them sharing each copy of the model."""
+    split = state_of(on_t5x(tmp_path, 8, devices=4, **options))
     assert_same_state(split, state_of(undisturbed / "checkpoint_8"), rtol=1e-3, atol=1e-4)
 
 
