@@ -149,10 +149,10 @@ def train_state_initializer(initial_checkpoint_path: str | None = None) -> Any:
 
     class TrainStateInitializer(utils.TrainStateInitializer):
         def __init__(self, *, init_fn: Any, partitioner: Any, **arguments: Any) -> None:
-            shapes = functools.partial(init_fn, input_shapes=arguments["input_shapes"])
-            partitioner.layout.check_variables(
-                jax.eval_shape(shapes, jax.random.PRNGKey(0)), jax.device_count()
-            )
+            if layout := getattr(partitioner, "layout", None):
+                init = functools.partial(init_fn, input_shapes=arguments["input_shapes"])
+                variables = jax.eval_shape(init, jax.random.PRNGKey(0))
+                layout.check_variables(variables, jax.device_count())
             super().__init__(init_fn=init_fn, partitioner=partitioner, **arguments)
             self._vocabulary = init_fn.__self__.input_vocabulary
 

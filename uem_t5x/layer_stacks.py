@@ -16,17 +16,17 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from uem_t5x.types import PyTree
+from uem_t5x.types import Array, PyTree
 
 LAYERS = "layers"
 _LAYER = re.compile(rf"{LAYERS}_(\d+)")
 
 
-def _stack_arrays(*layers: jax.Array) -> jax.Array:
+def _stack_arrays(*layers: Array) -> jax.Array:
     return jnp.stack(layers)
 
 
-def take_layer(stacked: jax.Array, index: int) -> jax.Array:
+def take_layer(stacked: Array, index: int) -> jax.Array:
     """Returns a layer's part of a stacked array; compiled once for all layers."""
     return lax.dynamic_index_in_dim(stacked, index, keepdims=False)
 

@@ -28,7 +28,7 @@ DENSE_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 MASKED_LOGIT = -1e10
 
 
-def gathered(weights: Array, axes: Sequence[str]) -> jax.Array:
+def gathered(weights: Array, axes: Sequence[str]) -> Array:
     """Returns weights as they are used: whole along `embed`, over which a layout may split them.
 
     Without it the compiler would rather gather activations, which are larger.
