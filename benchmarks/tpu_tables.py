@@ -48,12 +48,8 @@ def main(files: list[str]) -> None:
     tables: dict[str, list[list[str]]] = {}
     for file in files:
         result = json.loads(Path(file).read_text())
-        macros = {
-            name: value.strip("'\"")
-            for name, value in (
-                re.split(r" = ", binding, maxsplit=1) for binding in result["macros"]
-            )
-        }
+        bindings = (binding.split(" = ", 1) for binding in result["macros"])
+        macros = {name: value.strip("'\"") for name, value in bindings}
         (recipe,) = result["recipe"]
         for row in result["rows"]:
             heading = f"`{recipe}`, {row['parameters'] / 1e6:,.0f}M parameters"
