@@ -125,6 +125,16 @@ class TestLoops:
         assert [loop.assumed for loop in assumed.loops] == [True]
 
 
+def test_a_collective_spread_over_fusions_counts_once():
+    """An all-gather of 4 x 2 halves as a v5e runs it: started, carried on beside an add, ended."""
+    text = (Path(__file__).parent / "hlo" / "spread_all_gather.hlo").read_text()
+    costs = program_costs.program_costs(text, {"flops": 8.0, "bytes accessed": 0.0})
+    assert costs.collectives == {"all-gather": program_costs.Collective(count=2, bytes=2 * 64)}
+    totals = program_costs._Counter(hlo.parse(text), {}).totals(hlo.parse(text).entry)
+    # Shard read, it and the whole handed on; 8 numbers read and written; shard and whole again.
+    assert totals.bytes == (32 + 32 + 64) + (32 + 32) + (32 + 64)
+
+
 def test_without_libtpu_one_line_says_so(monkeypatch, capsys):
     monkeypatch.setattr(tpu_topologies.importlib.util, "find_spec", lambda _: None)
     assert cli.main(["compile", "--gin_file=gin/uem_tiny.gin", "--topology", "v3-8"]) == 2

@@ -126,6 +126,13 @@ class Program:
         return self.computations.get(instruction.attribute(attribute) or "")
 
 
+def custom_call_target(instruction: Instruction) -> str | None:
+    """Returns the name of the function that a custom call calls; None for other instructions."""
+    if instruction.opcode != "custom-call":
+        return None
+    return instruction.attribute("custom_call_target").strip('"')
+
+
 def parse(text: str) -> Program:
     """Reads `compiled.as_text()`.
 

@@ -33,6 +33,8 @@ _FREE = frozenset(
     "call conditional opt-barrier iota copy-done slice-done async-start async-update "
     "async-done".split()
 )
+# The first and the last of the fusions over which a collective is spread.
+_SPLIT_START, _SPLIT_END = "AsyncCollectiveStart", "AsyncCollectiveDone"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,12 +143,38 @@ def _loops(program: hlo.Program, assumed_trips: int | None) -> tuple[Loop, ...] 
     return tuple(loops)
 
 
+def _repeats(program: hlo.Program) -> frozenset[tuple[str, str]]:
+    """Finds the collectives that repeat one which is under way, as (computation, instruction).
+
+    The TPU's compiler spreads a collective over fusions: one starts it, some carry it on beside
+    work of their own, one ends it. Each names it again, on the same channel.
+    """
+    starts, channels = set(), set()
+    collectives = []
+    for computation in program.computations.values():
+        for instruction in computation.instructions.values():
+            if instruction.opcode in COLLECTIVES:
+                collectives.append((computation, instruction))
+            elif hlo.custom_call_target(instruction) == _SPLIT_START:
+                for operand in computation.operands(instruction):
+                    starts.add((computation.name, operand.name))
+                    channels.add(operand.attribute("channel_id"))
+    channels.discard(None)
+    return frozenset(
+        key
+        for computation, instruction in collectives
+        if instruction.attribute("channel_id") in channels
+        and (key := (computation.name, instruction.name)) not in starts
+    )
+
+
 class _Counter:
     """Counts a program's computations, each once; loops in it run `trips` by name, or once."""
 
     def __init__(self, program: hlo.Program, trips: Mapping[str, int]) -> None:
         self._program = program
         self._trips = trips
+        self._repeats = _repeats(program)
         self._done: dict[tuple[str, bool], _Totals] = {}
 
     def totals(self, computation: hlo.Computation, fused: bool = False) -> _Totals:
@@ -168,9 +196,9 @@ class _Counter:
     ) -> None:
         totals.flops += flops(computation, instruction)
         if not fused:
-            totals.bytes += _bytes(self._program, computation, instruction)
+            totals.bytes += self._bytes(computation, instruction)
         kind = instruction.opcode.removesuffix("-start")
-        if kind in COLLECTIVES:
+        if kind in COLLECTIVES and (computation.name, instruction.name) not in self._repeats:
             totals.collectives[kind] += 1
             totals.collective_bytes[kind] += _collective_bytes(computation, instruction)
         if instruction.opcode == "while":
@@ -196,6 +224,57 @@ class _Counter:
         ]
         branches = [self.totals(self._program.computations[name], fused) for name in names]
         return max(branches, key=lambda branch: branch.flops)
+
+    def _bytes(self, computation: hlo.Computation, instruction: hlo.Instruction) -> int:
+        """Counts what one instruction reads and writes."""
+        opcode = instruction.opcode
+        if opcode in _FREE or opcode.endswith("-done"):
+            return 0
+        operands = computation.operands(instruction)
+        if opcode == "copy-start":
+            return 2 * operands[0].bytes
+        if opcode in ("dynamic-slice", "slice", "slice-start"):
+            return 2 * instruction.shapes[0].bytes
+        if opcode == "gather":
+            return 2 * instruction.bytes + operands[1].bytes
+        if opcode == "dynamic-update-slice":
+            return 2 * operands[1].bytes
+        if opcode == "fusion" and (fused := self._program.called(instruction, "calls")):
+            return self._written(fused) + sum(
+                self._read(fused, index, operand) for index, operand in enumerate(operands)
+            )
+        return instruction.bytes + sum(operand.bytes for operand in operands)
+
+    def _read(self, fused: hlo.Computation, index: int, operand: hlo.Instruction) -> int:
+        """Counts what a fusion reads of an operand: all, the slices it takes, or nothing."""
+        parameter = fused.parameter(index)
+        users = fused.users(parameter) if parameter else []
+        read = 0
+        for user in users:
+            if user.opcode == "dynamic-update-slice" and user.operands[0] == parameter.name:
+                continue
+            if user.opcode in ("dynamic-slice", "gather") and user.operands[0] == parameter.name:
+                read += user.bytes
+            elif not self._hands_through(fused, user):
+                return operand.bytes
+        return min(read, operand.bytes)
+
+    def _hands_through(self, fused: hlo.Computation, user: hlo.Instruction) -> bool:
+        """Says whether a user within a fusion only passes on what another fusion moves."""
+        is_result = user is fused.root and user.opcode == "tuple"
+        is_end = hlo.custom_call_target(user) == _SPLIT_END
+        return is_result or is_end or (fused.name, user.name) in self._repeats
+
+    def _written(self, fused: hlo.Computation) -> int:
+        """Counts what a fusion writes: its results, or the slice that it puts into one in place."""
+        results = fused.operands(fused.root) if fused.root.opcode == "tuple" else [fused.root]
+        return sum(
+            fused.operands(result)[1].bytes
+            if result.opcode == "dynamic-update-slice"
+            else result.bytes
+            for result in results
+            if result.opcode != "parameter" and not self._hands_through(fused, result)
+        )
 
 
 def flops(computation: hlo.Computation, instruction: hlo.Instruction) -> int:
@@ -265,52 +344,6 @@ def _meeting_positions(
             position = at * stride - low + tap * kernel_dilation
             meeting += position % input_dilation == 0 and 0 <= position // input_dilation < size
     return meeting
-
-
-def _bytes(program: hlo.Program, computation: hlo.Computation, instruction: hlo.Instruction) -> int:
-    """Counts what one instruction reads and writes."""
-    opcode = instruction.opcode
-    if opcode in _FREE or opcode.endswith("-done"):
-        return 0
-    operands = computation.operands(instruction)
-    if opcode == "copy-start":
-        return 2 * operands[0].bytes
-    if opcode in ("dynamic-slice", "slice", "slice-start"):
-        return 2 * instruction.shapes[0].bytes
-    if opcode == "gather":
-        return 2 * instruction.bytes + operands[1].bytes
-    if opcode == "dynamic-update-slice":
-        return 2 * operands[1].bytes
-    if opcode == "fusion" and (fused := program.called(instruction, "calls")):
-        return _written(fused) + sum(
-            _read(fused, index, operand) for index, operand in enumerate(operands)
-        )
-    return instruction.bytes + sum(operand.bytes for operand in operands)
-
-
-def _read(fused: hlo.Computation, index: int, operand: hlo.Instruction) -> int:
-    """Counts what a fusion reads of an operand: all of it, or the slices that it takes."""
-    parameter = fused.parameter(index)
-    users = fused.users(parameter) if parameter else []
-    read = 0
-    for user in users:
-        if user.operands[0] != parameter.name or user.opcode not in (
-            "dynamic-slice",
-            "gather",
-            "dynamic-update-slice",
-        ):
-            return operand.bytes
-        read += user.bytes if user.opcode != "dynamic-update-slice" else 0
-    return min(read, operand.bytes)
-
-
-def _written(fused: hlo.Computation) -> int:
-    """Counts what a fusion writes: its results, or the slice that it puts into one in place."""
-    results = fused.operands(fused.root) if fused.root.opcode == "tuple" else [fused.root]
-    return sum(
-        fused.operands(result)[1].bytes if result.opcode == "dynamic-update-slice" else result.bytes
-        for result in results
-    )
 
 
 def _collective_bytes(computation: hlo.Computation, instruction: hlo.Instruction) -> int:
