@@ -208,11 +208,12 @@ class TestAnswer:
 
 
 class TestTextHistory:
-    def tell(self, history_length, inputs=None):
+    def tell(self, history_length, inputs=None, **options):
         vocabulary = data_sources.dataset_folder().vocabulary_path
         features = {"inputs": seqio.Feature(seqio.SentencePieceVocabulary(str(vocabulary)))}
         recent = preprocessors.most_recent_items(read(), history_length)
-        told = preprocessors.text_history(recent, features, inputs and {"inputs": inputs})
+        lengths = inputs and {"inputs": inputs}
+        told = preprocessors.text_history(recent, features, lengths, **options)
         return features["inputs"].vocabulary, next(told.as_numpy_iterator())
 
     def test_reads_as_the_sentences_of_the_paper_most_recent_first(self, current_folder):
@@ -238,8 +239,32 @@ class TestTextHistory:
         assert fits["inputs"] == three["inputs"]
         assert too_long["inputs"] == two["inputs"]
 
-    def test_always_tells_the_most_recent_item(self):
-        _, tiny = self.tell(history_length=5, inputs=4)
-        _, one = self.tell(history_length=1)
+    def test_keeps_the_ids_of_what_is_told(self):
+        vocabulary, three = self.tell(history_length=3)
+        length = len(vocabulary.encode(three["inputs"].decode())) + 1
 
-        assert tiny["inputs"] == one["inputs"]
+        _, fits = self.tell(history_length=5, inputs=length)
+
+        for name in ("history_items", "history_ratings"):
+            np.testing.assert_array_equal(fits[name], three[name])
+
+    def test_most_recent_last(self):
+        older, recent = (
+            self.tell(length)[1]["inputs"].decode().removeprefix(sentences.INSTRUCTION)
+            for length in (2, 1)
+        )
+        older = older.removeprefix(recent)
+
+        _, example = self.tell(history_length=2, order="most_recent_last")
+
+        assert example["inputs"].decode() == sentences.INSTRUCTION + older + recent
+
+    def test_an_unknown_order(self):
+        with pytest.raises(InputError, match="HISTORY_ORDER='random': choose 'most_recent_first'"):
+            self.tell(history_length=2, order="random")
+
+    def test_never_cuts_an_item(self):
+        _, tiny = self.tell(history_length=5, inputs=4)
+
+        assert tiny["inputs"].decode() == sentences.INSTRUCTION
+        assert len(tiny["history_items"]) == 0

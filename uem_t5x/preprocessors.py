@@ -23,6 +23,7 @@ from uem_t5x.labels import (
 )
 
 MAX_HALF_STARS = 10
+MOST_RECENT_FIRST, MOST_RECENT_LAST = "most_recent_first", "most_recent_last"
 
 Example = Mapping[str, tf.Tensor]
 SequenceLength = Mapping[str, int] | None
@@ -165,21 +166,32 @@ def instruction(example: Example) -> Example:
     return {**example, "inputs": tf.constant(sentences.INSTRUCTION)}
 
 
+@gin.configurable
 def text_history(
     dataset: tf.data.Dataset,
     output_features: Mapping[str, seqio.Feature],
     sequence_length: SequenceLength = None,
+    order: str = MOST_RECENT_FIRST,
 ) -> tf.data.Dataset:
-    """Asks for the answer and tells the history in words, most recent item first.
+    """Asks for the answer and tells the history in words.
 
-    An item reads as the sentences that the embeddings are made of. Items are added while they fit
-    into the length of `inputs` whole; the most recent one is always there, cut if it must be.
+    An item reads as the sentences that the embeddings are made of. Starting from the most recent
+    one, items are told while they fit into the length of `inputs` whole; `history_items` and
+    `history_ratings` keep those that are told.
 
     Args:
         dataset: examples with `history_items` and `history_ratings`, oldest first.
         output_features: gives the vocabulary of `inputs`, which measures what fits.
         sequence_length: the task's feature lengths; without one for `inputs`, all items are told.
+        order: in which they are told, `most_recent_first` or `most_recent_last`.
+
+    Raises:
+        InputError: there is no such order.
     """
+    if order not in (MOST_RECENT_FIRST, MOST_RECENT_LAST):
+        raise InputError(
+            f"HISTORY_ORDER={order!r}: choose {MOST_RECENT_FIRST!r} or {MOST_RECENT_LAST!r}"
+        )
     vocabulary = output_features["inputs"].vocabulary
     movies = data_sources.dataset_folder().movies()
     # Made here, outside of the mapped function: as captured tensors they are no part of its graph.
@@ -192,20 +204,19 @@ def text_history(
     descriptions = tf.constant(movies["description"].to_list())
     ratings = tf.constant([sentences.rating_sentence(stars) for stars in range(MAX_HALF_STARS + 1)])
     budget = (sequence_length or {}).get("inputs")
+    if budget is not None:
+        budget -= len(vocabulary.encode(sentences.INSTRUCTION))
+        budget -= int(output_features["inputs"].add_eos)
 
-    def fitting(items: tf.Tensor) -> tf.Tensor:
+    def count_fitting(items: tf.Tensor) -> tf.Tensor:
         # SentencePiece splits at spaces, so the parts have as many tokens as the whole.
-        taken = len(vocabulary.encode(sentences.INSTRUCTION)) + int(
-            output_features["inputs"].add_eos
-        )
-        tokens = tf.cumsum(vocabulary.encode_tf(items).row_lengths())
-        count = tf.reduce_sum(tf.cast(tokens <= budget - taken, tf.int32))
-        return items[: tf.maximum(count, 1)]
+        lengths = vocabulary.encode_tf(items).row_lengths()
+        from_most_recent = tf.cumsum(lengths, reverse=True)
+        return tf.reduce_sum(tf.cast(from_most_recent <= budget, tf.int32))
 
     @seqio.map_over_dataset
     def tell(example: Example) -> Example:
-        rows = example["history_items"][::-1]
-        half_stars = example["history_ratings"][::-1]
+        rows, half_stars = example["history_items"], example["history_ratings"]
         items = tf.strings.join(
             [
                 tf.gather(titles, rows),
@@ -214,10 +225,17 @@ def text_history(
             ],
             separator=". ",
         )
-        if budget is not None:
-            items = fitting(items)
+        first = 0 if budget is None else tf.size(rows) - count_fitting(items)
+        items = items[first:]
+        if order == MOST_RECENT_FIRST:
+            items = items[::-1]
         words = tf.concat([[sentences.INSTRUCTION], items], axis=0)
-        return {**example, "inputs": tf.strings.reduce_join(words, separator=" ")}
+        return {
+            **example,
+            "history_items": rows[first:],
+            "history_ratings": half_stars[first:],
+            "inputs": tf.strings.reduce_join(words, separator=" "),
+        }
 
     return tell(dataset)
 
