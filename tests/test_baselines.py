@@ -37,6 +37,11 @@ def test_most_recent_items_are_the_last(users):
     for (whole, _), (recent, _) in zip(histories(users), histories(users.most_recent(7))):
         np.testing.assert_array_equal(recent, whole[-7:])
     np.testing.assert_array_equal(users.most_recent(10_000).offsets, users.offsets)
+    each = np.arange(len(users.tastes))
+    for user, items_read in enumerate(each):
+        recent, _ = users.most_recent(each).history(user)
+        np.testing.assert_array_equal(recent, users.most_recent(int(items_read)).history(user)[0])
+        assert len(recent) == items_read
 
 
 def test_genre_statistics_are_those_of_the_label_rule(users, current_folder):

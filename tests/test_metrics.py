@@ -65,6 +65,26 @@ def test_per_genre_rows():
     assert comedy == metrics.GenreScore("Comedy", "disliked", 0.0, 0.0, 0.0, 1)
 
 
+def test_confusion_counts_what_was_said_of_what():
+    counts = metrics.confusion(
+        [*TARGETS, (["Comedy"], [])], [*PREDICTIONS, ([], ["Comedy"])], GENRES
+    )
+
+    # Action, Drama right, Comedy missed; Action missed, Drama made up; Comedy the wrong way round.
+    assert counts == {
+        "liked": {"liked": 2, "disliked": 1, "neither": 1},
+        "disliked": {"liked": 0, "disliked": 0, "neither": 1},
+        "neither": {"liked": 1, "disliked": 0, "neither": 3},
+    }
+
+
+def test_the_f1_of_one_user():
+    assert metrics.user_f1(TARGETS[0], PREDICTIONS[0]) == pytest.approx(2 * 2 / 5)
+    assert metrics.user_f1((["Drama"], []), ([], ["Drama"])) == 0
+    assert metrics.user_f1(([], []), None) == 1
+    assert metrics.user_f1((["Drama"], []), None) == 0
+
+
 def test_the_metric_function_knows_the_genres_of_the_folder(dataset_folder):
     with data_sources.use_dataset_folder(dataset_folder):
         scores = metrics.genre_scores([([dataset_folder.genres[-1]], [])], [([], [])])

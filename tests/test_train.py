@@ -107,6 +107,13 @@ class TestTrained:
         assert first["history_length"] == 20
         assert list(first["methods"]) == ["uem", "counting", "rule"]
         assert first["methods"]["rule"]["f1"] > first["methods"]["counting"]["f1"]
+        assert sum(sum(row.values()) for row in first["confusion"].values()) == 10 * len(
+            trained.catalogue.genres
+        )
+        assert 1 <= first["items_read"]["least"] <= first["items_read"]["most"] <= 20
+        f1s = [user["f1"] for user in first["users"]]
+        assert len(f1s) == 6 and f1s == sorted(f1s)
+        assert first["users"][0]["truth"].startswith("The user")
 
     def test_another_catalogue_is_refused(self, trained, undisturbed, dataset_folder, tmp_path):
         other = shutil.copytree(dataset_folder.path, tmp_path / "other")

@@ -21,12 +21,14 @@ class Users:
     """The users of a split: their histories end to end, and their labels.
 
     Attributes:
+        ids: their `user_id`.
         items: rows of the movie table, each user's oldest first.
         half_stars: the ratings of the items, 1..10.
         offsets: where each user's history starts, and last the end.
         tastes: the liked and the disliked genres of each user, from the whole history.
     """
 
+    ids: list[str]
     items: Int32[np.ndarray, " ratings"]
     half_stars: Int32[np.ndarray, " ratings"]
     offsets: Int64[np.ndarray, " users_and_1"]
@@ -39,6 +41,7 @@ class Users:
         examples = list(source.get_dataset(split, shuffle=False).as_numpy_iterator())
         lengths = [len(example["history_items"]) for example in examples]
         return cls(
+            ids=[example["user_id"].decode() for example in examples],
             items=np.concatenate([example["history_items"] for example in examples]),
             half_stars=np.concatenate([example["history_ratings"] for example in examples]),
             offsets=np.cumsum([0, *lengths], dtype=np.int64),
@@ -47,17 +50,27 @@ class Users:
             ],
         )
 
-    def most_recent(self, history_length: int) -> "Users":
-        """Returns the same users with only the `history_length` most recent items of each."""
+    def most_recent(self, items_read: int | Int64[np.ndarray, " users"]) -> "Users":
+        """Returns the same users with only the most recent items of each.
+
+        Args:
+            items_read: how many; one number for all, or one for each.
+        """
         lengths = np.diff(self.offsets)
+        kept_lengths = np.minimum(lengths, items_read)
         from_end = np.repeat(self.offsets[1:], lengths) - np.arange(len(self.items))
-        kept = from_end <= history_length
+        kept = from_end <= np.repeat(kept_lengths, lengths)
         return dataclasses.replace(
             self,
             items=self.items[kept],
             half_stars=self.half_stars[kept],
-            offsets=np.cumsum([0, *np.minimum(lengths, history_length)], dtype=np.int64),
+            offsets=np.cumsum([0, *kept_lengths], dtype=np.int64),
         )
+
+    def history(self, user: int) -> tuple[Int32[np.ndarray, " items"], Int32[np.ndarray, " items"]]:
+        """Returns the items and half-stars of a user, oldest first."""
+        own = slice(self.offsets[user], self.offsets[user + 1])
+        return self.items[own], self.half_stars[own]
 
     def genre_statistics(
         self, folder: DatasetFolder

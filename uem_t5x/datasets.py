@@ -48,14 +48,7 @@ def _load(
     shard_info: seqio.ShardInfo | None = None,
     batch_size: int | None = None,
 ) -> tf.data.Dataset:
-    if config.mixture_or_task_name not in {
-        *seqio.TaskRegistry.names(),
-        *seqio.MixtureRegistry.names(),
-    }:
-        raise InputError(
-            f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r}: no such SeqIO task; the "
-            "recipe must import the module that registers it, such as uem_t5x.tasks.movielens"
-        )
+    _check_task(config)
     return seqio.get_dataset(
         mixture_or_task_name=config.mixture_or_task_name,
         task_feature_lengths=dict(config.task_feature_lengths),
@@ -164,6 +157,35 @@ def eval_batches(
     """
     dataset = _load(config, converter_cls, num_epochs=1)
     yield from dataset.batch(config.batch_size).as_numpy_iterator()
+
+
+def examples(config: DatasetConfig) -> Iterator[dict[str, np.ndarray]]:
+    """Yields each example of a split once, as the task gives it, before batches are made.
+
+    Raises:
+      InputError: if there is no such task.
+    """
+    _check_task(config)
+    yield from (
+        seqio.get_mixture_or_task(config.mixture_or_task_name)
+        .get_dataset(
+            sequence_length=dict(config.task_feature_lengths),
+            split=config.split,
+            use_cached=config.use_cached,
+            shuffle=False,
+            seed=config.seed,
+        )
+        .as_numpy_iterator()
+    )
+
+
+def _check_task(config: DatasetConfig) -> None:
+    names = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
+    if config.mixture_or_task_name not in names:
+        raise InputError(
+            f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r}: no such SeqIO task; the "
+            "recipe must import the module that registers it, such as uem_t5x.tasks.movielens"
+        )
 
 
 def pad_batch(batch: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:

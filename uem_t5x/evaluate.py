@@ -3,12 +3,17 @@
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from uem_t5x import baselines
+    from uem_t5x.data.dataset_folder import DatasetFolder
     from uem_t5x.metrics import Taste
     from uem_t5x.trained_model import TrainedModel
+
+_SHOWN_USERS, _SHOWN_ITEMS = 6, 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,13 +66,16 @@ def evaluate(
 
     Returns:
       `methods` (for each its scores: `uem` or `text`, `counting` over whole histories, `rule` over
-      the items that the model sees), `per_genre` rows of the model, `examples`, `history_length`,
-      `step`, `split` and `task`.
+      the items that the model read), `per_genre` rows and `confusion` of the model, `items_read`
+      (least, mean and most items that it read of a user), `users` (some of them, from the worst
+      answered to the best), `examples`, `history_length`, `step`, `split` and `task`.
 
     Raises:
       InputError: if the dataset folder is of another catalogue than the model's.
     """
-    from uem_t5x import baselines, data_sources, metrics
+    import numpy as np
+
+    from uem_t5x import baselines, data_sources, datasets, metrics, postprocessors
     from uem_t5x.data.dataset_folder import DatasetFolder
     from uem_t5x.errors import InputError
 
@@ -77,25 +85,39 @@ def evaluate(
             f"{folder.path}: not the catalogue that the model was trained on (other movies, genres "
             "or sentence encoder); give the dataset folder of its training"
         )
+    batch_size = batch_size or trained.batch_size
+    config = datasets.DatasetConfig(
+        trained.task, trained.feature_lengths, split, batch_size, seed=0
+    )
     with data_sources.use_dataset_folder(folder):
         users = baselines.Users.read(split)
+        items_read = np.array(
+            [len(example["history_items"]) for example in datasets.examples(config)]
+        )
+        batches = datasets.eval_batches(config, trained.model.FEATURE_CONVERTER_CLS)
+        answers = list(trained.answerer(batch_size)(batches))
+        predicted = [postprocessors.genres(answer) for answer in answers]
         predictions = {
-            "uem" if trained.reads_embeddings else "text": _model_answers(
-                trained, split, batch_size or trained.batch_size
-            ),
+            "uem" if trained.reads_embeddings else "text": predicted,
             "counting": baselines.counting(users, folder),
-            "rule": baselines.rule(users.most_recent(trained.history_length), folder),
+            "rule": baselines.rule(users.most_recent(items_read), folder),
         }
-    model_name = next(iter(predictions))
     return {
         "methods": {
-            name: metrics.score(users.tastes, predicted, folder.genres)
-            for name, predicted in predictions.items()
+            name: metrics.score(users.tastes, tastes, folder.genres)
+            for name, tastes in predictions.items()
         },
         "per_genre": [
             dataclasses.asdict(row)
-            for row in metrics.per_genre(users.tastes, predictions[model_name], folder.genres)
+            for row in metrics.per_genre(users.tastes, predicted, folder.genres)
         ],
+        "confusion": metrics.confusion(users.tastes, predicted, folder.genres),
+        "items_read": {
+            "least": int(items_read.min()),
+            "mean": float(items_read.mean()),
+            "most": int(items_read.max()),
+        },
+        "users": _some_users(users, folder, answers, predicted),
         "examples": len(users.tastes),
         "history_length": trained.history_length,
         "step": trained.step,
@@ -104,11 +126,41 @@ def evaluate(
     }
 
 
-def _model_answers(trained: "TrainedModel", split: str, batch_size: int) -> "list[Taste | None]":
-    from uem_t5x import datasets, postprocessors
+def _some_users(
+    users: "baselines.Users",
+    folder: "DatasetFolder",
+    answers: Sequence[str],
+    predicted: "Sequence[Taste | None]",
+) -> list[dict[str, Any]]:
+    """Shows users, evenly from the worst answered to the best: history, truth and answer."""
+    import numpy as np
 
-    config = datasets.DatasetConfig(
-        trained.task, trained.feature_lengths, split, batch_size, seed=0
-    )
-    batches = datasets.eval_batches(config, trained.model.FEATURE_CONVERTER_CLS)
-    return [postprocessors.genres(text) for text in trained.answerer(batch_size)(batches)]
+    from uem_t5x import metrics, verbalizer
+    from uem_t5x.labels import HALF_STARS_PER_STAR
+
+    scores = [metrics.user_f1(*pair) for pair in zip(users.tastes, predicted)]
+    order = np.argsort(scores, kind="stable")
+    shown = order[np.linspace(0, len(order) - 1, min(_SHOWN_USERS, len(order))).astype(int)]
+    movies = folder.movies()
+    rows = []
+    for user in shown.tolist():
+        items, half_stars = users.history(user)
+        recent = zip(items[-_SHOWN_ITEMS:].tolist(), half_stars[-_SHOWN_ITEMS:].tolist())
+        rows.append(
+            {
+                "user_id": users.ids[user],
+                "items": len(items),
+                "recent": [
+                    {
+                        "title": movies["title"][row],
+                        "genres": movies["genres"][row].to_list(),
+                        "stars": stars / HALF_STARS_PER_STAR,
+                    }
+                    for row, stars in recent
+                ],
+                "truth": verbalizer.write_answer(*users.tastes[user]),
+                "answer": answers[user],
+                "f1": scores[user],
+            }
+        )
+    return rows

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from sklearn.metrics import precision_recall_fscore_support
 
 from uem_t5x import data_sources
@@ -19,6 +19,7 @@ from uem_t5x import data_sources
 Taste: TypeAlias = tuple[Sequence[str], Sequence[str]]
 
 KINDS = ("liked", "disliked")
+_STANCES = (*KINDS, "neither")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +91,37 @@ def per_genre(
         GenreScore(genre, kind, float(precision), float(recall), float(f1), int(support))
         for (genre, kind), precision, recall, f1, support in zip(names, *columns)
     ]
+
+
+def confusion(
+    targets: Sequence[Taste], predictions: Sequence[Taste | None], genres: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Counts, over all users and genres, what a genre is to a user and what it was said to be.
+
+    Returns:
+        Counts by truth and then by prediction, each `liked`, `disliked` or `neither`.
+    """
+    truth, predicted = (_stances(tastes, genres) for tastes in (targets, predictions))
+    counts = np.zeros((len(_STANCES), len(_STANCES)), np.int64)
+    np.add.at(counts, (truth, predicted), 1)
+    return {name: dict(zip(_STANCES, row.tolist())) for name, row in zip(_STANCES, counts)}
+
+
+def _stances(
+    tastes: Sequence[Taste | None], genres: Sequence[str]
+) -> Int64[np.ndarray, "users genres"]:
+    """Returns for each genre an index of `_STANCES`."""
+    marked = _indicators(tastes, genres).reshape(len(tastes), len(KINDS), len(genres))
+    return np.where(marked.any(axis=1), marked.argmax(axis=1), _STANCES.index("neither"))
+
+
+def user_f1(target: Taste, prediction: Taste | None) -> float:
+    """Returns the F1 of one user's genres, both kinds together; 1 where there is nothing to say."""
+    said, true = (
+        {(kind, genre) for kind, names in zip(KINDS, taste or ((), ())) for genre in names}
+        for taste in (prediction, target)
+    )
+    return 2 * len(said & true) / (len(said) + len(true)) if said or true else 1.0
 
 
 def genre_scores(targets: Sequence[Taste], predictions: Sequence[Taste | None]) -> dict[str, float]:

@@ -119,8 +119,7 @@ def _tell_one_user(trained: "TrainedModel", dataset: Path, console: Console) -> 
         users = baselines.Users.read("test")
     # Someone with likes and dislikes shows most.
     index = max(range(len(users.tastes)), key=lambda user: min(map(len, users.tastes[user])))
-    history = slice(users.offsets[index], users.offsets[index + 1])
-    items, half_stars = users.items[history].tolist(), users.half_stars[history].tolist()
+    items, half_stars = (part.tolist() for part in users.history(index))
     user = predict.User("user", tuple(items), tuple(half_stars), unknown=0)
     (answer,) = predict.predict(trained, [user])
 

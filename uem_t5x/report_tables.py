@@ -18,16 +18,19 @@ def method_label(name: str, history_length: int) -> str:
     """Says in words what a method of `metrics.json` is."""
     return {
         "uem": f"UEM, {history_length} most recent items",
-        "text": f"text of {history_length} most recent items",
+        "text": f"text of up to {history_length} most recent items",
         "counting": "counting baseline, whole history",
-        "rule": f"label rule on the same {history_length} items",
+        "rule": "label rule on the same items",
     }[name]
 
 
 def methods_table(result: Mapping[str, Any]) -> Table:
     """Returns a row for each method: weighted F1, precision and recall."""
+    read = result["items_read"]
     table = Table(
-        title=f"{result['examples']} users of the {result['split']} split, step {result['step']}"
+        title=f"{result['examples']} users of the {result['split']} split, step {result['step']}",
+        caption=f"the model reads {read['least']} to {read['most']} items of a user, "
+        f"{read['mean']:.1f} on average",
     )
     table.add_column("method", no_wrap=True)
     for heading in COLUMNS.values():
