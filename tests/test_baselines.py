@@ -41,7 +41,7 @@ def test_most_recent_items_are_the_last(users):
     for user, items_read in enumerate(each):
         recent, _ = users.most_recent(each).history(user)
         np.testing.assert_array_equal(recent, users.most_recent(int(items_read)).history(user)[0])
-        assert len(recent) == items_read
+        assert len(recent) == min(items_read, len(users.history(user)[0]))
 
 
 def test_genre_statistics_are_those_of_the_label_rule(users, current_folder):

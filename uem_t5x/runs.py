@@ -1,0 +1,174 @@
+"""What a finished run was and what came of it, read back from its MODEL_DIR without its model."""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+from gin import config_parser
+
+from uem_t5x import model_dir as model_dir_lib
+from uem_t5x.errors import InputError
+
+METRICS = "metrics.json"
+UEM, TEXT = "uem", "text"
+# They say where, how often to look, or how to lay a run out, not what was run.
+_CIRCUMSTANCES = frozenset(
+    "MODEL_DIR DATA_DIR SENTENCEPIECE_MODEL_FILE USE_CACHED_TASKS LAYOUT SCAN_LAYERS REMAT_POLICY "  # noqa: SIM905
+    "NUM_MICROBATCHES NUM_DATA_SHARDS USE_HARDWARE_RNG EVAL_STEPS EVAL_BATCH_SIZE EVAL_PERIOD "
+    "CHECKPOINT_PERIOD CHECKPOINTS_KEPT STATS_PERIOD".split()
+)
+_SEED = "RANDOM_SEED"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that was trained and scored.
+
+    Attributes:
+      path: its MODEL_DIR.
+      macros: the recipe's macros; of a reference such as `%NAME`, the text.
+      bindings: its other settings, by `scope/module.function.parameter`.
+      encoder: name and width of the sentence encoder, such as `hashing, 96`.
+      catalogue: what tells this catalogue of movies from others.
+      metrics: what `evaluate` found; see `evaluate.evaluate`.
+    """
+
+    path: epath.Path
+    macros: Mapping[str, Any]
+    bindings: Mapping[str, Any]
+    encoder: str
+    catalogue: str
+    metrics: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "Run":
+        """Reads a MODEL_DIR that holds `metrics.json`.
+
+        Raises:
+          InputError: if it does not, or no trained model.
+        """
+        folder = epath.Path(path)
+        recipe = model_dir_lib.recipe(folder)
+        file = folder / METRICS
+        if not file.is_file():
+            raise InputError(
+                f"{file}: no scores yet; uem-t5x evaluate --model-dir {folder} --output {file}"
+            )
+        try:
+            metrics = json.loads(file.read_text())
+            metrics["methods"], metrics["confusion"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{file}: not the scores of this version of `uem-t5x evaluate`; score it again"
+            ) from error
+        macros, bindings = _read_recipe(recipe)
+        manifest = model_dir_lib.catalogue(folder).manifest
+        return cls(
+            path=folder,
+            macros=macros,
+            bindings=bindings,
+            encoder=f"{manifest.encoder.name}, {manifest.encoder.width}",
+            catalogue=" ".join(sorted(manifest.inputs.values())),
+            metrics=metrics,
+        )
+
+    @property
+    def kind(self) -> str:
+        """How the history reaches the language model: `uem` or `text`."""
+        return next(name for name in (UEM, TEXT) if name in self.metrics["methods"])
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """The model's own scores, such as `f1` and `liked_f1`."""
+        return self.metrics["methods"][self.kind]
+
+    @property
+    def seed(self) -> int:
+        """What the run drew its parameters, batches and dropout with."""
+        return self.macros.get(_SEED, 0)
+
+    @property
+    def language_model(self) -> str:
+        """Such as `Flan-T5 base`."""
+        parts = (self.macros.get(name) for name in ("LANGUAGE_MODEL", "LANGUAGE_MODEL_SIZE"))
+        return " ".join(filter(None, parts))
+
+    @functools.cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """What was run: equal for runs that differ in their seed alone, or in where they ran.
+
+        Macros, other bindings, and the data's own: `ENCODER`, `CATALOGUE`, `SPLIT`.
+        """
+        chosen = {
+            name: value
+            for name, value in self.macros.items()
+            if name not in _CIRCUMSTANCES and name != _SEED
+        }
+        data = {
+            "ENCODER": self.encoder,
+            "CATALOGUE": self.catalogue,
+            "SPLIT": (self.metrics["split"], self.metrics["examples"]),
+        }
+        return {**chosen, **self.bindings, **data}
+
+    @functools.cached_property
+    def validation_scores(self) -> list[Mapping[str, float]]:
+        """The scores on written answers while training, each with its `step`, in order."""
+        by_step = {}
+        folder = self.path / "inference_eval"
+        for file in folder.glob("*-metrics.jsonl"):
+            # A run that was resumed may have scored a step twice; the later line counts.
+            by_step |= {row["step"]: row for row in map(json.loads, file.read_text().splitlines())}
+        return [by_step[step] for step in sorted(by_step)]
+
+    @functools.cached_property
+    def training_losses(self) -> list[tuple[int, float]]:
+        """The training loss, as (step, loss) in order."""
+        return _read_scalar(self.path / "train", "loss")
+
+
+class _AsText(config_parser.ParserDelegate):
+    """Leaves references of a recipe as they are written."""
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> str:
+        return f"@{scoped_configurable_name}{'()' if evaluate else ''}"
+
+    def macro(self, macro_name: str) -> str:
+        return f"%{macro_name}"
+
+
+def _read_recipe(path: epath.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads macros and other bindings, without importing what they are for."""
+    macros, bindings = {}, {}
+    for statement in config_parser.ConfigParser(path.read_text(), _AsText()):
+        if not isinstance(statement, config_parser.BindingStatement):
+            continue
+        if statement.arg_name:
+            scope = f"{statement.scope}/" if statement.scope else ""
+            bindings[f"{scope}{statement.selector}.{statement.arg_name}"] = statement.value
+        else:
+            macros[statement.selector] = statement.value
+    return macros, bindings
+
+
+def _read_scalar(folder: epath.Path, tag: str) -> list[tuple[int, float]]:
+    """Reads a scalar from TensorBoard's event files; of a step written twice, the later one."""
+    from tensorboard.backend.event_processing import event_accumulator
+    from tensorboard.util import tensor_util
+
+    by_step: dict[int, float] = {}
+    for file in sorted(folder.glob("events.out.tfevents.*")):
+        events = event_accumulator.EventAccumulator(
+            os.fspath(file), size_guidance={event_accumulator.TENSORS: 0}
+        )
+        events.Reload()
+        if tag in events.Tags()["tensors"]:
+            by_step |= {
+                event.step: float(tensor_util.make_ndarray(event.tensor_proto))
+                for event in events.Tensors(tag)
+            }
+    return sorted(by_step.items())
