@@ -6,7 +6,7 @@ from setuptools import setup
 
 ROOT = Path(__file__).parent
 
-GIN_FOLDERS = ["uem_t5x.gin.models", "uem_t5x.gin.runs"]
+GIN_FOLDERS = ["uem_t5x.gin.models", "uem_t5x.gin.runs", "uem_t5x.gin.sweeps"]
 
 # Lower bounds only: the exact set that was run is pinned once, in constraints.txt.
 REQUIRED = [
@@ -62,8 +62,9 @@ setup(
         "uem_t5x.gin": "gin",
         "uem_t5x.gin.models": "gin/models",
         "uem_t5x.gin.runs": "gin/runs",
+        "uem_t5x.gin.sweeps": "gin/sweeps",
     },
-    package_data={"uem_t5x.gin": ["*.gin"], **{name: ["*.gin"] for name in GIN_FOLDERS}},
+    package_data={"uem_t5x.gin": ["*.gin"], **{name: ["*.gin", "*.toml"] for name in GIN_FOLDERS}},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["uem-t5x=uem_t5x.cli:main"]},

@@ -45,9 +45,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write_metrics(result: dict[str, Any], output: str | Path) -> None:
-    """Writes what `evaluate` returned as JSON."""
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    Path(output).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    """Writes what `evaluate` returned as JSON: the whole file or none."""
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = output.with_name(f"{output.name}.unfinished")
+    unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(output)
 
 
 def evaluate(

@@ -8,14 +8,23 @@ import sys
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import gin
+from etils import epath
+from gin import config_parser
 
 from uem_t5x.errors import InputError
 
 _PACKAGE = Path(__file__).parent
 # `gin/NAME.gin` from any folder: the current one, a checkout's, an installed package's.
 SEARCH_PATHS = (Path(), _PACKAGE.parent, _PACKAGE)
+# They say where, how often to look, or how to lay a run out, not what was run.
+CIRCUMSTANCES = frozenset(
+    "MODEL_DIR DATA_DIR SENTENCEPIECE_MODEL_FILE USE_CACHED_TASKS LAYOUT SCAN_LAYERS REMAT_POLICY "  # noqa: SIM905
+    "NUM_MICROBATCHES NUM_DATA_SHARDS USE_HARDWARE_RNG EVAL_STEPS EVAL_BATCH_SIZE EVAL_PERIOD "
+    "CHECKPOINT_PERIOD CHECKPOINTS_KEPT STATS_PERIOD".split()
+)
 _UNBOUND_MACRO = re.compile(r"(\w+)/macro\.value set to `%gin\.REQUIRED`")
 _MACRO_FLAG = re.compile(r"--gin\.([A-Za-z_][\w./]*)=(.*)", re.DOTALL)
 
@@ -70,6 +79,70 @@ def parse(files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ())
             message = f"the macro {unbound[1]} is not bound; add --gin.{unbound[1]}=VALUE"
         gin.clear_config(clear_constants=True)  # nothing of a recipe that is half read stays
         raise InputError(f"{', '.join(map(str, files))}: {message}") from error
+
+
+def read(recipe: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads what a recipe and the files that it includes bind, without importing what it is for.
+
+    Of a reference such as `%NAME` or `@module.function()` the value is the text.
+
+    Returns:
+      Macros by name, and other settings by `scope/module.function.parameter`.
+
+    Raises:
+      InputError: if there is no such file, or it is not a recipe.
+    """
+    macros, bindings = {}, {}
+    for statement in _statements(recipe):
+        if statement.arg_name:
+            scope = f"{statement.scope}/" if statement.scope else ""
+            bindings[f"{scope}{statement.selector}.{statement.arg_name}"] = statement.value
+        else:
+            macros[statement.selector] = statement.value
+    return macros, bindings
+
+
+def _statements(
+    recipe: str | os.PathLike[str],
+) -> Iterator[config_parser.BindingStatement]:
+    """Yields the bindings of a recipe in the order in which gin makes them."""
+    candidates = (epath.Path(folder) / recipe for folder in SEARCH_PATHS)
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        raise InputError(f"{recipe}: no such recipe; see the folder gin/ for those there are")
+    try:
+        for statement in config_parser.ConfigParser(path.read_text(), _AsText()):
+            if isinstance(statement, config_parser.IncludeStatement):
+                yield from _statements(statement.filename)
+            elif isinstance(statement, config_parser.BindingStatement):
+                yield statement
+    except SyntaxError as error:
+        raise InputError(f"{recipe}: not a recipe: {' '.join(str(error).split())}") from error
+
+
+def literal_value(literal: str) -> Any:
+    """Returns what a gin literal stands for; of a reference, its text.
+
+    Raises:
+      InputError: if it is none.
+    """
+    try:
+        (statement,) = config_parser.ConfigParser(f"value = {literal}", _AsText())
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"{literal}: not a value that gin can read") from error
+    return statement.value
+
+
+class _AsText(config_parser.ParserDelegate):
+    """Leaves references of a recipe as they are written."""
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> str:
+        """Returns the text of `@scope/name()`."""
+        return f"@{scoped_configurable_name}{'()' if evaluate else ''}"
+
+    def macro(self, macro_name: str) -> str:
+        """Returns the text of `%NAME`."""
+        return f"%{macro_name}"
 
 
 @contextlib.contextmanager

@@ -8,19 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
-from gin import config_parser
 
+from uem_t5x import gin_utils
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x.errors import InputError
 
 METRICS = "metrics.json"
 UEM, TEXT = "uem", "text"
-# They say where, how often to look, or how to lay a run out, not what was run.
-_CIRCUMSTANCES = frozenset(
-    "MODEL_DIR DATA_DIR SENTENCEPIECE_MODEL_FILE USE_CACHED_TASKS LAYOUT SCAN_LAYERS REMAT_POLICY "  # noqa: SIM905
-    "NUM_MICROBATCHES NUM_DATA_SHARDS USE_HARDWARE_RNG EVAL_STEPS EVAL_BATCH_SIZE EVAL_PERIOD "
-    "CHECKPOINT_PERIOD CHECKPOINTS_KEPT STATS_PERIOD".split()
-)
 _SEED = "RANDOM_SEED"
 
 
@@ -65,7 +59,7 @@ class Run:
             raise InputError(
                 f"{file}: not the scores of this version of `uem-t5x evaluate`; score it again"
             ) from error
-        macros, bindings = _read_recipe(recipe)
+        macros, bindings = gin_utils.read(recipe)
         manifest = model_dir_lib.catalogue(folder).manifest
         return cls(
             path=folder,
@@ -106,7 +100,7 @@ class Run:
         chosen = {
             name: value
             for name, value in self.macros.items()
-            if name not in _CIRCUMSTANCES and name != _SEED
+            if name not in gin_utils.CIRCUMSTANCES and name != _SEED
         }
         data = {
             "ENCODER": self.encoder,
@@ -129,30 +123,6 @@ class Run:
     def training_losses(self) -> list[tuple[int, float]]:
         """The training loss, as (step, loss) in order."""
         return _read_scalar(self.path / "train", "loss")
-
-
-class _AsText(config_parser.ParserDelegate):
-    """Leaves references of a recipe as they are written."""
-
-    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> str:
-        return f"@{scoped_configurable_name}{'()' if evaluate else ''}"
-
-    def macro(self, macro_name: str) -> str:
-        return f"%{macro_name}"
-
-
-def _read_recipe(path: epath.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads macros and other bindings, without importing what they are for."""
-    macros, bindings = {}, {}
-    for statement in config_parser.ConfigParser(path.read_text(), _AsText()):
-        if not isinstance(statement, config_parser.BindingStatement):
-            continue
-        if statement.arg_name:
-            scope = f"{statement.scope}/" if statement.scope else ""
-            bindings[f"{scope}{statement.selector}.{statement.arg_name}"] = statement.value
-        else:
-            macros[statement.selector] = statement.value
-    return macros, bindings
 
 
 def _read_scalar(folder: epath.Path, tag: str) -> list[tuple[int, float]]:

@@ -1,0 +1,256 @@
+"""`uem-t5x sweep`: trains and scores a list of runs, and goes on where it was stopped.
+
+    uem-t5x sweep gin/sweeps/paper.toml --output runs/paper --gin.DATA_DIR=runs/movielens
+
+A sweep is a TOML file. Each `[[runs]]` names recipes and macros; a macro with a list of values
+gives a run for each of them, in all combinations, for each of the seeds:
+
+    seeds = [0, 1, 2]
+
+    [[runs]]
+    recipes = ["uem_flan_t5_base", "uem_flan_t5_large"]
+    macros.HISTORY_LENGTH = [5, 20, 50]
+
+    [recipes.uem_flan_t5_base]  # macros of all runs of a recipe
+    INITIAL_CHECKPOINT_PATH = "flan-t5-base"
+
+What several `[[runs]]` ask for is run once. Each run is two commands of its own, so that one that
+fails takes nothing with it.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from uem_t5x import gin_utils
+from uem_t5x.errors import InputError
+
+_KEYS = {"seeds", "runs", "recipes"}
+_RUN_KEYS = {"recipes", "macros"}
+_SEED = "RANDOM_SEED"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the subcommand's arguments."""
+    parser.add_argument("sweep", help="a list of runs, such as gin/sweeps/paper.toml")
+    parser.add_argument("--output", required=True, help="a folder that gets a MODEL_DIR a run")
+    parser.add_argument(
+        "--print-commands",
+        action="store_true",
+        help="do not run; print a line of shell for each run that is not finished",
+    )
+    parser.epilog = "--gin.NAME=VALUE sets a macro of all runs, such as --gin.DATA_DIR=FOLDER."
+    parser.set_defaults(gin_macros=[])
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the subcommand."""
+    _, bindings, _ = gin_utils.split_arguments(args.gin_macros)
+    runs = read_sweep(args.sweep, args.output, bindings)
+    unfinished = [planned for planned in runs if not planned.is_finished()]
+    if args.print_commands:
+        for planned in unfinished:
+            print(planned.shell_line())
+        return 0
+    if "://" in args.output:
+        raise InputError(f"--output {args.output}: give a local folder, or --print-commands")
+    return _run_all(runs, unfinished, args.output)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """A run of a sweep.
+
+    Attributes:
+      name: of its folder: the recipe, the macros of its own, the seed.
+      model_dir: where it goes.
+      recipe: such as `gin/uem_tiny.gin`.
+      bound: macros that are bound beside the recipe, as gin literals.
+      macros: the values of all macros.
+    """
+
+    name: str
+    model_dir: str
+    recipe: str
+    bound: Mapping[str, str]
+    macros: Mapping[str, Any]
+
+    @property
+    def metrics_file(self) -> str:
+        """Where its scores go; it is finished once they are there."""
+        return f"{self.model_dir}/metrics.json"
+
+    def is_finished(self) -> bool:
+        """Says whether the run is done.
+
+        Raises:
+          InputError: if its folder holds a run with other macros.
+        """
+        recipe = epath.Path(self.model_dir) / "config.gin"
+        if not recipe.is_file():
+            return False
+        before, _ = gin_utils.read(recipe)
+        for name in before.keys() & self.macros.keys() - gin_utils.CIRCUMSTANCES:
+            if before[name] != self.macros[name]:
+                raise InputError(
+                    f"{self.model_dir}: holds a run with {name} = {before[name]!r}, and not "
+                    f"{self.macros[name]!r}; give another --output, or delete it"
+                )
+        return epath.Path(self.metrics_file).is_file()
+
+    def commands(self) -> list[list[str]]:
+        """Returns the arguments of the commands that train and score, one after the other."""
+        bound = {**self.bound, "MODEL_DIR": repr(self.model_dir)}
+        macros = [f"--gin.{name}={_for_shell(literal)}" for name, literal in bound.items()]
+        train = ["-m", "uem_t5x.train", f"--gin_file={self.recipe}", *macros]
+        score = ["-m", "uem_t5x.cli", "evaluate", "--model-dir", self.model_dir]
+        return [train, [*score, "--output", self.metrics_file]]
+
+    def shell_line(self) -> str:
+        """Returns both commands as one line of shell."""
+        return " && ".join(shlex.join(["python", *command]) for command in self.commands())
+
+
+def read_sweep(path: str, output: str, bindings: Sequence[str] = ()) -> list[PlannedRun]:
+    """Reads a sweep.
+
+    Args:
+      path: a TOML file; `gin/sweeps/NAME.toml` is found from any folder.
+      output: the folder of the runs' folders.
+      bindings: lines of gin for all runs, such as `DATA_DIR = 'runs/movielens'`.
+
+    Returns:
+      The runs, those of the first seed first.
+
+    Raises:
+      InputError: a file that cannot be read, a recipe or a macro that there is not, or one that
+        is left unbound.
+    """
+    sweep = _read_toml(path)
+    common = dict(binding.split(" = ", 1) for binding in bindings)
+    planned: dict[str, PlannedRun] = {}
+    for seed, entry in itertools.product(sweep.get("seeds", [0]), sweep["runs"]):
+        for recipe, chosen in itertools.product(entry["recipes"], _combinations(entry)):
+            file = f"gin/{recipe}.gin"
+            of_all = _literals(sweep.get("recipes", {}).get(recipe, {})) | common
+            usual = _bind(path, file, of_all)
+            bound = {**of_all, **_literals(chosen), _SEED: str(seed)}
+            macros = _bind(path, file, bound)
+            unbound = {name for name, value in macros.items() if value == "%gin.REQUIRED"}
+            if missing := sorted(unbound - {"MODEL_DIR"}):
+                raise InputError(f"{path}: {file} needs {missing[0]}; add --gin.{missing[0]}=VALUE")
+            # What is so anyway makes no other run.
+            special = [name for name in chosen if macros[name] != usual[name]]
+            name = _name(recipe, {name: bound[name] for name in special}, seed)
+            folder = f"{output.rstrip('/')}/{name}"
+            planned.setdefault(name, PlannedRun(name, folder, file, bound, macros))
+    return list(planned.values())
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    found = next((f for p in gin_utils.SEARCH_PATHS if (f := p / path).is_file()), None)
+    if found is None:
+        raise InputError(f"{path}: no such sweep; see the folder gin/sweeps/ for those there are")
+    try:
+        sweep = tomllib.loads(found.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a TOML file: {error}") from error
+    entries = sweep.get("runs")
+    if not isinstance(entries, list) or not all("recipes" in entry for entry in entries):
+        raise InputError(f"{path}: needs [[runs]], each with recipes = [...]")
+    unknown = sweep.keys() - _KEYS
+    unknown |= {key for entry in entries for key in entry.keys() - _RUN_KEYS}
+    if unknown:
+        raise InputError(f"{path}: unknown keys {', '.join(sorted(unknown))}")
+    return sweep
+
+
+def _combinations(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields every choice of one value a macro; what is no list is one value."""
+    choices = {
+        name: values if isinstance(values, list) else [values]
+        for name, values in entry.get("macros", {}).items()
+    }
+    for values in itertools.product(*choices.values()):
+        yield dict(zip(choices, values))
+
+
+def _literals(macros: Mapping[str, Any]) -> dict[str, str]:
+    return {name: repr(value) for name, value in macros.items()}
+
+
+def _bind(path: str, recipe: str, bound: Mapping[str, str]) -> dict[str, Any]:
+    """Returns a recipe's macros, those that are bound among them; only those it has can be."""
+    macros, _ = gin_utils.read(recipe)
+    if unknown := bound.keys() - macros.keys():
+        raise InputError(
+            f"{path}: {recipe} has no macro {', '.join(sorted(unknown))}; it has "
+            f"{', '.join(sorted(macros))}"
+        )
+    return macros | {name: gin_utils.literal_value(literal) for name, literal in bound.items()}
+
+
+def _name(recipe: str, special: Mapping[str, str], seed: int) -> str:
+    parts = [recipe, *(f"{name}={special[name]}" for name in sorted(special)), f"seed={seed}"]
+    return "-".join(re.sub(r"[^\w.=]+", "_", part.replace("'", "")) for part in parts)
+
+
+def _for_shell(literal: str) -> str:
+    """Returns a string's literal in double quotes: they need no escape within a shell's own."""
+    if literal[0] not in "'\"":
+        return literal
+    return json.dumps(gin_utils.literal_value(literal), ensure_ascii=False)
+
+
+def _run_all(runs: Sequence[PlannedRun], unfinished: Sequence[PlannedRun], output: str) -> int:
+    """Runs what is not finished, one after the other; returns the exit code."""
+    from rich.console import Console
+
+    # Being terminated ends the run that is under way too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    console = Console()
+    console.print(f"{len(runs)} runs, {len(runs) - len(unfinished)} of them finished already")
+    failed = []
+    for number, planned in enumerate(unfinished, 1):
+        folder = Path(planned.model_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        start = time.monotonic()
+        with console.status(f"{number} of {len(unfinished)}: {planned.name}"):
+            status = _run(planned, folder / "sweep.log")
+        minutes = (time.monotonic() - start) / 60
+        if status:
+            failed.append(planned.name)
+            line = f"failed with exit code {status}, see {folder / 'sweep.log'}"
+        else:
+            methods = json.loads(Path(planned.metrics_file).read_text())["methods"]
+            line = f"F1 {next(iter(methods.values()))['f1']:.3f}"
+        console.print(f"{planned.name}: {line} ({minutes:.1f} min)", highlight=False)
+    if failed:
+        console.print(f"{len(failed)} failed; the same command runs them again")
+    console.print(f"uem-t5x report {shlex.quote(output)} --output {shlex.quote(output)}/report")
+    return 1 if failed else 0
+
+
+def _run(planned: PlannedRun, log: Path) -> int:
+    """Runs the commands of a run; returns the first exit code that is not 0, or 0."""
+    for command in planned.commands():
+        with log.open("ab") as file:
+            status = subprocess.run(
+                [sys.executable, *command], stdout=file, stderr=file, check=False
+            ).returncode
+        if status:
+            return status
+    return 0
