@@ -11,6 +11,7 @@ _GIB = 2**30
 _COLUMNS = (
     "batch",
     "layout",
+    "remat",
     "TPU",
     "devices",
     "peak GiB",
@@ -31,6 +32,7 @@ def _line(macros: dict[str, str], row: dict) -> list[str]:
     return [
         str(row["batch_size"]),
         macros.get("LAYOUT", "data"),
+        macros.get("REMAT_POLICY", "none"),
         row["topology"],
         str(row["devices"]),
         shown("peak_bytes", 1 / _GIB, 1) + ("" if row["fits"] else " **does not fit**"),
@@ -56,7 +58,7 @@ def main(files: list[str]) -> None:
             tables.setdefault(heading, []).append(_line(macros, row))
     for heading, lines in tables.items():
         print(f"\n### {heading}\n\n| {' | '.join(_COLUMNS)} |")
-        print(f"| {' | '.join(['---:', '---', '---'] + ['---:'] * (len(_COLUMNS) - 3))} |")
+        print(f"| {' | '.join(['---:', '---', '---', '---'] + ['---:'] * (len(_COLUMNS) - 4))} |")
         for line in sorted(lines, key=lambda line: int(line[0])):
             print(f"| {' | '.join(line)} |")
 

@@ -429,14 +429,22 @@ def _with_memory(row: Row, memory: Any) -> Row:
 def _with_costs(
     row: Row, topology: "Topology", compiled: Any, steps: int, decoding_trips: int | None
 ) -> Row:
+    import jax
+
     from uem_t5x import program_costs
 
     analysis = compiled.cost_analysis()
-    costs = program_costs.program_costs(compiled.as_text(), analysis, decoding_trips)
     notes = []
     ratio = None
+    try:
+        costs = program_costs.program_costs(compiled.as_text(), analysis, decoding_trips)
+        unknown = "a loop's rounds are unknown"
+    except jax.errors.JaxRuntimeError:
+        # For v6e libtpu writes programs that jaxlib's XLA fails to read.
+        costs = program_costs.ProgramCosts(None, None, None, None)
+        unknown = "JAX cannot read the program"
     if costs.flops is None:
-        notes.append("a loop's rounds are unknown: FLOPs by hand, no bytes, no collectives")
+        notes.append(f"{unknown}: FLOPs by hand, no bytes, no collectives")
     else:
         ratio = costs.flops / row.by_hand_flops
         if ratio < CREDIBLE_RATIO:
