@@ -11,6 +11,7 @@ from etils import epath
 
 from uem_t5x import gin_utils
 from uem_t5x import model_dir as model_dir_lib
+from uem_t5x.data.manifest import Manifest
 from uem_t5x.errors import InputError
 
 METRICS = "metrics.json"
@@ -26,16 +27,14 @@ class Run:
       path: its MODEL_DIR.
       macros: the recipe's macros; of a reference such as `%NAME`, the text.
       bindings: its other settings, by `scope/module.function.parameter`.
-      encoder: name and width of the sentence encoder, such as `hashing, 96`.
-      catalogue: what tells this catalogue of movies from others.
+      manifest: what it was trained on.
       metrics: what `evaluate` found; see `evaluate.evaluate`.
     """
 
     path: epath.Path
     macros: Mapping[str, Any]
     bindings: Mapping[str, Any]
-    encoder: str
-    catalogue: str
+    manifest: Manifest
     metrics: Mapping[str, Any]
 
     @classmethod
@@ -60,15 +59,23 @@ class Run:
                 f"{file}: not the scores of this version of `uem-t5x evaluate`; score it again"
             ) from error
         macros, bindings = gin_utils.read(recipe)
-        manifest = model_dir_lib.catalogue(folder).manifest
         return cls(
             path=folder,
             macros=macros,
             bindings=bindings,
-            encoder=f"{manifest.encoder.name}, {manifest.encoder.width}",
-            catalogue=" ".join(sorted(manifest.inputs.values())),
+            manifest=model_dir_lib.catalogue(folder).manifest,
             metrics=metrics,
         )
+
+    @property
+    def encoder(self) -> str:
+        """Name and width of the sentence encoder, such as `hashing, 96`."""
+        return f"{self.manifest.encoder.name}, {self.manifest.encoder.width}"
+
+    @property
+    def catalogue(self) -> str:
+        """What tells this catalogue of movies from others."""
+        return " ".join(sorted(self.manifest.inputs.values()))
 
     @property
     def kind(self) -> str:
@@ -110,7 +117,7 @@ class Run:
         return {**chosen, **self.bindings, **data}
 
     @functools.cached_property
-    def validation_scores(self) -> list[Mapping[str, float]]:
+    def validation_scores(self) -> list[Mapping[str, int | float]]:
         """The scores on written answers while training, each with its `step`, in order."""
         by_step = {}
         folder = self.path / "inference_eval"
