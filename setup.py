@@ -17,7 +17,8 @@ REQUIRED = [
     "gin-config>=0.5.0",  # the recipes
     "jax>=0.10.2",
     "jaxtyping>=0.3",  # tensor shapes in signatures
-    "matplotlib>=3.8",  # the quickstart's plot
+    "jinja2>=3.1",  # the page of `uem-t5x report`: escapes whatever titles and answers hold
+    "matplotlib>=3.8",  # plots: the quickstart's and the report's
     "ml_dtypes>=0.5",  # bfloat16 in safetensors, for NumPy
     "numpy>=1.26",
     "optax>=0.2.8",  # Adafactor
@@ -54,7 +55,14 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=["uem_t5x", "uem_t5x.data", "uem_t5x.tasks", "uem_t5x.gin", *GIN_FOLDERS],
+    packages=[
+        "uem_t5x",
+        "uem_t5x.data",
+        "uem_t5x.report",
+        "uem_t5x.tasks",
+        "uem_t5x.gin",
+        *GIN_FOLDERS,
+    ],
     # The top-level folders `tasks/` and `gin/` travel inside the package. `gin/` holds no
     # `__init__.py`: at the root it would shadow gin-config's own package.
     package_dir={
@@ -64,7 +72,11 @@ setup(
         "uem_t5x.gin.runs": "gin/runs",
         "uem_t5x.gin.sweeps": "gin/sweeps",
     },
-    package_data={"uem_t5x.gin": ["*.gin"], **{name: ["*.gin", "*.toml"] for name in GIN_FOLDERS}},
+    package_data={
+        "uem_t5x.report": ["*.html", "*.css"],
+        "uem_t5x.gin": ["*.gin"],
+        **{name: ["*.gin", "*.toml"] for name in GIN_FOLDERS},
+    },
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["uem-t5x=uem_t5x.cli:main"]},

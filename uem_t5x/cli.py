@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": ("uem_t5x.evaluate", "score a trained model beside the baselines"),
     "predict": ("uem_t5x.predict", "write the tastes of users given as JSON lines"),
     "sweep": ("uem_t5x.sweep", "train and score a list of runs, going on where it was stopped"),
+    "report": ("uem_t5x.report.command", "draw up a page from trained and scored runs"),
     "compile": ("uem_t5x.compile", "tell what a recipe takes on TPUs that are not there"),
     "export": ("uem_t5x.export", "write a trained model as files that Transformers loads"),
 }

@@ -17,6 +17,11 @@ from uem_t5x.errors import InputError
 _RECIPE, _CATALOGUE = "config.gin", "catalogue"
 
 
+def is_model_dir(path: str | os.PathLike[str]) -> bool:
+    """Tells a MODEL_DIR by its recipe."""
+    return (epath.Path(path) / _RECIPE).is_file()
+
+
 def recipe(model_dir: str | os.PathLike[str]) -> epath.Path:
     """Returns where the recipe lies.
 

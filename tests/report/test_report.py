@@ -1,0 +1,239 @@
+"""`uem-t5x report`, from run folders to a page."""
+
+import csv
+import html.parser
+import re
+
+import fake_runs
+import pytest
+
+from uem_t5x import cli
+from uem_t5x.report import command, figures
+
+HOSTILE = "<script>alert('x')</script> & \"more\" (1999)"
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(html.parser.HTMLParser):
+    """Reads a page, and fails where a tag is closed that is not open."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data.strip())
+
+    def of(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Runs as a sweep leaves them: of two lengths and as text, two seeds; one is not scored."""
+    folder = tmp_path_factory.mktemp("sweep")
+    for seed in (0, 1):
+        for items, f1 in ((5, 0.17), (50, 0.43)):
+            fake_runs.write(
+                folder / f"uem/{items}-{seed}",
+                f1=f1 + seed / 100,
+                HISTORY_LENGTH=items,
+                RANDOM_SEED=seed,
+                title=HOSTILE,
+                answer="The user likes <b>Drama</b>.",
+            )
+        fake_runs.write(folder / f"text-{seed}", "text", 0.2, HISTORY_LENGTH=5, RANDOM_SEED=seed)
+    fake_runs.write(folder / "running", scored=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(sweep, tmp_path_factory):
+    """The folder of a report, and its page."""
+    output = tmp_path_factory.mktemp("report") / "report"
+    assert cli.main(["report", str(sweep), "--output", str(output)]) == 0
+    return output, Page((output / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_stands_alone(report):
+    output, _ = report
+    text = (output / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?://|<script|<link|@import|url\(", text)
+    assert "default-src 'none'" in text
+
+
+def test_titles_and_answers_are_text(report):
+    _, page = report
+    assert page.of("script") == []
+    assert any(HOSTILE in text for text in page.texts)
+    assert "The user likes <b>Drama</b>." in page.texts
+
+
+def test_tables_can_be_read_by_all(report):
+    _, page = report
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("caption") == tags.count("table") > 4
+    assert all("scope" in heading for heading in page.of("th"))
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = [attrs["href"] for attrs in page.of("a")]
+    assert {link.removeprefix("#") for link in links} <= set(ids)
+
+
+def test_every_plot_is_there_light_dark_and_as_a_png(report):
+    output, page = report
+    images = page.of("img")
+    assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in images)
+    assert all(image["alt"] for image in images)
+    light, dark = ([i for i in images if i["class"] == name] for name in ("light", "dark"))
+    pngs = sorted(file.name for file in output.glob("*.png"))
+    assert len(light) == len(dark) == len(pngs)
+    assert pngs == [
+        "confusion.png",
+        "genres-disliked.png",
+        "genres-liked.png",
+        "history-inputs.png",
+        "history-length.png",
+        "language-model.png",
+        "training-loss.png",
+        "uem-layers.png",
+        "validation-f1.png",
+    ]
+    assert (output / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_the_page_says(report):
+    _, page = report
+    for text in (
+        "0.435 ± 0.007",  # of the best setting: 0.43 and 0.44
+        "0.060",  # counting
+        "0.660",  # the rule at 50
+        "label rule on the 5 most recent items",
+        "4.5 (3\N{EN DASH}5)",  # items read as text
+        "0.557",  # the paper's LongT5
+        "120 (60.0%)",  # liked as liked, over two seeds
+    ):
+        assert text in page.texts, text
+    said = " ".join(page.texts)
+    assert "0.131 and 0.183" in said and "0.252 (base)" in said
+    assert "6 runs of 3 settings" in said
+    assert "running" in said.partition("Left out, as not scored")[2]
+
+
+def test_a_row_for_every_run(report):
+    with (report[0] / "runs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    best = next(row for row in rows if row["run"].endswith("uem/50-1"))
+    assert float(best["f1"]) == 0.44
+    assert best["seed"] == "1" and best["HISTORY_LENGTH"] == "50" and best["UEM_LAYERS"] == "1"
+    assert float(best["counting_f1"]) == 0.06 and float(best["rule_f1"]) == 0.66
+    assert float(best["disliked_recall"]) == pytest.approx(0.39)
+    assert "BATCH_SIZE" not in best  # the same in all
+    assert next(row for row in rows if row["kind"] == "text")["UEM_LAYERS"] == ""
+
+
+def test_skipped_runs_are_named_with_what_scores_them(sweep, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(figures, "_image", lambda *_: b"")  # drawn above
+    assert cli.main(["report", str(sweep), "--output", str(tmp_path / "out")]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert f"{sweep}/running; score each DIR with `uem-t5x evaluate --model-dir DIR" in captured.err
+    assert captured.out == f"6 runs: {tmp_path}/out/report.html\n"
+
+
+def test_runs_on_other_users_have_a_part_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "_image", lambda *_: b"")
+    folders = [fake_runs.write(tmp_path / name, inputs=name) for name in ("one", "two")]
+    arguments = ["report", *map(str, folders), "--output", str(tmp_path / "out")]
+    assert cli.main(arguments) == 0
+    page = Page((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+    assert (tmp_path / "out/data-1-confusion.png").exists()
+    assert (tmp_path / "out/data-2-confusion.png").exists()
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert "2 different sets of users" in " ".join(page.texts)
+
+
+def test_a_lone_run_without_events(tmp_path, monkeypatch):
+    folder = fake_runs.write(tmp_path / "run", "text", curve=(), losses=())
+    (folder / "inference_eval/task-metrics.jsonl").unlink()
+    assert cli.main(["report", str(folder), "--output", str(tmp_path / "out")]) == 0
+    page = Page((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+    assert "These runs left no scores or losses of their training." in page.texts
+
+
+def test_a_run_that_is_named_twice_is_one(sweep):
+    found = command.find_runs([str(sweep), str(sweep / "uem"), str(sweep / "uem/../text-0")])
+    assert len(found) == 7
+
+
+class TestRefused:
+    @pytest.fixture
+    def refused(self, capsys):
+        def refused(*arguments):
+            assert cli.main(["report", *map(str, arguments)]) == 2
+            error = capsys.readouterr().err
+            assert error.count("\n") == 1
+            return error
+
+        return refused
+
+    def test_no_runs(self, refused, tmp_path):
+        error = refused(tmp_path, "--output", tmp_path / "out")
+        assert "no trained model here, nor one or two folders below; give the MODEL_DIR" in error
+
+    def test_no_scored_runs(self, refused, sweep, tmp_path):
+        error = refused(sweep / "running", "--output", tmp_path / "out")
+        assert "no scores yet; score each DIR with `uem-t5x evaluate" in error
+
+    @pytest.mark.parametrize("name", ["notes.txt", "report.html"])
+    def test_an_output_that_is_no_report(self, name, refused, sweep, tmp_path):
+        (tmp_path / name).write_text("mine")
+        error = refused(sweep / "text-0", "--output", tmp_path)
+        assert "exists and is not a report; give --output another name" in error
+        assert (tmp_path / name).read_text() == "mine"
+
+    def test_a_report_that_something_else_was_put_into(self, refused, report, sweep, tmp_path):
+        page = report[0] / "report.html"
+        (tmp_path / "report.html").write_bytes(page.read_bytes())
+        (tmp_path / "notes.txt").write_text("mine")
+        assert "is not a report" in refused(sweep / "text-0", "--output", tmp_path)
+
+
+def test_an_older_report_is_replaced_and_the_same_runs_make_the_same_page(sweep, tmp_path):
+    arguments = ["report", str(sweep / "text-0"), "--output", str(tmp_path / "out")]
+    pages = []
+    for _ in range(2):
+        assert cli.main(arguments) == 0
+        pages.append((tmp_path / "out/report.html").read_bytes())
+    assert pages[0] == pages[1]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_text_can_be_told_from_its_background():
+    """WCAG's contrast: 4.5 for text, 3 for lines."""
+
+    def luminance(color):
+        channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear))
+
+    def contrast(one, other):
+        low, high = sorted((luminance(one), luminance(other)))
+        return (high + 0.05) / (low + 0.05)
+
+    for theme in (figures.LIGHT, figures.DARK):
+        assert min(contrast(ink, theme.surface) for ink in (theme.ink, theme.muted)) >= 4.5
+        assert min(contrast(line, theme.surface) for line in theme.series) >= 3
