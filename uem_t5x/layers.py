@@ -156,10 +156,10 @@ class Attention(nn.Module):
         decode: bool = False,
         cache_index: Int[Array, ""] | None = None,
     ) -> Float[Array, "batch length embed"]:
-        query = self._project("query", inputs, query_init=True)
+        query = self._projection("query")(inputs)
         if not decode:
             source = inputs if inputs_kv is None else inputs_kv
-            key, value = self._project("key", source), self._project("value", source)
+            key, value = self._projection("key")(source), self._projection("value")(source)
         elif inputs_kv is None:
             key, value = self._self_attention_cache(inputs, cache_index)
         else:
@@ -176,29 +176,43 @@ class Attention(nn.Module):
             weights, deterministic=deterministic
         )
         attended = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+        return self._output(attended, inputs.shape[-1])
+
+    def _projection(self, name: str) -> Callable[[Array], Array]:
+        """Returns the map to `query`, `key` or `value`: from [batch, length, embed] to heads.
+
+        What is mapped by it twice is mapped by the same parameters.
+        """
+
+        def scaled_init(*args: Any) -> jax.Array:
+            return ATTENTION_INIT(*args) / np.sqrt(self.head_dim)
+
+        dense = Dense(
+            self.num_heads * self.head_dim,
+            ("embed", "joined_kv"),
+            kernel_init=scaled_init if name == "query" else ATTENTION_INIT,
+            dtype=self.dtype,
+            name=name,
+        )
+
+        def project(
+            inputs: Float[Array, "batch length embed"],
+        ) -> Float[Array, "batch length heads head_dim"]:
+            heads = dense(inputs).reshape(*inputs.shape[:2], self.num_heads, self.head_dim)
+            return constrain(heads, ("batch", "length", "heads", "kv"))
+
+        return project
+
+    def _output(
+        self, attended: Float[Array, "batch length heads head_dim"], features: int
+    ) -> Float[Array, "batch length embed"]:
         return Dense(
-            inputs.shape[-1],
+            features,
             ("joined_kv", "embed"),
             kernel_init=ATTENTION_INIT,
             dtype=self.dtype,
             name="out",
-        )(attended.reshape(*inputs.shape[:2], self.num_heads * self.head_dim))
-
-    def _project(
-        self, name: str, inputs: Float[Array, "batch length embed"], *, query_init: bool = False
-    ) -> Float[Array, "batch length heads head_dim"]:
-        def scaled_init(*args: Any) -> jax.Array:
-            return ATTENTION_INIT(*args) / np.sqrt(self.head_dim)
-
-        joined = Dense(
-            self.num_heads * self.head_dim,
-            ("embed", "joined_kv"),
-            kernel_init=scaled_init if query_init else ATTENTION_INIT,
-            dtype=self.dtype,
-            name=name,
-        )(inputs)
-        heads = joined.reshape(*inputs.shape[:2], self.num_heads, self.head_dim)
-        return constrain(heads, ("batch", "length", "heads", "kv"))
+        )(attended.reshape(*attended.shape[:2], self.num_heads * self.head_dim))
 
     def _self_attention_cache(
         self, inputs: Float[Array, "batch length embed"], cache_index: Int[Array, ""] | None
@@ -210,7 +224,7 @@ class Attention(nn.Module):
         cache_is_made = self.has_variable("cache", "cached_key")
         cached = []
         for name in ("key", "value"):
-            heads = self._project(name, inputs)
+            heads = self._projection(name)(inputs)
             variable = self.variable("cache", f"cached_{name}", jnp.zeros_like, heads)
             if cache_is_made:
                 variable.value = lax.dynamic_update_slice_in_dim(
@@ -224,7 +238,7 @@ class Attention(nn.Module):
     ) -> tuple[Float[Array, "batch kv_length heads head_dim"], ...]:
         return tuple(
             self.variable(
-                "cache", f"cached_{name}", lambda name=name: self._project(name, encoded)
+                "cache", f"cached_{name}", lambda name=name: self._projection(name)(encoded)
             ).value
             for name in ("key", "value")
         )
@@ -242,26 +256,30 @@ class RelativePositionBias(nn.Module):
     num_buckets: int = 32
     max_distance: int = 128
 
-    @nn.compact
-    def __call__(
-        self, length: int, query_index: Int[Array, ""] | None = None
-    ) -> Float[Array, "1 heads query length"]:
-        """Returns the bias of all queries, or of the one at `query_index` while decoding."""
-        embedding = partitioning.param_with_axes(
+    def setup(self) -> None:
+        self.rel_embedding = partitioning.param_with_axes(
             "rel_embedding",
             nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
             (self.num_heads, self.num_buckets),
             jnp.float32,
             axes=("heads", "relpos_buckets"),
         )
-        buckets = jnp.asarray(self._buckets(length))
+
+    def __call__(
+        self, length: int, query_index: Int[Array, ""] | None = None
+    ) -> Float[Array, "1 heads query length"]:
+        """Returns the bias of all queries, or of the one at `query_index` while decoding."""
+        positions = np.arange(length)
+        buckets = jnp.asarray(self._buckets(positions[:, None] - positions[None, :]))
         if query_index is not None:
             buckets = lax.dynamic_slice_in_dim(buckets, query_index, 1, axis=0)
-        return jnp.take(embedding, buckets, axis=1)[None]
+        return jnp.take(self.rel_embedding, buckets, axis=1)[None]
 
-    def _buckets(self, length: int) -> Int[np.ndarray, "length length"]:
-        positions = np.arange(length)
-        distance = positions[:, None] - positions[None, :]  # query - key: positive is the past
+    def by_distance(self, distance: Int[np.ndarray, "*shape"]) -> Float[Array, "heads *shape"]:
+        """Returns the bias of any distances, query - key: positive is the past."""
+        return jnp.take(self.rel_embedding, self._buckets(distance), axis=1)
+
+    def _buckets(self, distance: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
         num_buckets = self.num_buckets
         offset = 0
         if self.bidirectional:

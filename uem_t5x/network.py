@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
-from uem_t5x import layer_stacks, layers
+from uem_t5x import layer_stacks, layers, long_attention
 from uem_t5x.errors import InputError
 from uem_t5x.layouts import constrain
 from uem_t5x.types import Array, PyTree
@@ -24,6 +24,9 @@ REMAT_POLICIES: dict[str, Callable[..., Any]] = {
     "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+
+FULL, LOCAL, TRANSIENT_GLOBAL = "full", "local", "transient_global"
+_ENCODER_ATTENTIONS = (FULL, LOCAL, TRANSIENT_GLOBAL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,10 @@ class T5Config:
       mlp_activations: one activation a branch; `("gelu", "linear")` is T5 1.1.
       dropout_rate: for residual branches, attention weights and feed-forward blocks.
       logits_via_embedding: reuse the token embedding as output layer (T5 1.0).
+      encoder_attention: what a position of the encoder sees: `full`, everything (T5); `local`, what
+        is near it; `transient_global`, that and summaries of everything (both LongT5).
+      local_radius: how far it sees, unless in full.
+      global_block_size: positions of a summary.
       dtype: of activations; parameters, norms, softmax and logits stay in float32.
       scan_layers: compile one layer of each stack, and run it in a loop; writing answers apart.
       remat: what the backward pass computes anew instead of keeping it, which takes memory:
@@ -58,16 +65,34 @@ class T5Config:
     mlp_activations: Sequence[str] = ("gelu", "linear")
     dropout_rate: float = 0.0
     logits_via_embedding: bool = False
+    encoder_attention: str = FULL
+    local_radius: int = 127
+    global_block_size: int = 16
     dtype: Any = jnp.float32
     scan_layers: bool = False
     remat: str = "none"
 
     def __post_init__(self) -> None:
+        if self.encoder_attention not in _ENCODER_ATTENTIONS:
+            raise InputError(
+                f"ENCODER_ATTENTION={self.encoder_attention!r}: no such attention; choose one of "
+                f"{', '.join(_ENCODER_ATTENTIONS)}"
+            )
+        sizes = {"LOCAL_RADIUS": self.local_radius, "GLOBAL_BLOCK_SIZE": self.global_block_size}
+        for macro, size in sizes.items():
+            if size < 1:
+                raise InputError(f"{macro}={size}: bind it to 1 or more")
         if self.remat not in REMAT_POLICIES:
             raise InputError(
                 f"REMAT_POLICY={self.remat!r}: no such policy; choose one of "
                 f"{', '.join(REMAT_POLICIES)}"
             )
+
+    def blocks(self, length: int) -> long_attention.Blocks:
+        """Returns how LongT5's attention cuts up a text of `length` positions."""
+        is_global = self.encoder_attention == TRANSIENT_GLOBAL
+        size = self.global_block_size if is_global else None
+        return long_attention.Blocks(length, self.local_radius, size)
 
 
 _T5_1_1_SIZES = {
@@ -83,16 +108,22 @@ def t5_1_1(
     size: str,
     vocab_size: int = 32128,
     dropout_rate: float = 0.0,
+    encoder_attention: str = FULL,
+    local_radius: int = 127,
+    global_block_size: int = 16,
     dtype: Any = jnp.float32,
     scan_layers: bool = False,
     remat: str = "none",
 ) -> T5Config:
-    """Returns the sizes of T5 1.1, which its LM-adapted form and Flan-T5 share.
+    """Returns the sizes of T5 1.1, which its LM-adapted form, Flan-T5 and LongT5 share.
 
     Args:
       size: `small`, `base`, `large`, `xl` or `xxl`.
       vocab_size: see `T5Config`, as are the others.
       dropout_rate: see `T5Config`.
+      encoder_attention: see `T5Config`.
+      local_radius: see `T5Config`.
+      global_block_size: see `T5Config`.
       dtype: see `T5Config`.
       scan_layers: see `T5Config`.
       remat: see `T5Config`.
@@ -112,6 +143,9 @@ def t5_1_1(
         num_decoder_layers=depth,
         vocab_size=vocab_size,
         dropout_rate=dropout_rate,
+        encoder_attention=encoder_attention,
+        local_radius=local_radius,
+        global_block_size=global_block_size,
         dtype=dtype,
         scan_layers=scan_layers,
         remat=remat,
@@ -138,6 +172,19 @@ def _attention(config: T5Config, name: str) -> layers.Attention:
     )
 
 
+def _encoder_attention(config: T5Config, length: int, name: str) -> layers.Attention:
+    if config.encoder_attention == FULL:
+        return _attention(config, name)
+    return long_attention.LongAttention(
+        config.num_heads,
+        config.head_dim,
+        config.dropout_rate,
+        config.dtype,
+        blocks=config.blocks(length),
+        name=name,
+    )
+
+
 def _mlp(config: T5Config) -> layers.GatedMLP:
     return layers.GatedMLP(
         config.mlp_dim, config.mlp_activations, config.dropout_rate, config.dtype, name="mlp"
@@ -158,15 +205,16 @@ class EncoderLayer(nn.Module):
     def __call__(
         self,
         inputs: Float[Array, "batch length embed"],
-        mask: Bool[Array, "batch 1 length length"],
-        bias: Float[Array, "1 heads length length"],
+        mask: Bool[Array, "batch 1 length length"] | Bool[Array, "batch length"],
+        bias: Float[Array, "1 heads length length"] | long_attention.LongBias,
         *,
         deterministic: bool,
     ) -> Float[Array, "batch length embed"]:
         cfg = self.config
         x = constrain(inputs, ("batch", "length", "embed"))
         y = layers.RMSNorm(dtype=cfg.dtype, name="pre_attention_layer_norm")(x)
-        y = _attention(cfg, "attention")(y, mask=mask, bias=bias, deterministic=deterministic)
+        attention = _encoder_attention(cfg, inputs.shape[1], "attention")
+        y = attention(y, mask=mask, bias=bias, deterministic=deterministic)
         x = x + _dropout(cfg)(y, deterministic=deterministic)
         y = layers.RMSNorm(dtype=cfg.dtype, name="pre_mlp_layer_norm")(x)
         y = _mlp(cfg)(y, deterministic=deterministic)
@@ -218,7 +266,7 @@ def _run_layers(
     layer_cls: type[nn.Module],
     depth: int,
     x: Float[Array, "batch length embed"],
-    *context: Array,
+    *context: PyTree,
     deterministic: bool,
 ) -> Float[Array, "batch length embed"]:
     """Runs a stack's layers, whose parameters are there already.
@@ -279,28 +327,35 @@ class Encoder(nn.Module):
         deterministic: bool,
     ) -> Float[Array, "batch length embed"]:
         cfg = self.config
-        bias = layers.RelativePositionBias(cfg.num_heads, bidirectional=True, name="relpos_bias")(
-            embeddings.shape[1]
-        )
-        pair_mask = mask[:, None, :, None] & mask[:, None, None, :]
+        context = self._context(mask)
         x = _dropout(cfg)(embeddings, deterministic=deterministic).astype(cfg.dtype)
         if self.is_initializing():
             for index in range(cfg.num_encoder_layers):
                 x = EncoderLayer(cfg, name=f"layers_{index}")(
-                    x, pair_mask, bias, deterministic=deterministic
+                    x, *context, deterministic=deterministic
                 )
         else:
             x = _run_layers(
-                self,
-                EncoderLayer,
-                cfg.num_encoder_layers,
-                x,
-                pair_mask,
-                bias,
-                deterministic=deterministic,
+                self, EncoderLayer, cfg.num_encoder_layers, x, *context, deterministic=deterministic
             )
         x = layers.RMSNorm(dtype=cfg.dtype, name="encoder_norm")(x)
         return nn.Dropout(cfg.dropout_rate)(x, deterministic=deterministic)
+
+    def _context(self, mask: Bool[Array, "batch length"]) -> tuple[PyTree, PyTree]:
+        """Returns mask and bias as the layers' attention takes them."""
+        cfg, length = self.config, mask.shape[1]
+
+        def relative_bias(name: str) -> layers.RelativePositionBias:
+            return layers.RelativePositionBias(cfg.num_heads, bidirectional=True, name=name)
+
+        near = relative_bias("relpos_bias")
+        if cfg.encoder_attention == FULL:
+            return mask[:, None, :, None] & mask[:, None, None, :], near(length)
+        blocks = cfg.blocks(length)
+        local, side = long_attention.local_bias(near, blocks), None
+        if cfg.encoder_attention == TRANSIENT_GLOBAL:
+            side = long_attention.side_bias(relative_bias("side_relpos_bias"), blocks)
+        return mask, long_attention.LongBias(local, side)
 
 
 class Decoder(nn.Module):
