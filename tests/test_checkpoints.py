@@ -1,5 +1,6 @@
 """Pretrained language models: read by name, checked, and put under a fresh UEM."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -108,6 +109,24 @@ def test_orbax_checkpoints_give_the_language_model(orbax_checkpoint):
         config, params = checkpoints.load_language_model(folder)
         assert config == case.transformer().config
         jax.tree.map(np.testing.assert_array_equal, params, case.language_model_params())
+
+
+def test_longt5_is_known_by_its_side_bias(tmp_path):
+    params = case.language_model_params()
+    params["encoder"]["side_relpos_bias"] = {"rel_embedding": np.ones((2, 32), np.float32)}
+    for layer in range(2):
+        norm = {"scale": np.ones(16, np.float32)}
+        params["encoder"][f"layers_{layer}"]["attention"]["T5LayerNorm_0"] = norm
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(tmp_path / "checkpoint_1/state", ocp.args.PyTreeSave({"target": params}))
+    config, read = checkpoints.load_language_model(tmp_path)
+    expected = case.transformer().config
+    assert config == dataclasses.replace(expected, encoder_attention="transient_global")
+    jax.tree.map(np.testing.assert_array_equal, read, params)
+    fresh = fresh_like(case.language_model_params())
+    message = r"encoder: 3 parameters .*T5LayerNorm_0/scale is unexpected"
+    with pytest.raises(InputError, match=message):
+        checkpoints.start_from_checkpoint(fresh, tmp_path)
 
 
 def test_a_uem_of_the_same_sizes_goes_on_and_another_one_starts_fresh(orbax_checkpoint):

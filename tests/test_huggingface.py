@@ -73,8 +73,17 @@ def test_logits_are_those_of_transformers():
     np.testing.assert_allclose(ours, golden["logits"], atol=2e-5)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_what_is_written_is_read_back_whole_or_in_shards(tied, tmp_path):
+# The networks that are written, but for their sizes.
+NETWORKS = [
+    {"logits_via_embedding": False},
+    {"logits_via_embedding": True},
+    {"encoder_attention": "local", "local_radius": 20},
+    {"encoder_attention": "transient_global", "local_radius": 5, "global_block_size": 8},
+]
+
+
+@pytest.mark.parametrize("fields", NETWORKS)
+def test_what_is_written_is_read_back_whole_or_in_shards(fields, tmp_path):
     config = network.T5Config(
         vocab_size=48,
         emb_dim=8,
@@ -83,7 +92,7 @@ def test_what_is_written_is_read_back_whole_or_in_shards(tied, tmp_path):
         mlp_dim=10,
         num_encoder_layers=1,
         num_decoder_layers=2,
-        logits_via_embedding=tied,
+        **fields,
     )
     params = random_params(config)
     huggingface.write_language_model(tmp_path / "whole", config, params)
@@ -178,8 +187,8 @@ def test_mt5_and_configurations_of_transformers_4_are_read(folder):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model_type": "longt5"}, r"config.json: model_type 'longt5' is not T5's; use T5 1.1"),
-        ({"model_type": "umt5"}, r"model_type 'umt5' is not T5's"),
+        ({"model_type": "umt5"}, r"config.json: model_type 'umt5' is not T5's; use T5 1.1"),
+        ({"model_type": "longt5"}, r"18 tensors .*LocalSelfAttention.k.weight is missing"),
         ({"model_type": "DELETED"}, r"config.json: lacks 'model_type'"),
         ({"feed_forward_proj": "relu"}, r"config.json: T5 1.0 .*'relu'.*; use T5 1.1"),
         ({"feed_forward_proj": "DELETED"}, r"T5 1.0 "),
@@ -204,6 +213,35 @@ def test_another_network_is_refused_by_name(folder, fields, message):
         huggingface.open_checkpoint(folder)
     assert refused.value.line == str(refused.value)
     assert str(refused.value).startswith(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"encoder_attention_type": "global"},
+            r"encoder_attention_type 'global' is none of LongT5's \('local', 'transient-global'\)",
+        ),
+        ({"local_radius": "9"}, r"config.json: local_radius '9' is no size"),
+        ({"global_block_size": 0}, r"config.json: global_block_size 0 is no size"),
+        ({"feed_forward_proj": "DELETED"}, r"T5 1.0 "),
+        (
+            {"encoder_attention_type": "DELETED"},
+            r"21 tensors .*LocalSelfAttention.k.weight is missing",
+        ),
+        (
+            {"model_type": "t5"},
+            r"21 tensors .*layer.0.SelfAttention.k.weight is missing",
+        ),
+    ],
+)
+def test_another_longt5_is_refused_by_name(fields, message, tmp_path):
+    folder = Path(
+        shutil.copytree(GOLDEN / "huggingface_longt5_transient_global", tmp_path / "checkpoint")
+    )
+    edit_config(folder, **fields)
+    with pytest.raises(InputError, match=message):
+        huggingface.open_checkpoint(folder)
 
 
 @pytest.mark.parametrize(
@@ -332,11 +370,14 @@ class TestBesideTransformers:
         transformers.utils.logging.disable_progress_bar()
         return transformers
 
-    @pytest.fixture(scope="class", params=["untied", "tied"])
+    @pytest.fixture(scope="class", params=["untied", "tied", "local", "transient-global"])
     def theirs(self, request, torch, transformers):
         torch.manual_seed(1)
         tied = request.param == "tied"
-        config = transformers.T5Config(
+        kind, long = "T5", {}
+        if request.param.endswith("al"):
+            kind, long = "LongT5", {"encoder_attention_type": request.param, "local_radius": 20}
+        config = getattr(transformers, f"{kind}Config")(
             vocab_size=96,
             d_model=24,
             d_kv=6,
@@ -348,8 +389,9 @@ class TestBesideTransformers:
             tie_word_embeddings=tied,
             decoder_start_token_id=0,
             initializer_factor=1.5,
+            **long,
         )
-        model = transformers.T5ForConditionalGeneration(config).eval()
+        model = getattr(transformers, f"{kind}ForConditionalGeneration")(config).eval()
         if not tied:
             model.lm_head.weight = torch.nn.Parameter(torch.randn(96, 24))
         return model
@@ -376,13 +418,16 @@ class TestBesideTransformers:
             logits(config, params, *batch), self.their_logits(torch, theirs, *batch), atol=1e-4
         )
 
-    def test_read_bfloat16(self, theirs, torch, transformers, tmp_path):
-        half = transformers.T5ForConditionalGeneration(theirs.config)
+    def test_read_bfloat16(self, theirs, torch, tmp_path):
+        half = type(theirs)(theirs.config)
         half.load_state_dict(theirs.state_dict())
         half.to(torch.bfloat16).save_pretrained(tmp_path)
         assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
         _, params = load(tmp_path)
-        stored = half.encoder.block[1].layer[0].SelfAttention.k.weight
+        name = next(
+            name for name in half.state_dict() if ".block.1." in name and "k.weight" in name
+        )
+        stored = half.get_parameter(name)
         kernel = params["encoder"]["layers_1"]["attention"]["key"]["kernel"]
         np.testing.assert_array_equal(kernel, stored.float().detach().numpy().T)
 
@@ -409,8 +454,8 @@ class TestBesideTransformers:
         np.testing.assert_array_equal(ours, answers)
 
     @pytest.mark.parametrize("max_shard_size", [10**9, 20_000])
-    @pytest.mark.parametrize("tied", [False, True])
-    def test_written(self, tied, max_shard_size, batch, torch, transformers, tmp_path):
+    @pytest.mark.parametrize("fields", NETWORKS)
+    def test_written(self, fields, max_shard_size, batch, torch, transformers, tmp_path):
         config = network.T5Config(
             vocab_size=96,
             emb_dim=24,
@@ -419,11 +464,11 @@ class TestBesideTransformers:
             mlp_dim=40,
             num_encoder_layers=2,
             num_decoder_layers=3,
-            logits_via_embedding=tied,
+            **fields,
         )
         params = random_params(config)
         huggingface.write_language_model(tmp_path, config, params, max_shard_size)
-        model, info = transformers.T5ForConditionalGeneration.from_pretrained(
+        model, info = transformers.AutoModelForSeq2SeqLM.from_pretrained(
             tmp_path, output_loading_info=True
         )
         assert not any(info.values())

@@ -25,6 +25,9 @@ from uem_t5x.types import Index, PyTree, StoredTensor
 # The modules of a network that are the language model; others are the UEM and the task prompts.
 LANGUAGE_MODEL = ("token_embedder", "encoder", "decoder")
 
+# What transient-global attention has, and neither full nor local attention does.
+_SIDE_BIAS = "encoder/side_relpos_bias/rel_embedding"
+
 # Tensors that are read at once: hides a bucket's latency, and bounds what lies in memory twice.
 _CONCURRENT_READS = 2
 
@@ -32,7 +35,7 @@ _CONCURRENT_READS = 2
 def open_checkpoint(
     folder: str | os.PathLike[str],
 ) -> tuple[network.T5Config, dict[str, StoredTensor]]:
-    """Opens a checkpoint of a T5 1.1 language model; see `load_language_model` for its formats.
+    """Opens a checkpoint of a T5 1.1 or LongT5; see `load_language_model` for its formats.
 
     Returns:
       The language model's sizes, and all parameters by their "/"-joined names, unread.
@@ -60,12 +63,16 @@ def open_checkpoint(
 
 
 def load_language_model(folder: str | os.PathLike[str]) -> tuple[network.T5Config, PyTree]:
-    """Loads a T5 1.1 language model.
+    """Loads a T5 1.1 or LongT5 language model.
 
     Supported are T5X's native format (a file `checkpoint` beside tensorstore folders, as the
-    public Flan-T5 checkpoints are), T5X's Orbax format, which the built-in engine writes too, and
-    Transformers' folders (`config.json` and safetensors). T5X's formats hold no sizes; they are
-    read off the parameters' shapes.
+    public Flan-T5 and LongT5 checkpoints are), T5X's Orbax format, which the built-in engine writes
+    too, and Transformers' folders (`config.json` and safetensors).
+
+    T5X's formats hold no sizes; they are read off the parameters' shapes. A `side_relpos_bias`
+    tells of transient-global attention, taken to be of the public sizes (a radius of 127, summaries
+    of 16 positions). Local attention has the parameters of full attention and is taken for it:
+    `dataclasses.replace(config, encoder_attention="local")` says otherwise, as a recipe does.
 
     Args:
       folder: the checkpoint's folder, or one that holds `checkpoint_<step>` folders, of which the
@@ -223,7 +230,7 @@ def _config_from_shapes(
     if f"{layer}/mlp/wi/kernel" in tensors:
         raise InputError(
             f"{folder}: a T5 1.0 checkpoint (its feed-forward block is one ReLU branch); use "
-            "T5 1.1, its LM-adapted form or Flan-T5"
+            "T5 1.1, its LM-adapted form, Flan-T5 or LongT5"
         )
     vocab_size, emb_dim = shape("token_embedder/embedding")
     num_heads = shape("encoder/relpos_bias/rel_embedding")[0]
@@ -236,4 +243,5 @@ def _config_from_shapes(
         num_encoder_layers=depth("encoder"),
         num_decoder_layers=depth("decoder"),
         logits_via_embedding="decoder/logits_dense/kernel" not in tensors,
+        encoder_attention=(network.TRANSIENT_GLOBAL if _SIDE_BIAS in tensors else network.FULL),
     )

@@ -57,7 +57,7 @@ def export_huggingface(trained: "TrainedModel", folder: Path) -> None:
       folder: where to write; it is created.
 
     Raises:
-      InputError: if the language model is not a T5 1.1.
+      InputError: if the language model is neither a T5 1.1 nor a LongT5.
     """
     from uem_t5x import checkpoints, data_sources, huggingface
 

@@ -1,4 +1,4 @@
-"""Transformers' T5 1.1 folders (T5 1.1, Flan-T5, mT5): read one tensor at a time, and written.
+"""Transformers' folders of T5 1.1, Flan-T5, mT5 and LongT5: read tensor by tensor, and written.
 
     config.json                           sizes, and what Transformers computes with them
     model.safetensors                     the parameters, or
@@ -46,6 +46,14 @@ _OUTPUT = "lm_head.weight"
 # Old files hold a bias of the cross-attention that T5 does not have; Transformers skips it too.
 _SKIPPED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 
+# How Transformers calls an encoder's attention: in `config.json`, and among a layer's tensors.
+_ATTENTION_TYPES = {network.LOCAL: "local", network.TRANSIENT_GLOBAL: "transient-global"}
+_ATTENTION_MODULES = {
+    network.FULL: "SelfAttention",
+    network.LOCAL: "LocalSelfAttention",
+    network.TRANSIENT_GLOBAL: "TransientGlobalSelfAttention",
+}
+
 # What `layers` and the tasks compute with; another value in `config.json` is another network.
 _FIXED = {
     "relative_attention_num_buckets": layers.RelativePositionBias.num_buckets,
@@ -86,7 +94,7 @@ def is_huggingface(folder: str | os.PathLike[str]) -> bool:
 def open_checkpoint(
     folder: str | os.PathLike[str],
 ) -> tuple[network.T5Config, dict[str, StoredTensor]]:
-    """Opens a T5 1.1 checkpoint, and checks by names and shapes that it is whole.
+    """Opens a T5 1.1 or LongT5 checkpoint, and checks by names and shapes that it is whole.
 
     Args:
       folder: what `save_pretrained` wrote, or a downloaded copy; on a local disk.
@@ -96,7 +104,7 @@ def open_checkpoint(
       unread. They may be stored as float16, bfloat16 or float32.
 
     Raises:
-      InputError: if it is of another network than T5 1.1, holds no safetensors, or is damaged.
+      InputError: if it is of another network, holds no safetensors, or is damaged.
     """
     if "://" in str(folder):
         raise InputError(
@@ -152,7 +160,7 @@ def write_language_model(
     extra_ids: int = 0,
     max_new_tokens: int | None = None,
 ) -> None:
-    """Writes a folder that `transformers.T5ForConditionalGeneration.from_pretrained` loads.
+    """Writes a folder that `transformers.AutoModelForSeq2SeqLM.from_pretrained` loads.
 
     Args:
       folder: where to write; it is created.
@@ -165,7 +173,7 @@ def write_language_model(
       max_new_tokens: the longest answer that `generate` writes; Transformers' default is 20.
 
     Raises:
-      InputError: if the network is not a T5 1.1.
+      InputError: if the network is neither a T5 1.1 nor a LongT5.
     """
     if tuple(config.mlp_activations) != _ACTIVATIONS:
         raise InputError(
@@ -211,18 +219,18 @@ def _read_json(path: epath.Path) -> dict[str, Any]:
 def _network_config(fields: Mapping[str, Any], path: epath.Path) -> network.T5Config:
     """Checks that `config.json` is a T5 1.1's, and returns its sizes."""
     model_type = fields["model_type"]
-    if model_type not in ("t5", "mt5"):
+    if model_type not in ("t5", "mt5", "longt5"):
         raise InputError(
-            f"{path}: model_type {model_type!r} is not T5's; use T5 1.1, Flan-T5 or mT5 "
-            "(model_type 't5' or 'mt5')"
+            f"{path}: model_type {model_type!r} is not T5's; use T5 1.1, Flan-T5, mT5 or LongT5 "
+            "(model_type 't5', 'mt5' or 'longt5')"
         )
     # As in Transformers, a T5 that does not name its feed-forward block has T5 1.0's.
-    projection = fields.get("feed_forward_proj", "relu" if model_type == "t5" else "gated-gelu")
+    projection = fields.get("feed_forward_proj", "gated-gelu" if model_type == "mt5" else "relu")
     if projection != "gated-gelu":
         was = "T5 1.0 (feed_forward_proj 'relu')" if projection == "relu" else repr(projection)
         raise InputError(
             f"{path}: {was}: T5 1.1's feed-forward block is 'gated-gelu'; use T5 1.1, its "
-            "LM-adapted form or Flan-T5"
+            "LM-adapted form, Flan-T5 or LongT5"
         )
     for key, expected in _FIXED.items():
         if fields.get(key) not in (None, expected):
@@ -250,7 +258,26 @@ def _network_config(fields: Mapping[str, Any], path: epath.Path) -> network.T5Co
         num_decoder_layers=size("num_decoder_layers") if has_decoder_layers else encoder_layers,
         mlp_activations=_ACTIVATIONS,
         logits_via_embedding=_scales_outputs(fields),
+        **(_long_attention(fields, path) if model_type == "longt5" else {}),
     )
+
+
+def _long_attention(fields: Mapping[str, Any], path: epath.Path) -> dict[str, Any]:
+    """Returns what a LongT5's `config.json` says of its encoder's attention."""
+    # Transformers' own default is local attention.
+    wanted = fields.get("encoder_attention_type", _ATTENTION_TYPES[network.LOCAL])
+    kinds = {name: kind for kind, name in _ATTENTION_TYPES.items()}
+    if wanted not in kinds:
+        raise InputError(
+            f"{path}: encoder_attention_type {wanted!r} is none of LongT5's "
+            f"({', '.join(map(repr, kinds))}); download it again"
+        )
+    sizes = {}
+    for name in ("local_radius", "global_block_size"):
+        sizes[name] = fields.get(name, getattr(network.T5Config, name))
+        if type(sizes[name]) is not int or sizes[name] < 1:
+            raise InputError(f"{path}: {name} {sizes[name]!r} is no size; download it again")
+    return {"encoder_attention": kinds[wanted], **sizes}
 
 
 def _scales_outputs(fields: Mapping[str, Any]) -> bool:
@@ -265,9 +292,17 @@ def _scales_outputs(fields: Mapping[str, Any]) -> bool:
 
 
 def _config_fields(config: network.T5Config) -> dict[str, Any]:
+    model = {"architectures": ["T5ForConditionalGeneration"], "model_type": "t5"}
+    if config.encoder_attention != network.FULL:
+        model = {
+            "architectures": ["LongT5ForConditionalGeneration"],
+            "model_type": "longt5",
+            "encoder_attention_type": _ATTENTION_TYPES[config.encoder_attention],
+            "local_radius": config.local_radius,
+            "global_block_size": config.global_block_size,
+        }
     return {
-        "architectures": ["T5ForConditionalGeneration"],
-        "model_type": "t5",
+        **model,
         "is_encoder_decoder": True,
         "vocab_size": config.vocab_size,
         "d_model": config.emb_dim,
@@ -317,10 +352,15 @@ def _places(
         kernel(f"{ours}/wi_1", f"{theirs}.wi_1", embed, mlp_dim)
         kernel(f"{ours}/wo", f"{theirs}.wo", mlp_dim, embed)
 
+    encoder_attention = _ATTENTION_MODULES[config.encoder_attention]
+    has_summaries = config.encoder_attention == network.TRANSIENT_GLOBAL
     for index in range(config.num_encoder_layers):
         ours, theirs = f"encoder/layers_{index}", f"encoder.block.{index}.layer"
         norm(f"{ours}/pre_attention_layer_norm", f"{theirs}.0.layer_norm")
-        attention(f"{ours}/attention", f"{theirs}.0.SelfAttention")
+        attention(f"{ours}/attention", f"{theirs}.0.{encoder_attention}")
+        if has_summaries:
+            summary_norm = f"{theirs}.0.{encoder_attention}.global_input_layer_norm"
+            norm(f"{ours}/attention/T5LayerNorm_0", summary_norm)
         norm(f"{ours}/pre_mlp_layer_norm", f"{theirs}.1.layer_norm")
         mlp(f"{ours}/mlp", f"{theirs}.1.DenseReluDense")
     for index in range(config.num_decoder_layers):
@@ -331,11 +371,18 @@ def _places(
         attention(f"{ours}/encoder_decoder_attention", f"{theirs}.1.EncDecAttention")
         norm(f"{ours}/pre_mlp_layer_norm", f"{theirs}.2.layer_norm")
         mlp(f"{ours}/mlp", f"{theirs}.2.DenseReluDense")
-    for stack in ("encoder", "decoder"):
+
+    def relative_bias(ours: str, theirs: str) -> None:
+        places[f"{ours}/rel_embedding"] = _Place(f"{theirs}.weight", (heads, buckets), True)
+
+    for stack, module in (("encoder", encoder_attention), ("decoder", "SelfAttention")):
         norm(f"{stack}/{stack}_norm", f"{stack}.final_layer_norm")
         # One bias a stack; Transformers keeps it in the first layer.
-        bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        places[f"{stack}/relpos_bias/rel_embedding"] = _Place(bias, (heads, buckets), True)
+        first = f"{stack}.block.0.layer.0.{module}"
+        relative_bias(f"{stack}/relpos_bias", f"{first}.relative_attention_bias")
+    if has_summaries:
+        first = f"encoder.block.0.layer.0.{encoder_attention}"
+        relative_bias("encoder/side_relpos_bias", f"{first}.global_relative_attention_bias")
     if not config.logits_via_embedding:
         places["decoder/logits_dense/kernel"] = _Place(output, (embed, config.vocab_size), True)
     return places
@@ -351,15 +398,15 @@ def _find_weights(folder: epath.Path) -> epath.Path:
         raise InputError(
             f"{pickled[0]}: pickled weights are refused, as unpickling runs code that the file "
             f"brings; download {WEIGHTS} instead, or convert them where PyTorch is installed: "
-            "transformers.T5ForConditionalGeneration.from_pretrained(FOLDER)"
+            "transformers.AutoModelForSeq2SeqLM.from_pretrained(FOLDER)"
             ".save_pretrained(NEW_FOLDER)"
         )
     for name, argument in _FOREIGN_WEIGHTS.items():
         if (folder / name).is_file():
             raise InputError(
                 f"{folder / name}: only safetensors are read; download {WEIGHTS} instead, or "
-                "convert it with Transformers 4 and PyTorch: transformers.T5ForConditional"
-                f"Generation.from_pretrained(FOLDER, {argument}=True).save_pretrained(NEW_FOLDER)"
+                "convert it with Transformers 4 and PyTorch: transformers.AutoModelForSeq2SeqLM"
+                f".from_pretrained(FOLDER, {argument}=True).save_pretrained(NEW_FOLDER)"
             )
     raise InputError(f"{folder / WEIGHTS}: missing; copy it from where the checkpoint comes from")
 
@@ -417,7 +464,7 @@ def _check_tensors(
     if problems:
         shown = "; ".join(sorted(problems)[:_PROBLEMS_SHOWN])
         raise InputError(
-            f"{weights}: {len(problems)} tensors are not those of the T5 1.1 that {CONFIG} tells "
+            f"{weights}: {len(problems)} tensors are not those of the network that {CONFIG} tells "
             f"of: {shown}{'; ...' if len(problems) > _PROBLEMS_SHOWN else ''}; download both again"
         )
 
