@@ -84,6 +84,24 @@ def test_flops_counted_by_hand():
     assert model_flops.decoder_flops(config, 3, 2) == 2 * expected
 
 
+@pytest.mark.parametrize(("kind", "summaries"), [("local", 0), ("transient_global", 2)])
+def test_flops_of_long_attention_counted_by_hand(kind, summaries):
+    """Five positions in three blocks of two, each of which sees three blocks."""
+    config = network.T5Config(
+        emb_dim=4,
+        num_heads=1,
+        head_dim=2,
+        mlp_dim=3,
+        num_encoder_layers=1,
+        encoder_attention=kind,
+        local_radius=1,
+        global_block_size=2,
+    )
+    projections = 5 * 4 * 4 * 2 + summaries * 2 * 4 * 2  # a summary has no query, and no output
+    attention = 6 * (3 * 2 + summaries) * 2 * 2  # the sixth query is padding
+    assert model_flops.encoder_flops(config, 5) == 2 * (projections + attention + 5 * 36)
+
+
 class TestLoops:
     """A loop of seven products of 16 x 16 matrices, as the CPU's compiler writes it."""
 

@@ -11,7 +11,7 @@ from uem_t5x import data_sources, gin_utils, train, trainer
 from uem_t5x.errors import InputError
 
 RECIPES = sorted(path.stem for path in Path(__file__).parents[1].glob("gin/*.gin"))
-PRETRAINED = [name for name in RECIPES if "_t5_" in name]
+PRETRAINED = [name for name in RECIPES if "t5_" in name]
 
 
 def arguments_of(name, dataset_folder, *bindings):
@@ -33,6 +33,7 @@ def test_the_recipes_that_there_are():
             for size in ("base", "large")
         ),
         *(f"text_flan_t5_{size}" for size in ("base", "large")),
+        *(f"longtext_longt5_{size}" for size in ("base", "large")),
         "uem_tiny",
         "text_tiny",
         "uem_quickstart",
@@ -59,6 +60,20 @@ def test_the_papers_values(name, dataset_folder):
         assert module.prompt_length == 20
         uem = module.user_embedding_config
         assert (uem.num_layers, uem.num_heads, uem.head_dim, uem.mlp_dim) == (3, 12, 64, 2048)
+
+
+@pytest.mark.parametrize(("size", "depth"), [("base", 12), ("large", 24)])
+def test_longt5_reads_fifty_items_in_words(size, depth, dataset_folder):
+    arguments = arguments_of(f"longtext_longt5_{size}", dataset_folder)
+    dataset = arguments["train_dataset_cfg"]
+    assert dataset.mixture_or_task_name == "movielens_genres_text_50"
+    assert dataset.task_feature_lengths["inputs"] == 16_384
+    config = arguments["model"].module.config
+    sizes = (config.encoder_attention, config.local_radius, config.global_block_size)
+    assert sizes == ("transient_global", 127, 16)
+    assert config.num_encoder_layers == depth
+    local = arguments_of(f"longtext_longt5_{size}", dataset_folder, "ENCODER_ATTENTION = 'local'")
+    assert local["model"].module.config.encoder_attention == "local"
 
 
 @pytest.mark.parametrize(

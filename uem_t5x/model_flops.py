@@ -7,7 +7,7 @@ computed too. The backward pass costs twice the forward one: a product's gradien
 from collections.abc import Mapping
 from typing import Any
 
-from uem_t5x.network import T5Config
+from uem_t5x.network import FULL, T5Config
 
 _TRAINING_PASSES = 3  # forward, and for each product the gradients of both factors
 
@@ -30,6 +30,20 @@ def _feed_forward(config: T5Config, positions: int) -> int:
     return (len(config.mlp_activations) + 1) * 2 * positions * config.emb_dim * config.mlp_dim
 
 
+def _encoder_attention(config: T5Config, length: int) -> int:
+    """An encoder layer's self-attention, with its projections."""
+    projections = _projections(config, length, 4)
+    if config.encoder_attention == FULL:
+        return projections + _attention(config, length, length)
+    blocks = config.blocks(length)
+    seen = 3 * blocks.block + blocks.summaries
+    return (
+        projections
+        + _projections(config, blocks.summaries, 2)
+        + _attention(config, blocks.chunks * blocks.chunk, seen)
+    )
+
+
 def encoder_flops(config: T5Config, length: int) -> int:
     """Counts an encoder's FLOPs for one sequence.
 
@@ -37,11 +51,7 @@ def encoder_flops(config: T5Config, length: int) -> int:
       config: the network's sizes.
       length: positions, the soft prompt's among them.
     """
-    layer = (
-        _projections(config, length, 4)
-        + _attention(config, length, length)
-        + _feed_forward(config, length)
-    )
+    layer = _encoder_attention(config, length) + _feed_forward(config, length)
     return config.num_encoder_layers * layer
 
 
