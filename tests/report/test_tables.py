@@ -1,25 +1,8 @@
 """The tables: the paper's figures, our settings in their places, and the limits."""
 
 import fake_runs
-import pytest
 
-from uem_t5x.report import paper_results, settings, tables
-from uem_t5x.runs import Run
-
-
-@pytest.fixture
-def compared(tmp_path):
-    """Writes runs and compares them."""
-
-    def compared(*runs):
-        read = [
-            Run.read(fake_runs.write(tmp_path / str(number), **kwargs))
-            for number, kwargs in enumerate(runs)
-        ]
-        (comparison,) = settings.compare(read)
-        return comparison
-
-    return compared
+from uem_t5x.report import paper_results, tables
 
 
 def rows(table):

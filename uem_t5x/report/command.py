@@ -17,7 +17,7 @@ from uem_t5x.errors import InputError
 if TYPE_CHECKING:
     from etils import epath
 
-_DEPTHS = ("*", "*/*")
+_DEPTH = 2  # of folders below a RUN_DIR that may be runs
 _SCORE = "`uem-t5x evaluate --model-dir DIR --output DIR/metrics.json`"
 
 
@@ -68,11 +68,16 @@ def find_runs(run_dirs: Sequence[str]) -> "list[epath.Path]":
 
     from uem_t5x import model_dir
 
+    def search(path: epath.Path, depth: int) -> list[epath.Path]:
+        if model_dir.is_model_dir(path):
+            return [path]
+        below = sorted(path.iterdir()) if depth and path.is_dir() else []
+        return [found for folder in below for found in search(folder, depth - 1)]
+
     found: dict[epath.Path, epath.Path] = {}
     for run_dir in run_dirs:
         path = epath.Path(run_dir)
-        candidates = [path, *(below for depth in _DEPTHS for below in sorted(path.glob(depth)))]
-        model_dirs = [folder for folder in candidates if model_dir.is_model_dir(folder)]
+        model_dirs = search(path, _DEPTH)
         if not model_dirs:
             raise InputError(
                 f"{run_dir}: no trained model here, nor one or two folders below; give the "

@@ -3,11 +3,18 @@
 import base64
 import dataclasses
 import io
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from uem_t5x.report.settings import Summary
+
+# What they all call the same, and draw alike.
+F1, COUNTING = "weighted F1", "counting baseline"
+DASHED, DOTTED, DASH_DOTTED = "--", (0, (1, 1.5)), (0, (6, 2, 1, 2))
 _PNG_DPI = 200
 _CSS_PIXELS_PER_INCH = 96
 
@@ -102,6 +109,21 @@ def draw(plot: Plot) -> Picture:
     )
 
 
+def draw_bars(
+    axes: Axes, theme: Theme, ys: Sequence[int], scores: Sequence[Summary], label: str = "ours"
+) -> None:
+    """Draws a horizontal bar for each score, with its spread."""
+    axes.barh(
+        ys,
+        [score.mean for score in scores],
+        xerr=[score.spread or math.nan for score in scores],
+        height=0.6,
+        color=theme.series[0],
+        ecolor=theme.ink,
+        label=label,
+    )
+
+
 def _image(plot: Plot, theme: Theme, kind: str) -> bytes:
     with mpl.rc_context(_style(theme, plot.name)):
         figure = Figure(figsize=(plot.width, plot.height), layout="constrained")
@@ -142,4 +164,5 @@ def _style(theme: Theme, salt: str) -> dict[str, object]:
         "lines.linewidth": 1.8,
         "errorbar.capsize": 3,
         "svg.hashsalt": salt,
+        "text.parse_math": False,  # names from files are names
     }

@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 
 from uem_t5x import __version__, report_tables
-from uem_t5x.report import figures, paper_results, plots, tables
+from uem_t5x.report import figures, paper_results, run_plots, table_plots, tables
 from uem_t5x.report import settings as settings_lib
 from uem_t5x.report.figures import Picture
 from uem_t5x.report.settings import Comparison, Summary
@@ -37,7 +37,7 @@ class Section:
       curves: validation F1 and training loss, for a few settings at a time.
       genres: liked and disliked.
       confusion: the plot of it.
-      counts: how often a genre that is (rows) was said to be (columns) `plots.STANCES`.
+      counts: how often a genre that is (rows) was said to be (columns) `run_plots.STANCES`.
       shares: of each row's sum.
     """
 
@@ -56,19 +56,19 @@ class Section:
         """Makes the tables and draws the plots."""
 
         def with_plots(found: Sequence[Table]) -> list[tuple[Table, Picture]]:
-            return [(table, figures.draw(plots.of_table(table))) for table in found]
+            return [(table, figures.draw(table_plots.of_table(table))) for table in found]
 
-        counts = plots.confusion(comparison)
+        counts = run_plots.confusion(comparison)
         return cls(
             comparison=comparison,
             prefix=prefix,
             paper=with_plots(tables.paper_tables(comparison)),
             other=with_plots(tables.other_tables(comparison)),
-            curves=[list(map(figures.draw, few)) for few in plots.learning_curves(comparison)],
-            genres=[figures.draw(plot) for plot in plots.per_genre(comparison)],
-            confusion=figures.draw(plots.confusion_plot(comparison)),
+            curves=[list(map(figures.draw, few)) for few in run_plots.learning_curves(comparison)],
+            genres=[figures.draw(plot) for plot in run_plots.per_genre(comparison)],
+            confusion=figures.draw(run_plots.confusion_plot(comparison)),
             counts=counts,
-            shares=plots.row_shares(counts),
+            shares=run_plots.row_shares(counts),
         )
 
     @property
@@ -131,7 +131,7 @@ def _render(sections: Sequence[Section], skipped: Sequence[str]) -> str:
         paper=paper_results,
         columns=report_tables.COLUMNS,
         f1_columns={name: report_tables.COLUMNS[name] for name in _F1_COLUMNS},
-        stances=plots.STANCES,
+        stances=run_plots.STANCES,
         runs_file=RUNS,
         version=__version__,
     )

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import pprint
 import statistics
-import zlib
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -283,8 +282,6 @@ def short_name(name: str) -> str:
 def value_text(values: Mapping[str, Any], name: str) -> str:
     """Writes the value of a macro or binding for people."""
     value = values.get(name, NOT_SET)
-    if name == CATALOGUE:  # checksums
-        return f"{zlib.crc32(value.encode()):08x}"
     if isinstance(value, str) and "/" in value and len(value) > _LONG_PATH:
         return "…/" + "/".join(value.rstrip("/").split("/")[-2:])
     if isinstance(value, Mapping):
