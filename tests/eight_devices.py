@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import seqio
 
-from uem_t5x import engine, models, network, partitioning, trainer, user_embedding
+from uem_t5x import engine, long_attention, models, network, partitioning, trainer, user_embedding
 from uem_t5x.data.manifest import Channel
 from uem_t5x.layouts import Layout
 
@@ -33,13 +33,22 @@ RUNS = [
     ("model=4", 8, False),
     ("fsdp,model=2", 8, False),
     ("fsdp,model=2", 8, True),
+    ("data", 1, False, "transient_global"),
+    ("fsdp,model=2", 8, True, "transient_global"),
 ]
 
 
-def model(scan_layers):
+def model(scan_layers, encoder_attention):
     sizes = {"num_heads": 4, "head_dim": 8, "mlp_dim": 64, "scan_layers": scan_layers}
     config = network.T5Config(
-        vocab_size=VOCAB_SIZE, emb_dim=32, num_encoder_layers=2, num_decoder_layers=2, **sizes
+        vocab_size=VOCAB_SIZE,
+        emb_dim=32,
+        num_encoder_layers=2,
+        num_decoder_layers=2,
+        encoder_attention=encoder_attention,
+        local_radius=3,
+        global_block_size=2,
+        **sizes,
     )
     module = user_embedding.PersonalizedTransformer(
         config,
@@ -75,16 +84,22 @@ def batch():
     }
 
 
-def run(layout, devices, scan_layers):
+def run(layout, devices, scan_layers, encoder_attention="full"):
     """Returns the losses, what a device holds of the state, and how often the step compiled."""
     partitioner = partitioning.Partitioner(Layout.parse(layout), jax.devices()[:devices])
     examples = batch()
     initializer = trainer.TrainStateInitializer(
-        model(scan_layers), {name: array.shape for name, array in examples.items()}, partitioner
+        model(scan_layers, encoder_attention),
+        {name: array.shape for name, array in examples.items()},
+        partitioner,
     )
     state = initializer.from_scratch(jax.random.PRNGKey(0))
     training = trainer.Trainer(
-        model(scan_layers), jax.random.PRNGKey(0), partitioner, initializer.state_shape, 0.005
+        model(scan_layers, encoder_attention),
+        jax.random.PRNGKey(0),
+        partitioner,
+        initializer.state_shape,
+        0.005,
     )
     sharded = partitioner.shard_batch(examples)
     losses = []
@@ -104,6 +119,7 @@ if __name__ == "__main__":
     with (
         mock.patch.object(user_embedding, "_load_channel", item_vectors),
         mock.patch.object(trainer.vocabularies, "check_rows", lambda *_: None),
+        mock.patch.object(long_attention, "CHUNK_QUERIES", 8),
     ):
         for arguments in RUNS:
             print(json.dumps([arguments, run(*arguments)]), flush=True)
