@@ -147,6 +147,7 @@ def test_a_row_for_every_run(report):
     assert float(best["counting_f1"]) == 0.06 and float(best["rule_f1"]) == 0.66
     assert float(best["disliked_recall"]) == pytest.approx(0.39)
     assert "BATCH_SIZE" not in best  # the same in all
+    assert "MIXTURE_OR_TASK_NAME" not in best  # a reference; `kind` says it
     assert next(row for row in rows if row["kind"] == "text")["UEM_LAYERS"] == ""
 
 

@@ -14,7 +14,7 @@ from uem_t5x.report.settings import Summary
 
 # What they all call the same, and draw alike.
 F1, COUNTING = "weighted F1", "counting baseline"
-DASHED, DOTTED, DASH_DOTTED = "--", (0, (1, 1.5)), (0, (6, 2, 1, 2))
+_DOTTED, _DASH_DOTTED = (0, (1.0, 1.5)), (0, (6.0, 2.0, 1.0, 2.0))
 _PNG_DPI = 200
 _CSS_PIXELS_PER_INCH = 96
 
@@ -107,6 +107,22 @@ def draw(plot: Plot) -> Picture:
         width=round(plot.width * _CSS_PIXELS_PER_INCH),
         height=round(plot.height * _CSS_PIXELS_PER_INCH),
     )
+
+
+def counting_style(theme: Theme) -> dict[str, object]:
+    """Returns how the line of the counting baseline is drawn."""
+    return _limit_style(theme, _DOTTED)
+
+
+def rule_style(theme: Theme) -> dict[str, object]:
+    """Returns how the line of the label rule is drawn."""
+    return _limit_style(theme, _DASH_DOTTED)
+
+
+def _limit_style(theme: Theme, linestyle: tuple[int, tuple[float, ...]]) -> dict[str, object]:
+    # Unclipped and above the axes: a score of 0 is seen too.
+    style = {"linestyle": linestyle, "linewidth": 1.4, "clip_on": False, "zorder": 3}
+    return {"color": theme.ink, **style}
 
 
 def draw_bars(

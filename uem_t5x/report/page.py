@@ -145,10 +145,20 @@ def _header(value: tables.Header) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _is_reference(value: Any) -> bool:
+    """Whether a setting says nothing by itself: gin's references, and what is not set."""
+    return value is None or (isinstance(value, str) and value.startswith(("%", "@")))
+
+
 def _write_runs(path: Path, comparisons: Sequence[Comparison]) -> None:
     """Writes a row for each run: where it is, the settings that differ, its seed, all scores."""
     runs = [run for comparison in comparisons for run in comparison.runs]
-    names = settings_lib.differing([run.settings for run in runs])
+    everything = [run.settings for run in runs]
+    names = [
+        name
+        for name in settings_lib.differing(everything)
+        if not all(_is_reference(values.get(name)) for values in everything)
+    ]
     rows: list[dict[str, Any]] = []
     for run in runs:
         row = {"run": str(run.path), "kind": run.kind, "language_model": run.language_model}

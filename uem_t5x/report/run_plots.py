@@ -70,7 +70,7 @@ def _validation_plot(comparison: Comparison, curves: Mapping[Setting, Curve], nu
 
     def draw_limits(axes: Axes, theme: Theme) -> None:
         for index, (label, f1) in enumerate(sorted(limits.items(), key=lambda limit: limit[1])):
-            axes.axhline(f1, color=theme.ink, linestyle=figures.DASH_DOTTED, linewidth=1.2)
+            axes.axhline(f1, **figures.rule_style(theme))
             # Left and right by turns, for limits may lie close together.
             axes.annotate(
                 label.removeprefix("label "),
@@ -82,13 +82,8 @@ def _validation_plot(comparison: Comparison, curves: Mapping[Setting, Curve], nu
                 fontsize=8,
                 bbox={"facecolor": theme.surface, "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
             )
-        axes.axhline(
-            comparison.counting["f1"],
-            color=theme.ink,
-            linestyle=figures.DOTTED,
-            linewidth=1.6,
-            label=f"{figures.COUNTING}, {comparison.split}",
-        )
+        label = f"{figures.COUNTING}, {comparison.split}"
+        axes.axhline(comparison.counting["f1"], label=label, **figures.counting_style(theme))
         axes.set(ylabel=f"{figures.F1}, validation", ylim=(0, 1.1 * axes.get_ylim()[1]))
 
     title = "F1 on validation users"
@@ -166,12 +161,12 @@ def _genres_plot(comparison: Comparison, kind: str) -> Plot:
         axes = figure.add_subplot()
         figures.draw_bars(axes, theme, range(len(genres)), scores, "F1 of the genre")
         over_all = {
-            f"{figures.COUNTING}, all genres": (comparison.counting, figures.DOTTED),
-            "label rule on the same items, all genres": (best.rule, figures.DASH_DOTTED),
+            f"{figures.COUNTING}, all genres": (comparison.counting, figures.counting_style),
+            "label rule on the same items, all genres": (best.rule, figures.rule_style),
         }
         for label, (of_method, style) in over_all.items():
             f1 = of_method[f"{kind}_f1"]
-            axes.axvline(f1, color=theme.ink, linestyle=style, linewidth=1.4, label=label)
+            axes.axvline(f1, label=label, **style(theme))
         axes.set_yticks(range(len(genres)), [f"{genre} ({support[genre]})" for genre in genres])
         axes.set(xlabel=f"F1, {kind}", xlim=(0, 1), ylim=(len(genres) - 0.4, -0.6))
         axes.grid(False, axis="y")

@@ -57,15 +57,10 @@ def _lines(table: Table) -> Callable[[Figure, Theme], None]:
         for size, marker in _PAPER_MARKERS.items():
             points = [(place[g.headers[0]], g.paper[size]) for g in table.groups if g.paper]
             if points:
-                axes.plot(*zip(*points), **_papers(theme, size, marker), linestyle=figures.DASHED)
+                axes.plot(*zip(*points), **_papers(theme, size, marker), linestyle="--")
         for name, limits in _limits(table).items():
             xs, scores = [place[value] for value in limits], list(limits.values())
-            style = {
-                "color": theme.ink,
-                "linestyle": figures.DASH_DOTTED,
-                "linewidth": 1.2,
-                "label": name,
-            }
+            style = {"label": name, **figures.rule_style(theme)}
             if len(set(scores)) > 1:
                 axes.plot(xs, scores, **style)
             else:
@@ -113,11 +108,11 @@ def _papers(theme: Theme, size: str, marker: str) -> dict[str, object]:
 
 
 def _draw_counting(line: Callable[..., object], table: Table, theme: Theme) -> None:
-    style = {"linestyle": figures.DOTTED, "linewidth": 1.6}
-    line(table.counting["f1"], color=theme.ink, label=figures.COUNTING, **style)
+    style = figures.counting_style(theme)
+    line(table.counting["f1"], label=figures.COUNTING, **style)
     if table.has_paper:
         paper = paper_results.COUNTING[paper_results.SIZES[0]]
-        line(paper, color=theme.muted, label=f"{figures.COUNTING}, paper", **style)
+        line(paper, label=f"{figures.COUNTING}, paper", **style | {"color": theme.muted})
 
 
 def _draw_legend(figure: Figure, table: Table) -> None:
@@ -162,6 +157,8 @@ def _bars(table: Table) -> tuple[Callable[[Figure, Theme], None], float]:
                 [y + 0.45 for y in ys],
                 color=theme.ink,
                 linewidth=1.6,
+                clip_on=False,
+                zorder=3,
                 label="label rule on the same items",
             )
         for size, marker in _PAPER_MARKERS.items():
