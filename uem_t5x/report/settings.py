@@ -58,8 +58,8 @@ class Setting:
 
     @property
     def seeds(self) -> list[int]:
-        """The seed of each run."""
-        return [run.seed for run in self.runs]
+        """Those of the runs, each once."""
+        return sorted({run.seed for run in self.runs})
 
     @property
     def is_embedding(self) -> bool:

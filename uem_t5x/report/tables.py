@@ -106,31 +106,32 @@ def paper_tables(comparison: Comparison) -> list[Table]:
 def other_tables(comparison: Comparison) -> list[Table]:
     """Returns a table for everything else by which alone some of our settings differ."""
     names = settings_lib.differing([setting.values for setting in comparison.settings])
-    tables = []
-    for name in names:
-        if name in _NOT_OTHER:
-            continue
+    tables = (_other_table(comparison, name) for name in names if name not in _NOT_OTHER)
+    return [table for table in tables if table]
 
-        def axis(setting: Setting, name: str = name) -> str:
-            return settings_lib.value_text(setting.values, name)
 
-        found = _flat(
-            settings_lib.families(comparison.settings, lambda other, name=name: other == name, axis)
-        )
-        if not found:
-            continue
-        short = settings_lib.short_name(name)
+def _other_table(comparison: Comparison, name: str) -> Table | None:
+    def text(setting: Setting) -> str:
+        return settings_lib.value_text(setting.values, name)
 
-        def headers(setting: Setting, name: str = name) -> tuple[Header, ...]:
-            value = setting.values.get(name, settings_lib.NOT_SET)
-            if not isinstance(value, int | float):
-                value = settings_lib.value_text(setting.values, name)
-            return value, setting.history, setting.items
+    def headers(setting: Setting) -> tuple[Header, ...]:
+        value = setting.values.get(name)
+        is_number = isinstance(value, int | float)
+        return value if is_number else text(setting), setting.history, setting.items
 
-        axes = (short, "history", _ITEMS)
-        slug = "other-" + "".join(c if c.isalnum() else "-" for c in short.lower())
-        tables.append(_table(comparison, slug, short, axes, found, headers, {name}))
-    return tables
+    found = settings_lib.families(comparison.settings, lambda other: other == name, text)
+    if not found:
+        return None
+    title = settings_lib.short_name(name)
+    return _table(
+        comparison,
+        name="other-" + "".join(c if c.isalnum() else "-" for c in name.lower()),
+        title=title,
+        axes=(title, "history", _ITEMS),
+        settings=_flat(found),
+        headers=headers,
+        hidden={name},
+    )
 
 
 def _history_inputs(comparison: Comparison) -> Table:
