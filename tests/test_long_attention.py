@@ -201,7 +201,7 @@ def test_dropout_draws_anew_for_each_block(monkeypatch):
         heads,
         np.ones((1, 10), bool),
         None,
-        long_attention.LongBias(jnp.zeros((1, 5, 15))),
+        long_attention.LongBias(jnp.zeros((1, 1, 5, 15))),
         blocks,
         dropout_rate=0.5,
         rng=jax.random.PRNGKey(0),

@@ -13,6 +13,7 @@ computes a chunk's logits anew: no others are ever in memory.
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float, Int, Shaped
 
 from uem_t5x import layers
@@ -28,6 +30,9 @@ from uem_t5x.types import Array
 
 # About how many queries a chunk holds: more of them take memory, fewer copy more keys.
 CHUNK_QUERIES = 512
+
+# What a backward pass may keep, so as not to run the loop once more.
+ATTENDED = "attended"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,16 +86,12 @@ class Blocks:
         x = x.reshape(x.shape[0], self.chunks, self.per_chunk, self.block, *x.shape[2:])
         return jnp.moveaxis(x, 1, 0)
 
-    def join(
-        self, x: Shaped[Array, "chunks batch blocks block *rest"]
-    ) -> Shaped[Array, "batch length *rest"]:
-        """Undoes `cut`."""
-        x = jnp.moveaxis(x, 0, 1)
-        return x.reshape(x.shape[0], -1, *x.shape[4:])[:, : self.length]
-
 
 class LongBias(NamedTuple):
-    """What is added to logits, in all layers.
+    """What is added to logits, in all layers; a copy for each example.
+
+    A loop's rounds add up gradients. Those of a bias that examples share would be summed over the
+    devices in every round.
 
     Attributes:
       local: by position in a block, and in that block and the two beside it.
@@ -98,26 +99,29 @@ class LongBias(NamedTuple):
         summary comes first. None without summaries.
     """
 
-    local: Float[Array, "heads block window"]
-    side: Float[Array, "heads distances"] | None = None
+    local: Float[Array, "batch heads block window"]
+    side: Float[Array, "batch heads distances"] | None = None
 
 
 def local_bias(
-    relative_bias: layers.RelativePositionBias, blocks: Blocks
-) -> Float[Array, "heads block window"]:
+    relative_bias: layers.RelativePositionBias, blocks: Blocks, batch_size: int
+) -> Float[Array, "batch heads block window"]:
     """Returns `LongBias.local`, which also masks what is farther away than the radius."""
     queries = np.arange(blocks.block, 2 * blocks.block)
     distance = queries[:, None] - np.arange(3 * blocks.block)
     is_near = np.abs(distance) <= blocks.local_radius
-    return jnp.where(is_near, relative_bias.by_distance(distance), layers.MASKED_LOGIT)
+    bias = jnp.where(is_near, relative_bias.by_distance(distance), layers.MASKED_LOGIT)
+    bias = jnp.broadcast_to(bias, (batch_size, *bias.shape))
+    return constrain(bias, ("batch", "heads", None, None))
 
 
 def side_bias(
-    relative_bias: layers.RelativePositionBias, blocks: Blocks
-) -> Float[Array, "heads distances"]:
+    relative_bias: layers.RelativePositionBias, blocks: Blocks, batch_size: int
+) -> Float[Array, "batch heads distances"]:
     """Returns `LongBias.side`: distances are counted in global blocks."""
     farthest = blocks.chunks * blocks.chunk // blocks.global_block_size - 1
-    return relative_bias.by_distance(np.arange(farthest, -blocks.summaries - 1, -1))
+    bias = relative_bias.by_distance(np.arange(farthest, -blocks.summaries - 1, -1))
+    return constrain(jnp.broadcast_to(bias, (batch_size, *bias.shape)), ("batch", "heads", None))
 
 
 class Side(NamedTuple):
@@ -254,25 +258,20 @@ def attend(
     """
 
     @functools.partial(jax.checkpoint, prevent_cse=False)  # in a loop nothing would be merged
-    def attend_chunk(chunk: _Chunk) -> Float[Array, "batch blocks block heads head_dim"]:
+    def attend_chunk(chunk: _Chunk) -> Float[Array, "batch chunk heads head_dim"]:
         keys, values, is_key = map(_near, (chunk.key, chunk.value, chunk.mask))
-        logits = _product("bnqhd,bnkhd->bnhqk", chunk.query, keys) + bias.local
-        logits = jnp.where(is_key[:, :, None, None], logits, layers.MASKED_LOGIT)
-        window = logits.shape[-1]
-        if side is not None:
-            far = _product("bnqhd,bghd->bnhqg", chunk.query, side.key.astype(query.dtype))
-            far = far + _side_bias_of_chunk(bias.side, side.count, chunk.index, blocks)
-            far = jnp.where(side.mask[:, None, None, None], far, layers.MASKED_LOGIT)
-            logits = jnp.concatenate([logits, far], axis=-1)
-        weights = jax.nn.softmax(logits).astype(query.dtype)
-        if chunk.rng is not None:
-            dropout = nn.Dropout(dropout_rate, broadcast_dims=(-2,), parent=None)
-            weights = dropout.apply({}, weights, deterministic=False, rngs={"dropout": chunk.rng})
-        attended = jnp.einsum("bnhqk,bnkhd->bnqhd", weights[..., :window], values)
-        if side is not None:
-            side_value = side.value.astype(query.dtype)
-            attended += jnp.einsum("bnhqg,bghd->bnqhd", weights[..., window:], side_value)
-        return attended
+        near = _product("bnqhd,bnkhd->bhnqk", chunk.query, keys) + bias.local[:, :, None]
+        near = jnp.where(is_key[:, None, :, None], near, layers.MASKED_LOGIT)
+        if not blocks.summaries:
+            return _read([(near, "bhnqk,bnkhd->bnqhd", values)], dropout_rate, chunk.rng)
+        side_key, side_value = (x.astype(query.dtype) for x in (side.key, side.value))
+        # By global blocks, in which all positions have the same bias.
+        rows = chunk.query.reshape(len(mask), -1, blocks.global_block_size, *query.shape[-2:])
+        far = _product("brqhd,bkhd->bhrqk", rows, side_key)
+        far += _side_bias_of_chunk(bias.side, side.count, chunk.index, blocks)[:, :, :, None]
+        far = jnp.where(side.mask[:, None, None, None], far, layers.MASKED_LOGIT)
+        parts = [(near, "bhnqk,bnkhd->bnqhd", values), (far, "bhrqk,bkhd->brqhd", side_value)]
+        return _read(parts, dropout_rate, chunk.rng)
 
     axes = (None, "batch", None, None, "heads", "kv")
     query, key, value = (constrain(blocks.cut(x), axes) for x in (query, key, value))
@@ -282,7 +281,39 @@ def attend(
         jnp.arange(blocks.chunks),
         None if rng is None else jax.random.split(rng, blocks.chunks),
     )
-    return blocks.join(constrain(lax.map(attend_chunk, chunks), axes))
+    attended = constrain(lax.map(attend_chunk, chunks), (None, "batch", None, "heads", "kv"))
+    attended = jnp.moveaxis(attended, 0, 1).reshape(len(mask), -1, *query.shape[-2:])
+    return checkpoint_name(attended[:, : blocks.length], ATTENDED)
+
+
+def _read(
+    parts: Sequence[tuple[Array, str, Array]], dropout_rate: float, rng: jax.Array | None
+) -> Float[Array, "batch chunk heads head_dim"]:
+    """Reads values by the softmax over the logits of all parts.
+
+    It is divided by its sum at the end, where that takes least.
+
+    Args:
+      parts: logits, [batch, heads, blocks, queries, keys] in float32; how they are multiplied with
+        values to give [batch, blocks, queries, heads, head_dim]; these values.
+      dropout_rate: of the weights; a block's queries share a mask.
+      rng: for dropout; None for none.
+    """
+    batch, heads = parts[0][0].shape[:2]
+    top = [jnp.max(logits, axis=-1).reshape(batch, heads, -1) for logits, _, _ in parts]
+    top = lax.stop_gradient(functools.reduce(jnp.maximum, top))
+    rngs = [None] * len(parts) if rng is None else jax.random.split(rng, len(parts))
+    dropout = nn.Dropout(dropout_rate, broadcast_dims=(-2,), deterministic=False, parent=None)
+    total = attended = 0.0
+    for (logits, axes, values), rng in zip(parts, rngs):
+        weights = jnp.exp(logits - top.reshape(*logits.shape[:-1], 1))
+        total += jnp.sum(weights, axis=-1).reshape(top.shape)
+        weights = weights.astype(values.dtype)
+        if rng is not None:
+            weights = dropout.apply({}, weights, rngs={"dropout": rng})
+        read = _product(axes, weights, values)
+        attended += read.reshape(batch, -1, heads, read.shape[-1])
+    return (attended / jnp.swapaxes(total, 1, 2)[..., None]).astype(values.dtype)
 
 
 def _product(axes: str, one: Array, other: Array) -> Array:
@@ -310,25 +341,20 @@ def _near(
 
 
 def _side_bias_of_chunk(
-    bias: Float[Array, "heads distances"],
+    bias: Float[Array, "batch heads distances"],
     count: Int[Array, " batch"],
     index: Int[Array, ""],
     blocks: Blocks,
-) -> Float[Array, "batch blocks heads block summaries"]:
-    """Returns the bias of a chunk's positions to the summaries; see `LongBias` and `Side`."""
-    size, summaries = blocks.global_block_size, blocks.summaries
-    rows = blocks.chunk // size
-    start = bias.shape[1] - summaries - (index + 1) * rows
-    distances = lax.dynamic_slice_in_dim(bias, start, rows + summaries, axis=1)
-    # Of the global block before the chunk and of each of its own: one block on is one step farther.
-    by_row = [distances[:, row : row + summaries] for row in range(rows, -1, -1)]
-
-    def by_position(by_row: list[jax.Array]) -> Float[Array, "blocks heads block summaries"]:
-        repeated = jnp.repeat(jnp.stack(by_row), size, axis=0)
-        blocked = repeated.reshape(blocks.per_chunk, blocks.block, *repeated.shape[1:])
-        return jnp.swapaxes(blocked, 1, 2)
-
-    # The positions behind a text's last summary are as far from all of them as that one is.
-    position = index * blocks.chunk + jnp.arange(blocks.chunk)
-    is_rest = (position // size >= count[:, None]).reshape(-1, blocks.per_chunk, 1, blocks.block, 1)
-    return jnp.where(is_rest, by_position(by_row[:-1]), by_position(by_row[1:]))
+) -> Float[Array, "batch heads rows summaries"]:
+    """Returns the bias of a chunk's global blocks to the summaries; see `LongBias` and `Side`."""
+    summaries = blocks.summaries
+    rows = blocks.chunk // blocks.global_block_size
+    start = bias.shape[2] - summaries - (index + 1) * rows
+    distances = lax.dynamic_slice_in_dim(bias, start, rows + summaries, axis=2)
+    # A row for the global block before the chunk and for each of its own, one step farther each.
+    by_row = jnp.stack(
+        [distances[..., row : row + summaries] for row in range(rows, -1, -1)], axis=2
+    )
+    # What is behind a text's last summary is as far from all of them as that one is.
+    is_rest = (index * rows + jnp.arange(rows) >= count[:, None])[:, None, :, None]
+    return jnp.where(is_rest, by_row[:, :, :-1], by_row[:, :, 1:])

@@ -21,7 +21,10 @@ from uem_t5x.types import Array, PyTree
 
 REMAT_POLICIES: dict[str, Callable[..., Any]] = {
     "none": jax.checkpoint_policies.everything_saveable,
-    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "minimal": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(long_attention.ATTENDED),
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -51,7 +54,8 @@ class T5Config:
       dtype: of activations; parameters, norms, softmax and logits stay in float32.
       scan_layers: compile one layer of each stack, and run it in a loop; writing answers apart.
       remat: what the backward pass computes anew instead of keeping it, which takes memory:
-        `none`; `minimal`, all but the results of products with weights; `full`, whole layers.
+        `none`; `minimal`, all but the results of products with weights and of long attention;
+        `full`, whole layers.
         Neither option changes names, checkpoints or results.
     """
 
@@ -343,7 +347,8 @@ class Encoder(nn.Module):
 
     def _context(self, mask: Bool[Array, "batch length"]) -> tuple[PyTree, PyTree]:
         """Returns mask and bias as the layers' attention takes them."""
-        cfg, length = self.config, mask.shape[1]
+        cfg = self.config
+        batch_size, length = mask.shape
 
         def relative_bias(name: str) -> layers.RelativePositionBias:
             return layers.RelativePositionBias(cfg.num_heads, bidirectional=True, name=name)
@@ -352,9 +357,10 @@ class Encoder(nn.Module):
         if cfg.encoder_attention == FULL:
             return mask[:, None, :, None] & mask[:, None, None, :], near(length)
         blocks = cfg.blocks(length)
-        local, side = long_attention.local_bias(near, blocks), None
+        local, side = long_attention.local_bias(near, blocks, batch_size), None
         if cfg.encoder_attention == TRANSIENT_GLOBAL:
-            side = long_attention.side_bias(relative_bias("side_relpos_bias"), blocks)
+            far = relative_bias("side_relpos_bias")
+            side = long_attention.side_bias(far, blocks, batch_size)
         return mask, long_attention.LongBias(local, side)
 
 
