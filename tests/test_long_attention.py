@@ -191,6 +191,17 @@ def test_gradients_are_finite_and_the_same_however_layers_are_run(kind, monkeypa
     )
 
 
+def test_a_radius_beyond_the_text_is_full_attention():
+    """The same outputs' gradients, by the loop of blocks and by one softmax over everything."""
+    mask = np.arange(38) < np.asarray([[38], [20]])
+    params = variables("local")["params"]["encoder"]
+    local, full = (
+        jax.jit(jax.grad(encoder_loss(tiny(kind, local_radius=40), mask)))(params)
+        for kind in ("local", "full")
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), local, full)
+
+
 def test_dropout_draws_anew_for_each_block(monkeypatch):
     monkeypatch.setattr(long_attention, "CHUNK_QUERIES", 5)
     blocks = long_attention.Blocks(10, 4)

@@ -7,7 +7,8 @@
 (Guo et al. 2021, arXiv 2112.07916, section 3.1; computed as in Transformers and T5X.)
 Queries lie in blocks of `local_radius + 1` positions, so that each finds what is near it in its own
 block and the two beside it. A loop takes a few blocks at a time, a chunk, and the backward pass
-computes a chunk's logits anew: no others are ever in memory.
+computes a chunk's logits anew: no others are ever in memory. (Of the FLOPs, those of positions with
+summaries still grow with the square.)
 """
 
 import dataclasses
@@ -259,7 +260,7 @@ def attend(
 
     @functools.partial(jax.checkpoint, prevent_cse=False)  # in a loop nothing would be merged
     def attend_chunk(chunk: _Chunk) -> Float[Array, "batch chunk heads head_dim"]:
-        keys, values, is_key = map(_near, (chunk.key, chunk.value, chunk.mask))
+        keys, values, is_key = map(_windows, (chunk.key, chunk.value, chunk.mask))
         near = _product("bnqhd,bnkhd->bhnqk", chunk.query, keys) + bias.local[:, :, None]
         near = jnp.where(is_key[:, None, :, None], near, layers.MASKED_LOGIT)
         if not blocks.summaries:
@@ -333,7 +334,7 @@ def _with_blocks_beside(
     return jnp.concatenate([before, x, behind], axis=2)
 
 
-def _near(
+def _windows(
     x: Shaped[Array, "batch blocks_beside block *rest"],
 ) -> Shaped[Array, "batch blocks window *rest"]:
     """Gives each block of a chunk the positions of the one before, its own and the one behind."""
