@@ -39,7 +39,7 @@ def _line(macros: dict[str, str], row: dict) -> list[str]:
         shown("available_bytes", 1 / _GIB, 1),
         shown("flops_seconds", 1e3),
         shown("bytes_seconds", 1e3),
-        f"{moved / 1e6:,.0f}" if row["fits"] else "",
+        f"{moved / 1e6:,.0f}" if row["collectives"] else "",
         f"{row['hours']:.2f} h" if row["hours"] else "",
         shown("compile_seconds", 1) + " s",
     ]

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import pytest
 
 from uem_t5x import cli, hlo, model_flops, network, program_costs, tpu_topologies
-from uem_t5x import compile as compile_lib
 from uem_t5x.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -152,43 +151,6 @@ def test_a_collective_spread_over_fusions_counts_once():
     totals = program_costs._Counter(hlo.parse(text), {}).totals(hlo.parse(text).entry)
     # Shard read, it and the whole handed on; 8 numbers read and written; shard and whole again.
     assert totals.bytes == (32 + 32 + 64) + (32 + 32) + (32 + 64)
-
-
-def test_a_program_that_cannot_be_read_is_not_guessed_at():
-    class Unreadable:
-        def cost_analysis(self):
-            return {"flops": 3.0, "bytes accessed": 5.0, "optimal_seconds": 7.0}
-
-        def as_text(self):
-            raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure")
-
-    row = compile_lib.Row(
-        topology="v6e-8",
-        devices=8,
-        hosts=1,
-        mesh={"data": 8},
-        what="train",
-        batch_size=8,
-        parameters=1,
-        uem_parameters=1,
-        available_bytes=1,
-        hbm_bytes=1,
-        argument_bytes=1,
-        fits=True,
-        peak_bytes=1,
-        temporary_bytes=1,
-        suggestion=None,
-        compile_seconds=1.0,
-        by_hand_flops=918e12,
-    )
-    topology = tpu_topologies.topology("v6e-8")
-
-    row = compile_lib._with_costs(row, topology, Unreadable(), 10_000, None)
-
-    assert row.flops_seconds == pytest.approx(918e12 / topology.peak_flops)
-    assert (row.flops, row.bytes_accessed, row.seconds, row.hours) == (None,) * 4
-    assert row.collectives is None
-    assert row.notes == ["JAX cannot read the program: FLOPs by hand, no bytes, no collectives"]
 
 
 def test_without_libtpu_one_line_says_so(monkeypatch, capsys):

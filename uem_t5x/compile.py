@@ -13,6 +13,7 @@ import dataclasses
 import json
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -349,14 +350,27 @@ def compile_for(arguments: Mapping[str, Any], topology: "Topology", what: str) -
     lowered = _lower(arguments, plan, what)
     start = time.monotonic()
     try:
-        compiled = lowered.compile()
+        compiled, text = _compile(lowered)
     except jax.errors.JaxRuntimeError as error:
         row = _too_large(row, plan, str(error))
         return dataclasses.replace(row, compile_seconds=time.monotonic() - start)
     row = dataclasses.replace(row, compile_seconds=time.monotonic() - start)
     row = _with_memory(row, compiled.memory_analysis())
     trips = None if what == TRAIN else plan.feature_lengths["decoder_input_tokens"]
-    return _with_costs(row, topology, compiled, arguments["total_steps"], trips)
+    return _with_costs(row, topology, compiled, text, arguments["total_steps"], trips)
+
+
+def _compile(lowered: "jax.stages.Lowered") -> tuple["jax.stages.Compiled", str]:
+    """Compiles; returns the program also as text.
+
+    The text is what libtpu writes itself: `compiled.as_text()` goes through jaxlib's own XLA, which
+    cannot read all that libtpu writes (operations on v5p and v6e that JAX 0.10.2 does not know).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        compiled = lowered.compile(compiler_options=options)
+        (file,) = Path(folder).glob("*.after_optimizations.txt")
+        return compiled, file.read_text()
 
 
 def _size(shapes: Any) -> int:
@@ -427,24 +441,21 @@ def _with_memory(row: Row, memory: Any) -> Row:
 
 
 def _with_costs(
-    row: Row, topology: "Topology", compiled: Any, steps: int, decoding_trips: int | None
+    row: Row,
+    topology: "Topology",
+    compiled: "jax.stages.Compiled",
+    text: str,
+    steps: int,
+    decoding_trips: int | None,
 ) -> Row:
-    import jax
-
     from uem_t5x import program_costs
 
     analysis = compiled.cost_analysis()
     notes = []
     ratio = None
-    try:
-        costs = program_costs.program_costs(compiled.as_text(), analysis, decoding_trips)
-        unknown = "a loop's rounds are unknown"
-    except jax.errors.JaxRuntimeError:
-        # For v6e libtpu writes programs that jaxlib's XLA fails to read.
-        costs = program_costs.ProgramCosts(None, None, None, None)
-        unknown = "JAX cannot read the program"
+    costs = program_costs.program_costs(text, analysis, decoding_trips)
     if costs.flops is None:
-        notes.append(f"{unknown}: FLOPs by hand, no bytes, no collectives")
+        notes.append("a loop's rounds are unknown: FLOPs by hand, no bytes, no collectives")
     else:
         ratio = costs.flops / row.by_hand_flops
         if ratio < CREDIBLE_RATIO:
