@@ -21,7 +21,16 @@ import jax.numpy as jnp
 import numpy as np
 import seqio
 
-from uem_t5x import engine, long_attention, models, network, partitioning, trainer, user_embedding
+from uem_t5x import (
+    engine,
+    learning_rates,
+    long_attention,
+    models,
+    network,
+    partitioning,
+    trainer,
+    user_embedding,
+)
 from uem_t5x.data.manifest import Channel
 from uem_t5x.layouts import Layout
 
@@ -99,7 +108,7 @@ def run(layout, devices, scan_layers, encoder_attention="full"):
         jax.random.PRNGKey(0),
         partitioner,
         initializer.state_shape,
-        0.005,
+        learning_rates.trapezoid(0.005, total_steps=20),
     )
     sharded = partitioner.shard_batch(examples)
     losses = []

@@ -53,8 +53,9 @@ def test_the_papers_values(name, dataset_folder):
     arguments = arguments_of(name, dataset_folder)
     assert arguments["total_steps"] == 10_000
     assert arguments["train_dataset_cfg"].batch_size == 128
-    rate = arguments["trainer_cls"].keywords["learning_rate"]
-    assert rate == (5e-3 if name.startswith("uem") else 1e-2)
+    rate = arguments["trainer_cls"].keywords["learning_rate_fn"]
+    expected = 5e-3 if name.startswith("uem") else 1e-2
+    assert rate(0) == rate(9_999) == pytest.approx(expected)
     if name.startswith("uem"):
         module = arguments["model"].module
         assert module.prompt_length == 20
@@ -109,7 +110,7 @@ def test_one_macro_each(dataset_folder):
     assert module.config.emb_dim == 512
     assert module.user_embedding_config.num_layers == 2
     assert module.prompt_length == 7
-    assert arguments["trainer_cls"].keywords["learning_rate"] == 0.001
+    assert arguments["trainer_cls"].keywords["learning_rate_fn"](0) == pytest.approx(0.001)
     assert arguments["train_dataset_cfg"].task_feature_lengths["history_items"] == 100
     assert arguments["train_dataset_cfg"].mixture_or_task_name == "movielens_genres_uem_100"
 

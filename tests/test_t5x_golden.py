@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from golden import t5x_case as case
 
-from uem_t5x import models, trainer
+from uem_t5x import learning_rates, models, trainer
 from uem_t5x.partitioning import Partitioner
 
 GOLDEN = np.load(Path(__file__).parent / "golden/t5x.npz")
@@ -51,7 +51,11 @@ def test_the_built_in_trainer_takes_the_steps_of_t5x():
         state = initializer.from_scratch(jax.random.PRNGKey(0))
         state = state.replace(params=case.draw_params(state.params))
         training = trainer.Trainer(
-            model, jax.random.PRNGKey(0), partitioner, initializer.state_shape, case.LEARNING_RATE
+            model,
+            jax.random.PRNGKey(0),
+            partitioner,
+            initializer.state_shape,
+            learning_rates.trapezoid(case.LEARNING_RATE, case.STEPS),
         )
         losses = []
         for _ in range(case.STEPS):

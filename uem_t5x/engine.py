@@ -15,7 +15,14 @@ import gin
 import jax
 import optax
 
-from uem_t5x import checkpoint_manager, datasets, layer_stacks, layouts, partitioning
+from uem_t5x import (
+    checkpoint_manager,
+    datasets,
+    layer_stacks,
+    layouts,
+    learning_rates,
+    partitioning,
+)
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x import trainer as trainer_lib
 
@@ -72,21 +79,18 @@ def partitioner(layout: str = "data") -> Any:
     return Partitioner(num_partitions=parsed.model, logical_axis_rules=parsed.logical_axis_rules)
 
 
-def trainer(learning_rate: float, num_microbatches: int | None = None) -> Any:
-    """Returns the constructor of the trainer, with a constant learning rate."""
+def trainer(
+    learning_rate_fn: learning_rates.LearningRateFn, num_microbatches: int | None = None
+) -> Any:
+    """Returns the constructor of the trainer."""
     if running_on_t5x():
         from t5x import trainer as t5x_trainer
-        from t5x import utils
 
-        return functools.partial(
-            t5x_trainer.Trainer,
-            num_microbatches=num_microbatches,
-            learning_rate_fn=utils.create_learning_rate_scheduler(
-                factors="constant", base_learning_rate=learning_rate
-            ),
-        )
+        trainer_cls = t5x_trainer.Trainer
+    else:
+        trainer_cls = trainer_lib.Trainer
     return functools.partial(
-        trainer_lib.Trainer, learning_rate=learning_rate, num_microbatches=num_microbatches
+        trainer_cls, learning_rate_fn=learning_rate_fn, num_microbatches=num_microbatches
     )
 
 

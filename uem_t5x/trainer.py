@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from uem_t5x import checkpoints, layer_stacks, vocabularies
 from uem_t5x.errors import InputError
 from uem_t5x.layouts import DATA
+from uem_t5x.learning_rates import LearningRateFn
 from uem_t5x.models import EncoderDecoderModel, Metrics
 from uem_t5x.partitioning import Partitioner
 from uem_t5x.types import Batch, PyTree
@@ -140,7 +141,7 @@ class Trainer:
     """Takes training steps.
 
     Attributes:
-      learning_rate: constant, as the paper's.
+      learning_rate_fn: the learning rate after so many steps.
       num_microbatches: parts of a batch whose gradients are added up before the one update, so
         that a batch may be larger than what fits; `None` for the whole batch at once.
     """
@@ -151,10 +152,10 @@ class Trainer:
         rng: jax.Array,
         partitioner: Partitioner,
         state_shape: TrainState,
-        learning_rate: float,
+        learning_rate_fn: LearningRateFn,
         num_microbatches: int | None = None,
     ) -> None:
-        self.learning_rate = learning_rate
+        self.learning_rate_fn = learning_rate_fn
         self.num_microbatches = num_microbatches
         self._model = model
         # As NumPy's, that the compiled step holds it wherever the devices are.
@@ -180,8 +181,10 @@ class Trainer:
         updates, opt_state = self._model.optimizer_def.update(
             gradients, state.opt_state, state.params
         )
+        learning_rate = self.learning_rate_fn(state.step)
+        metrics["learning_rate"] = _average(learning_rate)
         params = jax.tree.map(
-            lambda param, update: param - self.learning_rate * update, state.params, updates
+            lambda param, update: param - learning_rate * update, state.params, updates
         )
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
