@@ -57,6 +57,7 @@ def _register(
         return name
     steps: Sequence[Preprocessor | seqio.CacheDatasetPlaceholder] = [
         seqio.CacheDatasetPlaceholder(),
+        preprocessors.random_tastes,
         preprocessors.training_stretches,
         preprocessors.answer,
         functools.partial(preprocessors.most_recent_items, history_length=history_length),

@@ -29,6 +29,20 @@ def stretched(dataset, seed=SEED, **settings):
         )
 
 
+def with_random_tastes(dataset, seed=SEED, **settings):
+    with seqio.utils.map_seed_manager(seed):
+        return list(
+            preprocessors.random_tastes(dataset, probability=1.0, **settings).as_numpy_iterator()
+        )
+
+
+def assert_same(examples, others):
+    for example, other in zip(examples, others, strict=True):
+        assert example.keys() == other.keys()
+        for name in example:
+            np.testing.assert_array_equal(example[name], other[name])
+
+
 def names(labels_of_user, genres):
     return [genres[label].encode() for label in labels_of_user if label != labels.NO_GENRE]
 
@@ -118,10 +132,7 @@ class TestTrainingStretches:
 
     @pytest.mark.parametrize("split", ["validation", "test"])
     def test_never_touch_other_splits(self, split):
-        for whole, same in zip(read(split).as_numpy_iterator(), stretched(read(split))):
-            assert whole.keys() == same.keys()
-            for name in whole:
-                np.testing.assert_array_equal(whole[name], same[name])
+        assert_same(read(split).as_numpy_iterator(), stretched(read(split)))
 
     def test_differ_by_epoch_and_repeat_by_seed(self):
         one_user = read().take(1)
@@ -169,6 +180,65 @@ class TestTrainingStretches:
     def test_refuse_what_makes_no_sense(self, settings):
         with pytest.raises(InputError, match=r"^preprocessors\.training_stretches.*bind"):
             preprocessors.training_stretches(read(), **settings)
+
+
+class TestRandomTastes:
+    def test_are_off_unless_asked_for(self):
+        dataset = read()
+
+        assert preprocessors.random_tastes(dataset) is dataset
+
+    def test_change_ratings_and_their_labels_and_nothing_else(self, current_folder):
+        changed = 0
+        for own, other in zip(read().as_numpy_iterator(), with_random_tastes(read())):
+            np.testing.assert_array_equal(own["history_items"], other["history_items"])
+            assert own["user_id"] == other["user_id"]
+            assert (other["liked"].tolist(), other["disliked"].tolist()) == label(
+                other, current_folder
+            )
+            assert 1 <= other["history_ratings"].min() <= other["history_ratings"].max() <= 10
+            changed += (own["history_ratings"] != other["history_ratings"]).any()
+        assert changed > 30
+
+    def test_are_tastes_for_genres(self, current_folder):
+        """Movies of the same genres gain the same, and different ones do not."""
+        genres = current_folder.genre_matrix()
+        gains = []
+        for own, other in zip(
+            read().as_numpy_iterator(), with_random_tastes(read(), bias_stddev=0.0)
+        ):
+            inside = (other["history_ratings"] > 1) & (other["history_ratings"] < 10)
+            gain = (other["history_ratings"] - own["history_ratings"])[inside]
+            of_genres = {}
+            for item, gained in zip(own["history_items"][inside], gain):
+                of_genres.setdefault(genres[item].tobytes(), set()).add(int(gained))
+            assert all(len(same) == 1 for same in of_genres.values())
+            gains.append(len(set().union(*of_genres.values())))
+        assert np.mean(gains) > 2
+
+    def test_without_deviations_they_are_the_users_own(self):
+        same = with_random_tastes(read(), genre_stddev=0.0, bias_stddev=0.0)
+        assert_same(read().as_numpy_iterator(), same)
+
+    @pytest.mark.parametrize("split", ["validation", "test"])
+    def test_never_touch_other_splits(self, split):
+        assert_same(read(split).as_numpy_iterator(), with_random_tastes(read(split)))
+
+    def test_differ_by_epoch_and_repeat_by_seed(self):
+        one_user = read().take(1)
+        draws = [
+            [other["history_ratings"].tolist() for other in with_random_tastes(one_user.repeat(8))]
+            for _ in range(2)
+        ]
+
+        assert len(set(map(tuple, draws[0]))) > 4
+        assert draws[0] == draws[1]
+
+    @pytest.mark.parametrize("settings", [{"probability": -0.5}, {"genre_stddev": -1.0}])
+    def test_refuse_what_makes_no_sense(self, settings):
+        settings = {"probability": 1.0, **settings}
+        with pytest.raises(InputError, match=r"^preprocessors\.random_tastes.*bind"):
+            preprocessors.random_tastes(read(), **settings)
 
 
 class TestMostRecentItems:

@@ -4,7 +4,7 @@ Nothing here runs before `seqio.CacheDatasetPlaceholder`: the cache holds whole 
 which is small, serves every history length, and lets each epoch draw its training stretches anew.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import gin
 import numpy as np
@@ -58,10 +58,7 @@ def training_stretches(
     Raises:
         InputError: the lengths or the probability make no sense.
     """
-    if not 0 <= probability <= 1:
-        raise InputError(
-            f"preprocessors.training_stretches.probability = {probability}: bind it to 0..1"
-        )
+    _check_probability("training_stretches", probability)
     if not 1 <= min_length <= (max_length or min_length):
         raise InputError(
             f"preprocessors.training_stretches: min_length = {min_length} and max_length = "
@@ -70,17 +67,88 @@ def training_stretches(
     if probability == 0:
         return dataset
 
-    folder = data_sources.dataset_folder()
-    genre_matrix = tf.constant(folder.genre_matrix())
-    genre_names = tf.constant(folder.genres)
+    relabel = _relabeller()
     select = _consecutive_items if contiguous else _any_items
 
-    def stretch(example: Example, length_seed: tf.Tensor, item_seed: tf.Tensor) -> Example:
+    def stretch(example: Example, seed: tf.Tensor) -> Example:
+        length_seed, item_seed = tf.unstack(tf.random.experimental.stateless_split(seed, num=2))
         size = tf.size(example["history_items"])
         length = _draw_length(size, min_length, max_length, log_uniform, length_seed)
         kept = select(size, length, item_seed)
         items = tf.gather(example["history_items"], kept)
-        half_stars = tf.gather(example["history_ratings"], kept)
+        return relabel(example, items, tf.gather(example["history_ratings"], kept))
+
+    return _change_training_examples(dataset, probability, stretch)
+
+
+@gin.configurable
+def random_tastes(
+    dataset: tf.data.Dataset,
+    probability: float = 0.0,
+    genre_stddev: float = 2.0,
+    bias_stddev: float = 1.0,
+) -> tf.data.Dataset:
+    """Gives training users other tastes, labelled by the label rule.
+
+    Off unless a recipe binds `probability`. A few hundred users have a few hundred tastes, which a
+    model learns by heart; here they rate as if they had another one too. Every genre g has an
+    appeal t_g, and a movie of the genres G is worth
+
+        half-stars + bias + sum over G of t_g / sqrt(|G|)
+
+    rounded and kept within 1..10, with t_g and the bias drawn anew each time. What other users make
+    of a movie and how a user's own ratings scatter stay as they are. Examples of other splits pass
+    untouched.
+
+    Args:
+        dataset: examples of `DatasetFolderSource`.
+        probability: the share of training examples that are changed; 0 switches this off.
+        genre_stddev: the most that the standard deviation of t_g is, in half-stars; it is drawn
+            from 0 to this for each example, so that some tastes are strong and some are weak.
+        bias_stddev: of the bias, in half-stars.
+
+    Raises:
+        InputError: a probability or a deviation makes no sense.
+    """
+    _check_probability("random_tastes", probability)
+    for name, stddev in {"genre_stddev": genre_stddev, "bias_stddev": bias_stddev}.items():
+        if stddev < 0:
+            raise InputError(f"preprocessors.random_tastes.{name} = {stddev}: bind it to 0 or more")
+    if probability == 0:
+        return dataset
+
+    relabel = _relabeller()
+    genre_matrix = tf.constant(data_sources.dataset_folder().genre_matrix(), tf.float32)
+
+    def change_taste(example: Example, seed: tf.Tensor) -> Example:
+        strength_seed, taste_seed, bias_seed = tf.unstack(
+            tf.random.experimental.stateless_split(seed, num=3)
+        )
+        strength = genre_stddev * tf.random.stateless_uniform([], strength_seed)
+        taste = strength * tf.random.stateless_normal([genre_matrix.shape[1]], taste_seed)
+        bias = bias_stddev * tf.random.stateless_normal([], bias_seed)
+        genres = tf.gather(genre_matrix, example["history_items"])
+        scale = tf.sqrt(tf.maximum(tf.reduce_sum(genres, axis=1), 1))
+        worth = tf.cast(example["history_ratings"], tf.float32)
+        worth += bias + tf.linalg.matvec(genres, taste) / scale
+        half_stars = tf.clip_by_value(tf.cast(tf.round(worth), tf.int32), 1, MAX_HALF_STARS)
+        return relabel(example, example["history_items"], half_stars)
+
+    return _change_training_examples(dataset, probability, change_taste)
+
+
+def _check_probability(step: str, probability: float) -> None:
+    if not 0 <= probability <= 1:
+        raise InputError(f"preprocessors.{step}.probability = {probability}: bind it to 0..1")
+
+
+def _relabeller() -> Callable[[Example, tf.Tensor, tf.Tensor], Example]:
+    """Returns what gives an example another history, and the labels that belong to it."""
+    folder = data_sources.dataset_folder()
+    genre_matrix = tf.constant(folder.genre_matrix())
+    genre_names = tf.constant(folder.genres)
+
+    def relabel(example: Example, items: tf.Tensor, half_stars: tf.Tensor) -> Example:
         liked, disliked = label_history(items, half_stars, genre_matrix)
         return {
             **example,
@@ -90,18 +158,26 @@ def training_stretches(
             "disliked": tf.gather(genre_names, disliked),
         }
 
+    return relabel
+
+
+def _change_training_examples(
+    dataset: tf.data.Dataset,
+    probability: float,
+    change: Callable[[Example, tf.Tensor], Example],
+) -> tf.data.Dataset:
+    """Changes a share of the training examples, each with a seed of its own."""
+
     @seqio.map_over_dataset(num_seeds=1)
-    def maybe_stretch(example: Example, seed: tuple[tf.Tensor, tf.Tensor]) -> Example:
-        coin, length_seed, item_seed = tf.unstack(
-            tf.random.experimental.stateless_split(seed, num=3)
-        )
+    def maybe_change(example: Example, seed: tuple[tf.Tensor, tf.Tensor]) -> Example:
+        coin, own_seed = tf.unstack(tf.random.experimental.stateless_split(seed, num=2))
         return tf.cond(
             (example["split"] == "train") & (tf.random.stateless_uniform([], coin) < probability),
-            lambda: stretch(example, length_seed, item_seed),
+            lambda: change(example, own_seed),
             lambda: dict(example),
         )
 
-    return maybe_stretch(dataset)
+    return maybe_change(dataset)
 
 
 def label_history(
