@@ -205,7 +205,8 @@ class TestRandomTastes:
         genres = current_folder.genre_matrix()
         gains = []
         for own, other in zip(
-            read().as_numpy_iterator(), with_random_tastes(read(), bias_stddev=0.0)
+            read().as_numpy_iterator(),
+            with_random_tastes(read(), bias_stddev=0.0, least_own_share=1.0),
         ):
             inside = (other["history_ratings"] > 1) & (other["history_ratings"] < 10)
             gain = (other["history_ratings"] - own["history_ratings"])[inside]
@@ -217,7 +218,7 @@ class TestRandomTastes:
         assert np.mean(gains) > 2
 
     def test_without_deviations_they_are_the_users_own(self):
-        same = with_random_tastes(read(), genre_stddev=0.0, bias_stddev=0.0)
+        same = with_random_tastes(read(), genre_stddev=0.0, bias_stddev=0.0, least_own_share=1.0)
         assert_same(read().as_numpy_iterator(), same)
 
     @pytest.mark.parametrize("split", ["validation", "test"])
@@ -234,7 +235,9 @@ class TestRandomTastes:
         assert len(set(map(tuple, draws[0]))) > 4
         assert draws[0] == draws[1]
 
-    @pytest.mark.parametrize("settings", [{"probability": -0.5}, {"genre_stddev": -1.0}])
+    @pytest.mark.parametrize(
+        "settings", [{"probability": -0.5}, {"least_own_share": 1.5}, {"genre_stddev": -1.0}]
+    )
     def test_refuse_what_makes_no_sense(self, settings):
         settings = {"probability": 1.0, **settings}
         with pytest.raises(InputError, match=r"^preprocessors\.random_tastes.*bind"):

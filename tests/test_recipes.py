@@ -35,6 +35,7 @@ def test_the_recipes_that_there_are():
         *(f"text_flan_t5_{size}" for size in ("base", "large")),
         *(f"longtext_longt5_{size}" for size in ("base", "large")),
         "uem_tiny",
+        "uem_tiny_tastes",
         "text_tiny",
         "uem_quickstart",
     } == set(RECIPES)

@@ -58,7 +58,7 @@ def training_stretches(
     Raises:
         InputError: the lengths or the probability make no sense.
     """
-    _check_probability("training_stretches", probability)
+    _check_share("training_stretches", "probability", probability)
     if not 1 <= min_length <= (max_length or min_length):
         raise InputError(
             f"preprocessors.training_stretches: min_length = {min_length} and max_length = "
@@ -87,18 +87,18 @@ def random_tastes(
     probability: float = 0.0,
     genre_stddev: float = 2.0,
     bias_stddev: float = 1.0,
+    least_own_share: float = 0.0,
 ) -> tf.data.Dataset:
     """Gives training users other tastes, labelled by the label rule.
 
     Off unless a recipe binds `probability`. A few hundred users have a few hundred tastes, which a
     model learns by heart; here they rate as if they had another one too. Every genre g has an
-    appeal t_g, and a movie of the genres G is worth
+    appeal t_g, and a user whose ratings r have the mean m gives a movie of the genres G
 
-        half-stars + bias + sum over G of t_g / sqrt(|G|)
+        m + own_share (r - m) + bias + sum over G of t_g / sqrt(|G|)
 
-    rounded and kept within 1..10, with t_g and the bias drawn anew each time. What other users make
-    of a movie and how a user's own ratings scatter stay as they are. Examples of other splits pass
-    untouched.
+    half-stars, rounded and kept within 1..10, with all but r and m drawn anew each time. Examples
+    of other splits pass untouched.
 
     Args:
         dataset: examples of `DatasetFolderSource`.
@@ -106,11 +106,14 @@ def random_tastes(
         genre_stddev: the most that the standard deviation of t_g is, in half-stars; it is drawn
             from 0 to this for each example, so that some tastes are strong and some are weak.
         bias_stddev: of the bias, in half-stars.
+        least_own_share: the least that is left of what the user made of a movie; the share is drawn
+            from this to 1 for each example.
 
     Raises:
-        InputError: a probability or a deviation makes no sense.
+        InputError: a probability, a share or a deviation makes no sense.
     """
-    _check_probability("random_tastes", probability)
+    _check_share("random_tastes", "probability", probability)
+    _check_share("random_tastes", "least_own_share", least_own_share)
     for name, stddev in {"genre_stddev": genre_stddev, "bias_stddev": bias_stddev}.items():
         if stddev < 0:
             raise InputError(f"preprocessors.random_tastes.{name} = {stddev}: bind it to 0 or more")
@@ -121,25 +124,27 @@ def random_tastes(
     genre_matrix = tf.constant(data_sources.dataset_folder().genre_matrix(), tf.float32)
 
     def change_taste(example: Example, seed: tf.Tensor) -> Example:
-        strength_seed, taste_seed, bias_seed = tf.unstack(
-            tf.random.experimental.stateless_split(seed, num=3)
+        strength_seed, taste_seed, bias_seed, share_seed = tf.unstack(
+            tf.random.experimental.stateless_split(seed, num=4)
         )
         strength = genre_stddev * tf.random.stateless_uniform([], strength_seed)
         taste = strength * tf.random.stateless_normal([genre_matrix.shape[1]], taste_seed)
         bias = bias_stddev * tf.random.stateless_normal([], bias_seed)
         genres = tf.gather(genre_matrix, example["history_items"])
         scale = tf.sqrt(tf.maximum(tf.reduce_sum(genres, axis=1), 1))
-        worth = tf.cast(example["history_ratings"], tf.float32)
-        worth += bias + tf.linalg.matvec(genres, taste) / scale
+        own = tf.cast(example["history_ratings"], tf.float32)
+        own_share = tf.random.stateless_uniform([], share_seed, least_own_share)
+        mean = tf.reduce_mean(own)
+        worth = mean + own_share * (own - mean) + bias + tf.linalg.matvec(genres, taste) / scale
         half_stars = tf.clip_by_value(tf.cast(tf.round(worth), tf.int32), 1, MAX_HALF_STARS)
         return relabel(example, example["history_items"], half_stars)
 
     return _change_training_examples(dataset, probability, change_taste)
 
 
-def _check_probability(step: str, probability: float) -> None:
-    if not 0 <= probability <= 1:
-        raise InputError(f"preprocessors.{step}.probability = {probability}: bind it to 0..1")
+def _check_share(step: str, name: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise InputError(f"preprocessors.{step}.{name} = {share}: bind it to 0..1")
 
 
 def _relabeller() -> Callable[[Example, tf.Tensor, tf.Tensor], Example]:
