@@ -21,6 +21,7 @@ MACROS = {
     "HISTORY_LENGTH": 20,
     "BATCH_SIZE": 16,
     "TRAIN_STEPS": 4,
+    "DECAY_STEPS": 0,
     "EVAL_STEPS": 1,
     "EVAL_PERIOD": 2,
     "STATS_PERIOD": 1,

@@ -1,15 +1,31 @@
 """Training as a user runs it, on a tiny model: recipe in, checkpoints and metrics out."""
 
 import json
+import os
+import re
 import shutil
+import signal
 
 import jax
 import numpy as np
 import pytest
 
-from uem_t5x import cli, evaluate, gin_utils, predict, train
+from uem_t5x import (
+    baselines,
+    cli,
+    data_sources,
+    datasets,
+    evaluate,
+    feature_converters,
+    gin_utils,
+    infer,
+    predict,
+    preemption,
+    train,
+)
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.errors import InputError
+from uem_t5x.tasks import movielens
 from uem_t5x.trained_model import TrainedModel
 
 RECIPE = "gin/uem_tiny.gin"
@@ -27,6 +43,7 @@ TINY = [
     "user_embedding.UserEmbeddingConfig.head_dim = 8",
     "user_embedding.UserEmbeddingConfig.mlp_dim = 16",
     "DROPOUT_RATE = 0.1",
+    "DECAY_STEPS = 0",  # a run that goes on for longer has taken the same steps until then
 ]
 
 
@@ -68,13 +85,63 @@ def test_checkpoints_are_kept_by_count_and_by_best_f1(undisturbed):
     assert 2 not in steps  # never measured, no longer recent
 
 
-def test_a_stopped_run_goes_on_as_if_undisturbed(undisturbed, dataset_folder, tmp_path):
+def test_a_run_that_is_told_to_stop_goes_on_as_if_undisturbed(
+    undisturbed, dataset_folder, tmp_path, monkeypatch
+):
     """Bit for bit: parameters, optimizer, dropout and the position in the data."""
-    periods = ("EVAL_PERIOD = 0", "CHECKPOINT_PERIOD = 100")
-    run(tmp_path, dataset_folder, "TRAIN_STEPS = 3", *periods)
-    step, resumed = run(tmp_path, dataset_folder, "TRAIN_STEPS = 6", *periods)
+
+    def told_to_stop(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("an evaluation goes on after SIGTERM")
+
+    options = ("TRAIN_STEPS = 6", "EVAL_PERIOD = 2", "CHECKPOINT_PERIOD = 100")
+    with monkeypatch.context() as patched:
+        patched.setattr(infer.Predictor, "predict_dataset", told_to_stop)
+        with pytest.raises(preemption.Preempted, match=r"told to stop \(SIGTERM\) at step 3"):
+            run(tmp_path, dataset_folder, *options)
+    assert [path.name for path in tmp_path.glob("checkpoint_*")] == ["checkpoint_3"]
+    step, resumed = run(tmp_path, dataset_folder, *options)
     assert step == 6
     assert_same_params(resumed, undisturbed[1])
+
+
+def test_a_loss_that_is_no_number_stops_the_run(dataset_folder, tmp_path, capsys):
+    places = [f"--gin.MODEL_DIR={tmp_path}", f"--gin.DATA_DIR={dataset_folder.path}"]
+    bindings = [f"--gin.{line.replace(' = ', '=')}" for line in TINY]
+    # The first step is small yet, and saved; the second one leads to where nothing is a number.
+    rates = ["--gin.LEARNING_RATE=1e30", "--gin.WARMUP_STEPS=1", "--gin.CHECKPOINT_PERIOD=1"]
+    code = train.main([f"--gin_file={RECIPE}", *bindings, *places, *rates, "--gin.EVAL_PERIOD=0"])
+    assert code == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    found = re.fullmatch(
+        r"uem_t5x\.train: the loss is not a finite number at step (\d+); its batch holds the users "
+        r"([^;]*); checkpoint_(\d+) is still good\. .*",
+        message,
+    )
+    step, users, saved = int(found[1]), found[2].split(", "), int(found[3])
+    assert saved == step - 1
+    assert [path.name for path in tmp_path.glob("checkpoint_*")] == [f"checkpoint_{saved}"]
+    assert len(users) == 16
+
+
+def test_the_users_of_a_batch(dataset_folder):
+    with data_sources.use_dataset_folder(dataset_folder):
+        config = datasets.DatasetConfig(
+            movielens.uem_task(20),
+            {"inputs": 8, "targets": 8, "history_items": 20, "history_ratings": 20},
+            "train",
+            batch_size=16,
+            shuffle=True,
+            seed=3,
+            num_shards=2,
+        )
+        iterator = datasets.TrainIterator(config, feature_converters.UserEmbeddingFeatureConverter)
+        users = baselines.Users.read("train").most_recent(20)
+        histories = {user: users.history(index)[0] for index, user in enumerate(users.ids)}
+        for index, batch in zip(range(5), iterator):  # more than an epoch
+            told = [histories[user] for user in iterator.user_ids(index)]
+            for items, expected in zip(batch["history_items"], told, strict=True):
+                np.testing.assert_array_equal(items[items > 0], expected)
 
 
 def test_a_finished_run_is_not_trained_again(undisturbed, dataset_folder, tmp_path):

@@ -63,6 +63,22 @@ def _load(
     )
 
 
+def _task_dataset(
+    config: DatasetConfig, num_epochs: int | None, shard_info: seqio.ShardInfo | None = None
+) -> tf.data.Dataset:
+    """Returns what `_load` makes batches of, with whatever else examples hold."""
+    _check_task(config)
+    return seqio.get_mixture_or_task(config.mixture_or_task_name).get_dataset(
+        sequence_length=dict(config.task_feature_lengths),
+        split=config.split,
+        use_cached=config.use_cached,
+        shuffle=config.shuffle,
+        num_epochs=num_epochs,
+        shard_info=shard_info,
+        seed=config.seed,
+    )
+
+
 class TrainIterator:
     """A process's part of an endless run of batches.
 
@@ -105,7 +121,7 @@ class TrainIterator:
         shards = range(first // shard_size, -(-last // shard_size))
         self._rows = slice(first - shards.start * shard_size, last - shards.start * shard_size)
         self._begin_here = [shard for shard in shards if shard * shard_size >= first]
-        self._num_shards = num_shards
+        self._config, self._num_shards = config, num_shards
         self._parts = {
             shard: dataset_iterator.TfDatasetIterator(
                 _load(config, converter_cls, None, seqio.ShardInfo(shard, num_shards), shard_size),
@@ -126,6 +142,20 @@ class TrainIterator:
         return {
             name: np.concatenate([part[name] for part in parts])[self._rows] for name in parts[0]
         }
+
+    def user_ids(self, index: int) -> list[str]:
+        """Returns the users of the global batch number `index`, counted from the run's first.
+
+        It reads the data anew up to there: for people who ask what was in a batch. A run that has
+        changed its batch size on the way has other batches.
+        """
+        size = self._config.batch_size // self._num_shards
+        parts = [
+            _task_dataset(self._config, None, seqio.ShardInfo(shard, self._num_shards))
+            for shard in range(self._num_shards)
+        ]
+        rows = [part.skip(index * size).take(size).as_numpy_iterator() for part in parts]
+        return [example["user_id"].decode() for part in rows for example in part]
 
     def save(self, folder: epath.Path) -> None:
         """Writes down how far the parts are that begin in this process's rows."""
@@ -165,18 +195,8 @@ def examples(config: DatasetConfig) -> Iterator[dict[str, np.ndarray]]:
     Raises:
       InputError: if there is no such task.
     """
-    _check_task(config)
-    yield from (
-        seqio.get_mixture_or_task(config.mixture_or_task_name)
-        .get_dataset(
-            sequence_length=dict(config.task_feature_lengths),
-            split=config.split,
-            use_cached=config.use_cached,
-            shuffle=False,
-            seed=config.seed,
-        )
-        .as_numpy_iterator()
-    )
+    unshuffled = dataclasses.replace(config, shuffle=False)
+    yield from _task_dataset(unshuffled, num_epochs=1).as_numpy_iterator()
 
 
 def _check_task(config: DatasetConfig) -> None:

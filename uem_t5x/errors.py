@@ -1,4 +1,4 @@
-"""The one exception that a user's input can cause."""
+"""The exceptions that the commands print without a traceback."""
 
 
 class InputError(ValueError):
@@ -11,3 +11,7 @@ class InputError(ValueError):
     def line(self) -> str:
         """The message; gin appends lines about its own call stack, which are left out."""
         return str(self).partition("\n")[0]
+
+
+class DivergedError(ArithmeticError):
+    """Training whose loss is no longer a finite number."""

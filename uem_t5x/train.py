@@ -20,12 +20,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import gin
 import jax
+import numpy as np
 import seqio
 from absl import logging
 from clu import metric_writers
 from etils import epath
 
-from uem_t5x import datasets, gin_utils, infer
+from uem_t5x import datasets, gin_utils, infer, preemption
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x.checkpoint_manager import (
     CheckpointConfig,
@@ -33,11 +34,14 @@ from uem_t5x.checkpoint_manager import (
     saved_num_shards,
 )
 from uem_t5x.datasets import DatasetConfig
-from uem_t5x.errors import InputError
+from uem_t5x.errors import DivergedError, InputError
 from uem_t5x.models import EncoderDecoderModel, Metrics
 from uem_t5x.partitioning import Partitioner
+from uem_t5x.preemption import Preempted, PreemptionNotice
 from uem_t5x.progress import TrainingProgress
 from uem_t5x.trainer import Trainer, TrainState, TrainStateInitializer, summarize
+
+_SHOWN_USERS = 200
 
 
 def train(
@@ -88,6 +92,8 @@ def train(
     Raises:
       InputError: if `model_dir` holds checkpoints of another model or of other movies, or the
         devices cannot share a batch evenly.
+      DivergedError: if the loss is no longer a finite number.
+      Preempted: if the process was told to stop (SIGTERM), after saving a checkpoint.
     """
     partitioner.check_batch_size(train_dataset_cfg.batch_size)
     model_dir_lib.check_catalogue(model_dir)
@@ -128,30 +134,71 @@ def train(
     )
     pending: list[Metrics] = []
     stopwatch = time.monotonic()
-    with TrainingProgress(total_steps, step, quiet=jax.process_index() > 0) as progress:
-        while step < total_steps:
+    is_preempted = False
+    with (
+        TrainingProgress(total_steps, step, quiet=jax.process_index() > 0) as progress,
+        PreemptionNotice() as notice,
+    ):
+        while step < total_steps and not is_preempted:
             batch = partitioner.shard_local_batch(next(iterator))
             state, metrics = trainer.train_step(state, batch)
             pending.append(metrics)
             step += 1
-            is_last = step == total_steps
-            if is_last or step % stats_period == 0:
-                summary = summarize(pending)  # waits for the device
+            is_preempted = notice.is_due(step)
+            is_last = step == total_steps or is_preempted
+            evaluates = is_last or (eval_period and step % eval_period == 0)
+            saves = checkpoint_cfg.period and (is_last or step % checkpoint_cfg.period == 0)
+            reports = is_last or step % stats_period == 0
+            if reports or evaluates or saves:
+                _check_finite(pending, step, iterator, manager.latest_step())
+            if reports:
+                summary = summarize(pending)
                 summary["timing/steps_per_second"] = len(pending) / (time.monotonic() - stopwatch)
                 pending.clear()
                 train_writer.write_scalars(step, summary)
                 progress.report(step, _status(summary))
                 stopwatch = time.monotonic()
             scores = None
-            if is_last or (eval_period and step % eval_period == 0):
-                scores = evaluate(state, step)
-                progress.report(step, " ".join(f"{k}={v:.3f}" for k, v in _headline(scores)))
+            if evaluates and not is_preempted:
+                scores = notice.interrupts(functools.partial(evaluate, state, step))
+                if scores:
+                    progress.report(step, " ".join(f"{k}={v:.3f}" for k, v in _headline(scores)))
                 stopwatch = time.monotonic()
-            if checkpoint_cfg.period and (is_last or step % checkpoint_cfg.period == 0):
+            if saves:
                 manager.save(state, iterator, scores, partitioner.is_first_of_its_share)
     manager.close()
     train_writer.close()
+    if is_preempted:
+        raise Preempted(step)
     return step, state
+
+
+def _check_finite(
+    pending: Sequence[Metrics], step: int, iterator: datasets.TrainIterator, saved: int | None
+) -> None:
+    """Stops a run whose loss is no number, before that is saved or measured.
+
+    Args:
+      pending: the metrics of the steps up to `step`; this waits for them.
+      step: the last of them.
+      iterator: the training data.
+      saved: the step of the last checkpoint.
+
+    Raises:
+      DivergedError: if it is.
+    """
+    losses = [metrics["loss"].total for metrics in pending]
+    diverged = np.flatnonzero(~np.isfinite(jax.device_get(losses)))
+    if not len(diverged):
+        return
+    bad = step - len(pending) + 1 + int(diverged[0])
+    users = iterator.user_ids(bad - 1)
+    shown = ", ".join(users[:_SHOWN_USERS]) + (", ..." if len(users) > _SHOWN_USERS else "")
+    last_good = "no checkpoint was saved" if saved is None else f"checkpoint_{saved} is still good"
+    raise DivergedError(
+        f"the loss is not a finite number at step {bad}; its batch holds the users {shown}; "
+        f"{last_good}. Look at their histories, or lower LEARNING_RATE"
+    )
 
 
 def _as_before(config: DatasetConfig, num_shards: int | None) -> DatasetConfig:
@@ -302,7 +349,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs a recipe; returns the exit code."""
+    """Runs a recipe.
+
+    Returns:
+      The exit code: 0, 1 for a loss that is no number, 2 for input that is refused, 75 for a run
+      that was told to stop (SIGTERM) and goes on when it is repeated.
+    """
     files, bindings, rest = gin_utils.split_arguments(argv)
     parser = _parser()
     arguments = parser.parse_args(rest)
@@ -314,6 +366,12 @@ def main(argv: Sequence[str]) -> int:
     except InputError as error:
         print(f"uem_t5x.train: {error.line}", file=sys.stderr)
         return 2
+    except DivergedError as error:
+        print(f"uem_t5x.train: {error}", file=sys.stderr)
+        return 1
+    except Preempted as notice:
+        print(f"uem_t5x.train: {notice}", file=sys.stderr)
+        return preemption.EXIT_CODE
     return 0
 
 

@@ -17,7 +17,13 @@ from uem_t5x.trained_model import TrainedModel
 RECIPE = "gin/uem_tiny.gin"
 MODEL = "gin/models/uem_tiny.gin"
 TASK = "movielens_genres_uem_50"
-MACROS = {"STATS_PERIOD": 2, "EVAL_PERIOD": 4, "CHECKPOINT_PERIOD": 4, "BATCH_SIZE": 8}
+MACROS = {
+    "DECAY_STEPS": 0,
+    "STATS_PERIOD": 2,
+    "EVAL_PERIOD": 4,
+    "CHECKPOINT_PERIOD": 4,
+    "BATCH_SIZE": 8,
+}
 
 
 def read_lines(path):

@@ -1,0 +1,78 @@
+"""What a machine says before it is taken away: SIGTERM, and some seconds to leave in order."""
+
+import signal
+import threading
+import types
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+from jax.experimental import multihost_utils
+
+# What `python -m uem_t5x.train` ends with: BSD's EX_TEMPFAIL, "try again later".
+EXIT_CODE = 75
+
+_Result = TypeVar("_Result")
+
+
+class Preempted(Exception):  # noqa: N818  no error
+    """A run was told to stop and did so in order; the same command goes on with it."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(
+            f"told to stop (SIGTERM) at step {step}; the same command goes on from the last "
+            "checkpoint"
+        )
+
+
+class _Interrupted(BaseException):
+    """Leaves whatever can be left at once; no `except Exception` on the way stops it."""
+
+
+class PreemptionNotice:
+    """Notes SIGTERM while it is entered.
+
+    One process of several that is told to stop tells the others, and they agree on a step to stop
+    after, for which each asks after every step. There JAX listens to the signal.
+    """
+
+    def __init__(self) -> None:
+        self._received = False
+        self._may_interrupt = False
+        self._is_alone = jax.process_count() == 1
+        # Only a program's main thread may listen.
+        self._listens = self._is_alone and threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> "PreemptionNotice":
+        if self._listens:
+            self._before = signal.signal(signal.SIGTERM, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._listens:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _receive(self, signum: int, frame: types.FrameType | None) -> None:
+        self._received = True
+        if self._may_interrupt:
+            raise _Interrupted
+
+    def is_due(self, step: int) -> bool:
+        """Says whether to stop after this step; several processes are all told the same."""
+        if self._is_alone:
+            return self._received
+        return multihost_utils.reached_preemption_sync_point(step)
+
+    def interrupts(self, work: Callable[[], _Result]) -> _Result | None:
+        """Does what may be given up half-done, such as measuring; None if it was.
+
+        A process of several finishes it: the others wait for its part.
+        """
+        try:
+            try:
+                self._may_interrupt = self._listens
+                return None if self._received else work()
+            finally:
+                self._may_interrupt = False
+        except _Interrupted:
+            return None
