@@ -3,10 +3,12 @@
 import os
 from pathlib import Path
 
+import virtual_devices
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Several devices, so that everything that trains does so data-parallel.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+os.environ.setdefault("XLA_FLAGS", virtual_devices.xla_flags(2))
 # Virtual devices that wait for each other need a thread each, also on a machine with few cores.
 os.environ.setdefault("PJRT_NPROC", "64")
 # The same small programs are compiled again and again, by several processes at once.

@@ -9,7 +9,7 @@ import json
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("PJRT_NPROC", "64")  # devices that wait for each other need a thread each
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import virtual_devices
 from flax import linen as nn
 from flax.linen import partitioning as flax_partitioning
 
@@ -86,7 +87,11 @@ def test_a_batch_lies_on_all_devices():
 def runs():
     """Twenty steps under each layout, on eight virtual devices."""
     script = Path(__file__).with_name("eight_devices.py")
-    environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(script.parents[1]),
+        "XLA_FLAGS": virtual_devices.xla_flags(8),
+    }
     done = subprocess.run(
         [sys.executable, script], env=environment, capture_output=True, text=True, timeout=900
     )

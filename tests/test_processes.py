@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 import tensorflow as tf
+import virtual_devices
 
 from uem_t5x import train
 from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
@@ -45,8 +46,7 @@ def start(model_dir, dataset_folder, devices, arguments=(), **macros):
     macros = {"MODEL_DIR": model_dir, "DATA_DIR": dataset_folder.path, **MACROS, **macros}
     command = [sys.executable, "-m", "uem_t5x.train", "--gin_file=gin/uem_tiny.gin", *arguments]
     command += [f"--gin.{name}={value}" for name, value in macros.items()]
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = {**os.environ, "XLA_FLAGS": flags}
+    environment = {**os.environ, "XLA_FLAGS": virtual_devices.xla_flags(devices)}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 

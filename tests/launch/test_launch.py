@@ -419,6 +419,7 @@ def test_watch_counts_attempts_that_fail(cloud):
         (["exit=2"], 4, 1),  # bad input: trying again would not help
         (["step=5 exit=1"], 4, 2),  # twice the same
         (["step=5 exit=1", "step=9 exit=1", "exit=0"], 0, 3),  # it moves on
+        (["step=5 exit=75", "step=5 exit=75", "exit=0"], 0, 3),  # it was told to stop
     ],
 )
 def test_watch_tells_failures_apart(cloud, plan, code, starts):
