@@ -73,7 +73,7 @@ setup(
         "uem_t5x.gin.sweeps": "gin/sweeps",
     },
     package_data={
-        "uem_t5x.report": ["*.html", "*.css"],
+        "uem_t5x.report": ["*.html", "*.css", "*.md"],
         "uem_t5x.gin": ["*.gin"],
         **{name: ["*.gin", "*.toml"] for name in GIN_FOLDERS},
     },

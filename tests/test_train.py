@@ -182,6 +182,13 @@ class TestTrained:
         assert len(f1s) == 6 and f1s == sorted(f1s)
         assert first["users"][0]["truth"].startswith("The user")
 
+    def test_well_formed_answers_can_all_be_read(self, trained, undisturbed):
+        # After six steps it writes next to nothing by itself.
+        assert evaluate.evaluate(trained, "validation")["methods"]["uem"]["unparseable"] > 0
+        careful = TrainedModel.load(undisturbed[0], step=6, well_formed=True)
+        scores = evaluate.evaluate(careful, "validation")
+        assert scores["methods"]["uem"]["unparseable"] == 0
+
     def test_another_catalogue_is_refused(self, trained, undisturbed, dataset_folder, tmp_path):
         other = shutil.copytree(dataset_folder.path, tmp_path / "other")
         manifest = json.loads((other / "manifest.json").read_text())

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from uem_t5x.answer_grammar import Grammar, Place
+
 Cache = Any
 
 
@@ -26,6 +28,7 @@ class DecodingState(NamedTuple):
       finished: sequences that have written the end-of-sequence token.
       cache: the network's key-value cache.
       rng: the random key of the steps that are left.
+      place: of each sequence in the grammar, where there is one.
     """
 
     index: Int[Array, ""]
@@ -35,6 +38,7 @@ class DecodingState(NamedTuple):
     finished: Bool[Array, " batch"]
     cache: Cache
     rng: jax.Array
+    place: Place | None = None
 
 
 TokensToLogits = Callable[[DecodingState], tuple[jax.Array, Cache]]
@@ -51,6 +55,7 @@ def temperature_sample(
     topk: int = 0,
     topp: float = 0.0,
     cache_offset: int = 0,
+    grammar: Grammar | None = None,
 ) -> tuple[Int[Array, "batch decodes length"], Float[Array, "batch decodes"]]:
     """Samples sequences until all have ended or the length is reached.
 
@@ -65,6 +70,7 @@ def temperature_sample(
       topk: draw from the k likeliest tokens; 0 for all of them.
       topp: draw from the smallest set of tokens that holds this probability; 0 for all of them.
       cache_offset: position of the cache's batch axis (T5X's scanned layers have one before it).
+      grammar: what is written stays within it; the scores remain the network's own.
 
     Returns:
       The sequences and the log-likelihoods of each under the network (at temperature 1), the
@@ -91,16 +97,18 @@ def temperature_sample(
         finished=jnp.zeros((sequences,), bool),
         cache=cache,
         rng=jax.random.PRNGKey(0) if decode_rng is None else decode_rng,
+        place=grammar.start(sequences) if grammar else None,
     )
 
     def write_token(state: DecodingState) -> DecodingState:
         logits, cache = tokens_to_logits(state)
         rng, step_rng = jax.random.split(state.rng)
+        allowed = grammar.restrict(logits, state.place) if grammar else logits
         if temperature:
-            candidates = _restrict(logits / temperature, topk, topp)
+            candidates = _restrict(allowed / temperature, topk, topp)
             token = jax.random.categorical(step_rng, candidates).astype(jnp.int32)
         else:
-            token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+            token = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
         score = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=-1)[:, 0]
         token = jnp.where(state.finished, 0, token)
         return DecodingState(
@@ -111,6 +119,7 @@ def temperature_sample(
             finished=state.finished | (token == eos_id),
             cache=cache,
             rng=rng,
+            place=grammar.advance(state.place, token) if grammar else None,
         )
 
     final = lax.while_loop(
@@ -133,6 +142,7 @@ def greedy_decode(
     decode_rng: jax.Array | None = None,
     num_decodes: int = 1,
     cache_offset: int = 0,
+    grammar: Grammar | None = None,
 ) -> tuple[Int[Array, "batch decodes length"], Float[Array, "batch decodes"]]:
     """Writes the likeliest token at every step; see `temperature_sample`."""
     if num_decodes != 1:
@@ -145,6 +155,7 @@ def greedy_decode(
         decode_rng,
         temperature=0.0,
         cache_offset=cache_offset,
+        grammar=grammar,
     )
 
 

@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", type=int, help="of the checkpoint; the best one by default")
     parser.add_argument("--batch-size", type=int, help="the recipe's by default")
     parser.add_argument("--output", help="where to write the scores as JSON")
+    parser.add_argument(
+        "--well-formed", action="store_true", help="write nothing but answers that can be read back"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from uem_t5x import report_tables
     from uem_t5x.trained_model import TrainedModel
 
-    trained = TrainedModel.load(args.model_dir, args.step)
+    trained = TrainedModel.load(args.model_dir, args.step, args.well_formed)
     result = evaluate(trained, args.split, args.data_dir, args.batch_size)
     console = Console()
     console.print(report_tables.methods_table(result))

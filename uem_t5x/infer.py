@@ -1,5 +1,8 @@
 """Running a model over a whole dataset, in the built-in engine."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import numpy as np
 import tensorflow as tf
@@ -19,6 +22,7 @@ class Predictor:
         partitioner: Partitioner,
         batch_size: int,
         seed: int = 0,
+        decoder_params: Mapping[str, Any] | None = None,
     ) -> None:
         """Prepares to compile.
 
@@ -27,6 +31,7 @@ class Predictor:
           partitioner: how arrays lie on the devices.
           batch_size: examples that are answered at once.
           seed: of a `decode_fn` that draws; greedy decoding does not.
+          decoder_params: further arguments of the model's `decode_fn`.
         """
         partitioner.check_batch_size(batch_size, "EVAL_BATCH_SIZE")
         self._partitioner = partitioner
@@ -36,7 +41,9 @@ class Predictor:
         def predict(
             params: PyTree, flax_mutables: PyTree, batch: Batch, rng: jax.Array
         ) -> jax.Array:
-            return model.predict_batch(params, batch, rng, flax_mutables or None)
+            return model.predict_batch_with_aux(
+                params, batch, rng, decoder_params, flax_mutables=flax_mutables or None
+            )[0]
 
         # Every process is given all answers.
         self.predict_step = partitioner.jit(predict, out_shardings=partitioner.replicated)

@@ -54,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", help="where to write the answers; stdout by default")
     parser.add_argument("--step", type=int, help="of the checkpoint; the best one by default")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument(
+        "--well-formed", action="store_true", help="write nothing but answers that can be read back"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.input}: no such file; give JSON lines, a user each")
     from uem_t5x.trained_model import TrainedModel
 
-    trained = TrainedModel.load(args.model_dir, args.step)
+    trained = TrainedModel.load(args.model_dir, args.step, args.well_formed)
     refused = 0
 
     def report(error: InputError) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import gin
 from etils import epath
 
-from uem_t5x import data_sources, gin_utils, infer, partitioning, train
+from uem_t5x import answer_grammar, data_sources, gin_utils, infer, partitioning, train
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
 from uem_t5x.data.dataset_folder import DatasetFolder
@@ -32,6 +32,7 @@ class TrainedModel:
       task: the SeqIO task it was trained on.
       feature_lengths: the padded length of every feature of the task.
       batch_size: of evaluation, as in the recipe.
+      well_formed: whether it writes nothing but answers that can be read back.
     """
 
     model: EncoderDecoderModel
@@ -44,14 +45,18 @@ class TrainedModel:
     task: str
     feature_lengths: Mapping[str, int]
     batch_size: int
+    well_formed: bool = False
 
     @classmethod
-    def load(cls, model_dir: str | os.PathLike[str], step: int | None = None) -> "TrainedModel":
+    def load(
+        cls, model_dir: str | os.PathLike[str], step: int | None = None, well_formed: bool = False
+    ) -> "TrainedModel":
         """Loads a checkpoint.
 
         Args:
           model_dir: what `python -m uem_t5x.train` wrote.
           step: of the checkpoint; None for the best by validation F1, or else the latest.
+          well_formed: keeps the answers within `answer_grammar.answer_grammar`.
 
         Raises:
           InputError: if the folder holds no trained model, or not this step of it.
@@ -83,6 +88,7 @@ class TrainedModel:
             task=dataset_cfg.mixture_or_task_name,
             feature_lengths=dataset_cfg.task_feature_lengths,
             batch_size=dataset_cfg.batch_size,
+            well_formed=well_formed,
         )
 
     @property
@@ -99,7 +105,14 @@ class TrainedModel:
 
     def answerer(self, batch_size: int) -> "Answerer":
         """Returns what writes answers, compiled for batches of one size."""
-        return Answerer(self, infer.Predictor(self.model, self.partitioner, batch_size))
+        decoder_params = {}
+        if self.well_formed:
+            with data_sources.use_dataset_folder(self.catalogue):
+                decoder_params["grammar"] = answer_grammar.answer_grammar()
+        predictor = infer.Predictor(
+            self.model, self.partitioner, batch_size, decoder_params=decoder_params
+        )
+        return Answerer(self, predictor)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,11 +70,11 @@ def read_answer(text: str, genres: Iterable[str]) -> tuple[list[str], list[str]]
 
 
 def _enumerate(genres: Sequence[str]) -> str:
-    *head, last = map(_spell, genres)
+    *head, last = map(spell, genres)
     return f"{', '.join(head)} and {last}" if head else last
 
 
-def _spell(genre: str) -> str:
+def spell(genre: str) -> str:
     """Returns the name as it stands in a sentence: quoted if it could be taken for grammar."""
     words = _WORD.findall(genre.casefold())
     if _SEPARATORS.search(genre) or not _RESERVED_WORDS.isdisjoint(words):
@@ -89,7 +89,7 @@ def _normalize(text: str) -> str:
 @functools.lru_cache(maxsize=16)
 def _grammar(genres: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
     """Returns the pattern of everything that bears meaning, and the genre of each spelling."""
-    names = {_normalize(_spell(genre)): genre for genre in genres}
+    names = {_normalize(spell(genre)): genre for genre in genres}
     # Longest first: `Film-Noir` must not be read as `Film` where both are genres.
     spellings = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     genre = rf"(?<!\w)(?:{spellings})(?!\w)" if names else r"(?!)"

@@ -60,22 +60,27 @@ class TaskVocabulary(seqio.SentencePieceVocabulary):
     @property
     def extra_ids(self) -> int:
         """Sentinel tokens behind the pieces of the file."""
-        return _load(self.sentencepiece_model_file).extra_ids
+        return load(self.sentencepiece_model_file).extra_ids
 
     def _model_context(self) -> object:
         # All that the base class does goes through here.
-        return _load(self.sentencepiece_model_file)._model_context()
+        return load(self.sentencepiece_model_file)._model_context()
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, TaskVocabulary):
             return True
-        return _load(self.sentencepiece_model_file) == other
+        return load(self.sentencepiece_model_file) == other
 
     __hash__ = None
 
 
 @functools.lru_cache(maxsize=8)
-def _load(model_file: str) -> seqio.SentencePieceVocabulary:
+def load(model_file: str) -> seqio.SentencePieceVocabulary:
+    """Returns the vocabulary of a file, with T5's sentinel tokens where it is T5's without them.
+
+    Raises:
+      InputError: if there is no such file.
+    """
     is_remote = "://" in model_file
     if not is_remote and not tf.io.gfile.exists(model_file):
         raise InputError(
@@ -114,7 +119,7 @@ def check_rows(vocabulary: seqio.Vocabulary, rows: int, checkpoint: str | None =
             f"{file}: {size} tokens, but the embedding in {checkpoint} has {rows} rows; {mend}"
         )
     own = epath.Path(checkpoint) / "spiece.model"
-    if own.is_file() and (token := _first_difference(vocabulary, _load(str(own)))) is not None:
+    if own.is_file() and (token := _first_difference(vocabulary, load(str(own)))) is not None:
         raise InputError(f"{file}: token {token} is another one in {own}; {mend}")
 
 

@@ -151,6 +151,19 @@ def test_a_row_for_every_run(report):
     assert next(row for row in rows if row["kind"] == "text")["UEM_LAYERS"] == ""
 
 
+def test_tables_in_markdown(report):
+    lines = (report[0] / "tables.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
+    ours = next(row for row in rows if "0.435 \N{PLUS-MINUS SIGN} 0.007" in row)
+    assert ours[:4] == ["embedding", "50", "0.396", "0.381"]
+    limit = next(row for row in rows if "label rule on the 50 most recent items" in row)
+    assert limit[6] == "0.660"
+    assert next(row for row in rows if "counting, whole history" in row)[2] == "0.192"
+    for line in lines:
+        if line.startswith("!"):
+            assert (report[0] / line.rpartition("(")[2].removesuffix(")")).is_file()
+
+
 def test_skipped_runs_are_named_with_what_scores_them(sweep, tmp_path, capsys, undrawn):
     assert cli.main(["report", str(sweep), "--output", str(tmp_path / "out")]) == 0
     captured = capsys.readouterr()

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         required=True,
-        help="a folder that gets report.html, its plots as PNGs, and runs.csv",
+        help="a folder that gets report.html, its plots as PNGs, tables.md, and runs.csv",
     )
 
 

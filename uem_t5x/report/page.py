@@ -1,4 +1,4 @@
-"""Writes a report: the page, its plots as PNGs, and a table of all runs."""
+"""Writes a report: the page, its plots as PNGs, its tables in Markdown, and all runs as CSV."""
 
 import csv
 import dataclasses
@@ -16,13 +16,12 @@ from uem_t5x.report.figures import Picture
 from uem_t5x.report.settings import Comparison, Summary
 from uem_t5x.report.tables import Table
 
-PAGE, RUNS = "report.html", "runs.csv"
-_TEMPLATE = "report.html"
+PAGE, TABLES, RUNS = "report.html", "tables.md", "runs.csv"
 # In the page's first lines.
 _GENERATOR = b'<meta name="generator" content="uem-t5x report'
 _HEAD_BYTES = 1000
 _F1_COLUMNS = ("f1", "liked_f1", "disliked_f1")
-_FILES = {".html", ".csv", ".png"}
+_FILES = {".html", ".md", ".csv", ".png"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +101,8 @@ def write(folder: Path, comparisons: Sequence[Comparison], skipped: Sequence[str
     for section in sections:
         for picture in section.pictures:
             (folder / f"{section.prefix}{picture.plot.name}.png").write_bytes(picture.png)
-    (folder / PAGE).write_text(_render(sections, skipped), encoding="utf-8")
+    for name in (PAGE, TABLES):
+        (folder / name).write_text(_render(name, sections, skipped), encoding="utf-8")
     _write_runs(folder / RUNS, comparisons)
 
 
@@ -115,17 +115,17 @@ def is_report(folder: Path) -> bool:
         return _GENERATOR in file.read(_HEAD_BYTES)
 
 
-def _render(sections: Sequence[Section], skipped: Sequence[str]) -> str:
+def _render(template: str, sections: Sequence[Section], skipped: Sequence[str]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("uem_t5x.report", "."),
-        autoescape=True,
+        autoescape=template.endswith(".html"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["score"] = _score
     environment.filters["header"] = _header
-    return environment.get_template(_TEMPLATE).render(
+    return environment.get_template(template).render(
         sections=sections,
         skipped=skipped,
         paper=paper_results,
@@ -133,6 +133,7 @@ def _render(sections: Sequence[Section], skipped: Sequence[str]) -> str:
         f1_columns={name: report_tables.COLUMNS[name] for name in _F1_COLUMNS},
         stances=run_plots.STANCES,
         runs_file=RUNS,
+        tables_file=TABLES,
         version=__version__,
     )
 

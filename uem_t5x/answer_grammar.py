@@ -1,0 +1,206 @@
+"""The answers that can be read back, as an automaton over tokens that a decoder is kept within.
+
+The sentences are those of `verbalizer.write_answer` with up to three genres a side, none of them
+twice. They are asked of it, so that what is written and what may be written cannot drift apart.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import gin
+import jax.numpy as jnp
+import numpy as np
+import seqio
+from jaxtyping import Bool, Float, Int
+
+from uem_t5x import data_sources, verbalizer, vocabularies
+from uem_t5x.labels import MAX_LABELS
+from uem_t5x.types import Array
+
+_NO_TOKEN = -1
+_SLOT = "\N{WHITE SQUARE}"  # stands for a genre
+
+
+class Place(NamedTuple):
+    """How far sequences have come in a grammar.
+
+    Attributes:
+      state: of the automaton; 0 is its start.
+      named: the genres that each has named.
+    """
+
+    state: Int[Array, " batch"]
+    named: Bool[Array, "batch genres_and_1"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Grammar:
+    """A deterministic automaton whose edges are tokens.
+
+    Attributes:
+      tokens: on the edges out of each state; -1 where there are no more.
+      next_states: where they lead.
+      may_name: the genres that the word an edge belongs to may turn out to be. The last column
+        stands for words that are none, which may come again.
+      has_named: the genre that stands before an edge, complete. That it is shows only now: another
+        one may begin with it.
+    """
+
+    tokens: Int[np.ndarray, "states edges"]
+    next_states: Int[np.ndarray, "states edges"]
+    may_name: Bool[np.ndarray, "states edges genres_and_1"]
+    has_named: Bool[np.ndarray, "states edges genres_and_1"]
+
+    def start(self, batch_size: int) -> Place:
+        """Returns the place of sequences of which nothing is written."""
+        named = jnp.zeros((batch_size, self.may_name.shape[-1]), bool)
+        return Place(jnp.zeros((batch_size,), jnp.int32), named)
+
+    def restrict(
+        self, logits: Float[Array, "batch vocab"], place: Place
+    ) -> Float[Array, "batch vocab"]:
+        """Silences every token that leads to no answer."""
+        tokens = jnp.asarray(self.tokens)[place.state]
+        named = place.named[:, None, :] | jnp.asarray(self.has_named)[place.state]
+        may_name_another = jnp.any(jnp.asarray(self.may_name)[place.state] & ~named, axis=-1)
+        # What must not be written lands behind the last token, and is dropped.
+        columns = jnp.where((tokens >= 0) & may_name_another, tokens, logits.shape[-1])
+        rows = jnp.arange(len(logits))[:, None]
+        allowed = jnp.zeros(logits.shape, bool).at[rows, columns].set(True, mode="drop")
+        return jnp.where(allowed, logits, -jnp.inf)
+
+    def advance(self, place: Place, token: Int[Array, " batch"]) -> Place:
+        """Returns the place after an allowed token; what is none leaves it as it is."""
+        is_taken = jnp.asarray(self.tokens)[place.state] == token[:, None]
+        edge = jnp.argmax(is_taken, axis=-1)
+        moves = jnp.any(is_taken, axis=-1)
+        state = jnp.where(moves, jnp.asarray(self.next_states)[place.state, edge], place.state)
+        named = jnp.asarray(self.has_named)[place.state, edge] & moves[:, None]
+        return Place(state, place.named | named)
+
+
+@gin.configurable
+def answer_grammar() -> Grammar:
+    """Returns the grammar of the current dataset folder's genres in the task's vocabulary."""
+    genres = data_sources.dataset_folder().genres
+    return _compile_once(tuple(genres), vocabularies.sentencepiece_model_file())
+
+
+@functools.lru_cache(maxsize=8)
+def _compile_once(genres: tuple[str, ...], model_file: str) -> Grammar:
+    return compile_grammar(genres, vocabularies.load(model_file))
+
+
+class _Spelling(NamedTuple):
+    """A word of a sentence, and the genre it is, if it is one."""
+
+    genre: int | None
+    tokens: tuple[int, ...]
+
+
+class _Node(NamedTuple):
+    """A place in one sentence.
+
+    Attributes:
+      sentence: which one.
+      word: the word that is being written, or comes next.
+      offset: its tokens that are written.
+      genre: the genre it is; at the start of a word that of the word before.
+    """
+
+    sentence: int
+    word: int
+    offset: int
+    genre: int | None
+
+
+class _Step(NamedTuple):
+    """A token that may follow a node, and where it leads."""
+
+    token: int
+    target: _Node
+    genre: int | None  # of the word it belongs to
+    genre_before: int | None  # of the word before, where it starts one
+
+
+def compile_grammar(genres: Sequence[str], vocabulary: seqio.Vocabulary) -> Grammar:
+    """Makes the automaton: that of all sentences at once, with its states told apart by tokens.
+
+    Args:
+      genres: the class names.
+      vocabulary: splits text at spaces before anything else, as SentencePiece does.
+    """
+    sentences = list(_sentences(genres, vocabulary))
+    start = frozenset(_Node(index, 0, 0, None) for index in range(len(sentences)))
+    # Subset construction: a state is the set of nodes that the same tokens lead to.
+    numbers: dict[frozenset[_Node], int] = {start: 0}
+    edges: list[dict[int, list[_Step]]] = []
+    unexplored = [start]
+    for state in unexplored:
+        steps = sorted(
+            (step for node in state for step in _steps(sentences, node)), key=lambda s: s.token
+        )
+        edges.append({})
+        for token, group in itertools.groupby(steps, key=lambda step: step.token):
+            edges[-1][token] = same = list(group)
+            target = frozenset(step.target for step in same)
+            if target not in numbers:
+                numbers[target] = len(numbers)
+                unexplored.append(target)
+
+    shape = (len(edges), max(map(len, edges)))
+    tokens = np.full(shape, _NO_TOKEN, np.int32)
+    next_states = np.zeros(shape, np.int32)
+    may_name, has_named = np.zeros((2, *shape, len(genres) + 1), bool)
+    for state, out in enumerate(edges):
+        for edge, (token, same) in enumerate(out.items()):
+            tokens[state, edge] = token
+            next_states[state, edge] = numbers[frozenset(step.target for step in same)]
+            for step in same:
+                may_name[state, edge, -1 if step.genre is None else step.genre] = True
+                if step.genre_before is not None:
+                    has_named[state, edge, step.genre_before] = True
+    return Grammar(tokens, next_states, may_name, has_named)
+
+
+def _sentences(
+    genres: Sequence[str], vocabulary: seqio.Vocabulary
+) -> Iterator[list[list[_Spelling]]]:
+    """Yields the spellings of every word of the sentences of every number of genres."""
+    encode = functools.cache(lambda text: tuple(vocabulary.encode(text)))
+    for liked, disliked in itertools.product(range(MAX_LABELS + 1), repeat=2):
+        if liked + disliked > len(genres):
+            continue
+        sentence = verbalizer.write_answer([_SLOT] * liked, [_SLOT] * disliked)
+        words = [
+            [
+                _Spelling(index, encode(word.replace(_SLOT, verbalizer.spell(genre))))
+                for index, genre in enumerate(genres)
+            ]
+            if _SLOT in word
+            else [_Spelling(None, encode(word))]
+            for word in sentence.split(" ")
+        ]
+        yield [*words, [_Spelling(None, (vocabulary.eos_id,))]]
+
+
+def _steps(sentences: Sequence[list[list[_Spelling]]], node: _Node) -> Iterator[_Step]:
+    words = sentences[node.sentence]
+    if node.word == len(words):
+        return
+    for genre, tokens in words[node.word]:
+        if node.offset and genre != node.genre:
+            continue
+        offset = node.offset + 1
+        word_ends = offset == len(tokens)
+        yield _Step(
+            token=tokens[node.offset],
+            target=node._replace(
+                word=node.word + word_ends, offset=0 if word_ends else offset, genre=genre
+            ),
+            genre=genre,
+            genre_before=None if node.offset else node.genre,
+        )
