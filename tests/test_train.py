@@ -189,6 +189,11 @@ class TestTrained:
         scores = evaluate.evaluate(careful, "validation")
         assert scores["methods"]["uem"]["unparseable"] == 0
 
+    def test_training_users_are_scored_as_they_are(self, trained):
+        scores = evaluate.evaluate(trained, "train")
+        # Histories of 50 items of which the 20 most recent are read, not stretches of 10 to 100.
+        assert scores["items_read"]["least"] == scores["items_read"]["most"] == 20
+
     def test_another_catalogue_is_refused(self, trained, undisturbed, dataset_folder, tmp_path):
         other = shutil.copytree(dataset_folder.path, tmp_path / "other")
         manifest = json.loads((other / "manifest.json").read_text())

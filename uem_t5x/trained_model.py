@@ -16,6 +16,8 @@ from uem_t5x.errors import InputError
 from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.types import Batch, PyTree
 
+_CHANGES_OF_TRAINING_USERS = ("training_stretches", "random_tastes")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
@@ -144,9 +146,12 @@ def _train_arguments(recipe: epath.Path, vocabulary: epath.Path) -> dict[str, An
     """Returns the arguments that a recipe gives to `train`.
 
     What they say of the vocabulary's place, and of the devices that T5X shared the model over, was
-    true of the training machines.
+    true of the training machines. Training users are asked about as they are, too.
     """
     here = [f"SENTENCEPIECE_MODEL_FILE = {os.fspath(vocabulary)!r}", "LAYOUT = 'data'"]
     with gin_utils.main_module(train):
         gin_utils.parse([recipe], here)
+        with gin.unlock_config():
+            for change in _CHANGES_OF_TRAINING_USERS:
+                gin.bind_parameter(f"uem_t5x.preprocessors.{change}.probability", 0.0)
         return gin.get_bindings(train.train, resolve_references=True)
