@@ -48,19 +48,12 @@ def _load(
     shard_info: seqio.ShardInfo | None = None,
     batch_size: int | None = None,
 ) -> tf.data.Dataset:
-    _check_task(config)
-    return seqio.get_dataset(
-        mixture_or_task_name=config.mixture_or_task_name,
+    converter = converter_cls(pack=config.pack, use_custom_packing_ops=False)
+    dataset = converter(
+        _task_dataset(config, num_epochs, shard_info),
         task_feature_lengths=dict(config.task_feature_lengths),
-        feature_converter=converter_cls(pack=config.pack, use_custom_packing_ops=False),
-        dataset_split=config.split,
-        use_cached=config.use_cached,
-        shuffle=config.shuffle,
-        num_epochs=num_epochs,
-        shard_info=shard_info,
-        seed=config.seed,
-        batch_size=batch_size,
     )
+    return dataset.batch(batch_size, drop_remainder=True) if batch_size else dataset
 
 
 def _task_dataset(
