@@ -24,7 +24,7 @@ from uem_t5x import (
     train,
 )
 from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.errors import InputError
+from uem_t5x.errors import DamagedError, InputError
 from uem_t5x.tasks import movielens
 from uem_t5x.trained_model import TrainedModel
 
@@ -150,6 +150,42 @@ def test_a_finished_run_is_not_trained_again(undisturbed, dataset_folder, tmp_pa
     step, again = run(copy, dataset_folder, "TRAIN_STEPS = 6")
     assert step == 6
     assert_same_params(again, state)
+
+
+def damage(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def largest_file(folder):
+    return max(folder.rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
+
+
+def test_a_damaged_checkpoint_is_set_aside(undisturbed, dataset_folder, tmp_path):
+    model_dir, state = undisturbed
+    copy = shutil.copytree(model_dir, tmp_path / "copy")
+    damage(largest_file(copy / "checkpoint_6"))
+    with pytest.raises(DamagedError, match=r"checkpoint_6/.*: damaged: its checksum is another"):
+        TrainedModel.load(copy, step=6)
+    assert TrainedModel.load(copy).step == 4
+    # Training goes on from the one before, and comes to the same end.
+    step, again = run(copy, dataset_folder, "TRAIN_STEPS = 6")
+    assert step == 6
+    assert_same_params(again, state)
+    names = sorted(path.name for path in copy.glob("*checkpoint_*"))
+    assert names == ["checkpoint_4", "checkpoint_6", "damaged_checkpoint_6"]
+
+
+def test_a_run_without_a_good_checkpoint_is_refused(undisturbed, dataset_folder, tmp_path):
+    copy = shutil.copytree(undisturbed[0], tmp_path / "copy")
+    for name in ("state/_METADATA", "metrics/metrics"):
+        damage(copy / "checkpoint_4" / name)
+    (copy / "checkpoint_6/checksums.json").write_text('{"files"')
+    for attempt in (lambda: run(copy, dataset_folder), lambda: TrainedModel.load(copy)):
+        with pytest.raises(DamagedError, match=r"checkpoint_6/checksums.json: unreadable"):
+            attempt()
+    assert len(list(copy.glob("checkpoint_*"))) == 2
 
 
 class TestTrained:

@@ -3,16 +3,17 @@
     MODEL_DIR/checkpoint_<step>/state      parameters, optimizer state, step, item table
     MODEL_DIR/checkpoint_<step>/dataset    the position in the training data, one file a process
     MODEL_DIR/checkpoint_<step>/metrics    validation metrics, where they were measured
+    MODEL_DIR/checkpoint_<step>/checksums.json
 
 The tree below `state` has T5X's names: `target`, `state/step`, `state/param_states`,
 `flax_mutables`.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.traverse_util
@@ -24,15 +25,14 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from uem_t5x import datasets, layer_stacks
+from uem_t5x import checkpoint_folders, datasets, layer_stacks
+from uem_t5x.checkpoint_folders import BEST_METRIC
 from uem_t5x.datasets import TrainIterator
 from uem_t5x.errors import InputError
 from uem_t5x.trainer import TrainState
 from uem_t5x.types import PyTree
 
 STATE, DATASET = "state", "dataset"
-BEST_METRIC = "f1"
-_CHECKPOINT = re.compile(r"checkpoint_(\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +51,16 @@ class CheckpointConfig:
 
 
 class _DatasetHandler(ocp.CheckpointHandler):
-    """Saves the position in the training data; each process writes its parts'."""
+    """Saves the position in the training data; each process writes its parts'.
+
+    Attributes:
+      checkpoint: the folder of the checkpoint that is being saved, under its temporary name.
+    """
+
+    checkpoint: epath.Path
 
     def save(self, directory: epath.Path, args: "_DatasetArgs") -> None:
+        self.checkpoint = directory.parent
         if args.writes:
             args.iterator.save(directory)
 
@@ -70,12 +77,8 @@ class _DatasetArgs(ocp.args.CheckpointArgs):
 
 def saved_num_shards(model_dir: str | os.PathLike[str]) -> int | None:
     """Returns the number of parts that a run reads its data in, None where there is no run yet."""
-    folder = epath.Path(model_dir)
-    matches = (_CHECKPOINT.fullmatch(path.name) for path in folder.glob("checkpoint_*"))
-    steps = [int(match[1]) for match in matches if match]
-    return (
-        datasets.saved_num_shards(folder / f"checkpoint_{max(steps)}" / DATASET) if steps else None
-    )
+    found = checkpoint_folders.find(model_dir)
+    return datasets.saved_num_shards(found[max(found)] / DATASET) if found else None
 
 
 class CheckpointManager:
@@ -91,15 +94,23 @@ class CheckpointManager:
                     keep_checkpoints_without_metrics=False,
                 )
             )
+        dataset_handler = _DatasetHandler()
+
+        def seal() -> None:
+            if jax.process_index() == 0:
+                checkpoint_folders.seal(dataset_handler.checkpoint)
+
         self._manager = ocp.CheckpointManager(
             epath.Path(model_dir).absolute(),
             options=ocp.CheckpointManagerOptions(
-                step_prefix="checkpoint",
+                step_prefix=checkpoint_folders.PREFIX,
                 preservation_policy=AnyPreservationPolicy(policies),
                 best_fn=lambda metrics: metrics[BEST_METRIC],
                 cleanup_tmp_directories=True,
+                # Called when all items are written, and the checkpoint is not yet under its name.
+                async_options=ocp.AsyncOptions(post_finalization_callback=seal),
             ),
-            item_handlers={STATE: ocp.PyTreeCheckpointHandler(), DATASET: _DatasetHandler()},
+            item_handlers={STATE: ocp.PyTreeCheckpointHandler(), DATASET: dataset_handler},
         )
 
     def latest_step(self) -> int | None:
@@ -109,10 +120,6 @@ class CheckpointManager:
     def all_steps(self) -> list[int]:
         """Returns the steps of all checkpoints, in order."""
         return sorted(self._manager.all_steps())
-
-    def best_step(self) -> int | None:
-        """Returns the step of the best checkpoint by validation F1; else the most recent one."""
-        return self._manager.best_step() or self._manager.latest_step()
 
     def save(
         self,
@@ -128,18 +135,21 @@ class CheckpointManager:
           iterator: the training data, at the same step.
           metrics: what was measured at this step, if anything; kept where it holds an F1.
           writes_position: whether no other process writes this one's positions in the data.
+
+        Raises:
+          OSError: if this checkpoint, or the one before, cannot be written.
         """
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                **{
-                    STATE: ocp.args.PyTreeSave(_to_t5x(state)),
-                    DATASET: _DatasetArgs(iterator, writes_position),
-                }
-            ),
-            metrics=dict(metrics) if metrics and BEST_METRIC in metrics else None,
-            force=True,
-        )
+        items = {
+            STATE: ocp.args.PyTreeSave(_to_t5x(state)),
+            DATASET: _DatasetArgs(iterator, writes_position),
+        }
+        with self._explaining():
+            self._manager.save(
+                int(state.step),
+                args=ocp.args.Composite(**items),
+                metrics=dict(metrics) if metrics and BEST_METRIC in metrics else None,
+                force=True,
+            )
 
     def restore(self, step: int, template: TrainState, iterator: TrainIterator) -> TrainState:
         """Restores a run.
@@ -188,8 +198,31 @@ class CheckpointManager:
         return restored["target"], restored.get("flax_mutables", {})
 
     def close(self) -> None:
-        """Writes what is left and frees the manager."""
-        self._manager.close()
+        """Writes what is left and frees the manager.
+
+        Raises:
+          OSError: if the last checkpoint cannot be written.
+        """
+        with self._explaining():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Says in one line what went wrong with a checkpoint, and what is left of the run.
+
+        Orbax, TensorStore and TensorFlow each have errors of their own for a disk that is full.
+        """
+        try:
+            yield
+        except Exception as error:
+            folder = epath.Path(self._manager.directory)
+            steps = checkpoint_folders.find(folder) if folder.is_dir() else {}
+            left = f"checkpoint_{max(steps)} is still good" if steps else "none was saved before"
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            raise OSError(
+                f"{folder}: a checkpoint cannot be saved ({reason}); {left}. See that the folder "
+                "can be written and has room, then run the same command again"
+            ) from error
 
     def _check_shapes(self, step: int, target: PyTree) -> None:
         saved = _shapes(self._manager.item_metadata(step)[STATE])

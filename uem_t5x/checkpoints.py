@@ -18,7 +18,7 @@ from absl import logging
 from etils import epath
 from flax import traverse_util
 
-from uem_t5x import huggingface, layer_stacks, network, t5x_checkpoints
+from uem_t5x import checkpoint_folders, huggingface, layer_stacks, network, t5x_checkpoints
 from uem_t5x.errors import InputError
 from uem_t5x.types import Index, PyTree, StoredTensor
 
@@ -41,7 +41,7 @@ def open_checkpoint(
       The language model's sizes, and all parameters by their "/"-joined names, unread.
 
     Raises:
-      InputError: if the folder holds no supported checkpoint, or parts of one.
+      InputError: if the folder holds no supported checkpoint, or parts or a damaged one.
     """
     folder = epath.Path(folder)
     if not folder.is_dir():
@@ -55,6 +55,8 @@ def open_checkpoint(
             "or folders `checkpoint_<step>` that hold one) or Transformers' (`config.json` and "
             "`*.safetensors`)"
         )
+    if jax.process_index() == 0:
+        checkpoint_folders.check(checkpoint)
     if t5x_checkpoints.is_native(checkpoint):
         tensors = t5x_checkpoints.open_native(checkpoint)
     else:
@@ -202,12 +204,9 @@ def _latest_checkpoint(folder: epath.Path) -> epath.Path | None:
     """Returns the folder itself, or its latest `checkpoint_<step>`, if one is a T5X checkpoint."""
     if _is_checkpoint(folder):
         return folder
-    steps = {
-        int(match[1]): path
-        for path in folder.iterdir()
-        if (match := re.fullmatch(r"checkpoint_(\d+)", path.name)) and _is_checkpoint(path)
-    }
-    return steps[max(steps)] if steps else None
+    found = checkpoint_folders.find(folder)
+    steps = [step for step, path in found.items() if _is_checkpoint(path)]
+    return found[max(steps)] if steps else None
 
 
 def _config_from_shapes(

@@ -18,6 +18,7 @@ from uem_t5x.errors import InputError
 COMMANDS = {
     "synthesize": ("uem_t5x.data.synthesize", "write a MovieLens-shaped folder with made-up users"),
     "prepare": ("uem_t5x.data.prepare", "turn MovieLens and descriptions into a dataset folder"),
+    "seal": ("uem_t5x.data.seal", "accept a dataset folder as it is after a change by hand"),
     "evaluate": ("uem_t5x.evaluate", "score a trained model beside the baselines"),
     "predict": ("uem_t5x.predict", "write the tastes of users given as JSON lines"),
     "sweep": ("uem_t5x.sweep", "train and score a list of runs, going on where it was stopped"),

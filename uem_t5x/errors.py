@@ -13,5 +13,9 @@ class InputError(ValueError):
         return str(self).partition("\n")[0]
 
 
+class DamagedError(InputError):
+    """A file that is no longer what was written."""
+
+
 class DivergedError(ArithmeticError):
     """Training whose loss is no longer a finite number."""

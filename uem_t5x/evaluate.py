@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uem_t5x import atomic
+
 if TYPE_CHECKING:
     from uem_t5x import baselines
     from uem_t5x.data.dataset_folder import DatasetFolder
@@ -51,9 +53,7 @@ def write_metrics(result: dict[str, Any], output: str | Path) -> None:
     """Writes what `evaluate` returned as JSON: the whole file or none."""
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f"{output.name}.unfinished")
-    unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(output)
+    atomic.write_text(output, json.dumps(result, indent=2) + "\n")
 
 
 def evaluate(

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the subcommand."""
     from rich.console import Console
 
-    from uem_t5x.data.atomic_folder import writing_folder
+    from uem_t5x.atomic import writing_folder
     from uem_t5x.trained_model import TrainedModel
 
     output = Path(args.output)

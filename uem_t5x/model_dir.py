@@ -5,21 +5,65 @@ MODEL_DIR/catalogue/      the dataset folder's manifest and movies, without user
                           vocabulary that was trained with, wherever it came from
 """
 
+import contextlib
+import fcntl
 import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
 
 import gin
+import jax
 from etils import epath
 
-from uem_t5x import data_sources, vocabularies
+from uem_t5x import atomic, checksums, data_sources, vocabularies
+from uem_t5x.data import manifest
 from uem_t5x.data.dataset_folder import VOCABULARY, DatasetFolder, copy_catalogue
 from uem_t5x.errors import InputError
 
-_RECIPE, _CATALOGUE = "config.gin", "catalogue"
+_RECIPE, _CATALOGUE, _LOCK = "config.gin", "catalogue", ".lock"
+_LOCK_PATIENCE = 60  # seconds; what a run that was told to stop may take to save
 
 
 def is_model_dir(path: str | os.PathLike[str]) -> bool:
     """Tells a MODEL_DIR by its recipe."""
     return (epath.Path(path) / _RECIPE).is_file()
+
+
+@contextlib.contextmanager
+def lock(model_dir: str | os.PathLike[str]) -> Iterator[None]:
+    """Keeps other processes of this machine from training in a folder; so does its first process.
+
+    One that is just leaving is waited for. A process that is killed holds no lock. A bucket has no
+    locks.
+
+    Raises:
+      InputError: if another process goes on training there.
+    """
+    if "://" in os.fspath(model_dir) or jax.process_index() > 0:
+        yield
+        return
+    path = Path(model_dir) / _LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        deadline = time.monotonic() + _LOCK_PATIENCE
+        while not _take(file):
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"{model_dir}: another process is training there; wait for it, or choose "
+                    "another MODEL_DIR"
+                )
+            time.sleep(0.5)
+        yield
+
+
+def _take(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def recipe(model_dir: str | os.PathLike[str]) -> epath.Path:
@@ -43,7 +87,7 @@ def catalogue(model_dir: str | os.PathLike[str]) -> DatasetFolder:
     Raises:
       InputError: if it is missing, or a part of it.
     """
-    return DatasetFolder.open(epath.Path(model_dir) / _CATALOGUE, catalogue_only=True)
+    return DatasetFolder.open(epath.Path(model_dir) / _CATALOGUE)
 
 
 def vocabulary(model_dir: str | os.PathLike[str]) -> epath.Path:
@@ -52,18 +96,24 @@ def vocabulary(model_dir: str | os.PathLike[str]) -> epath.Path:
 
 
 def check_catalogue(model_dir: str | os.PathLike[str]) -> None:
-    """Refuses to go on with a model whose item table is not the current dataset folder's.
+    """Refuses to go on with a model of other movies, or of other tokens, than the current ones.
 
     Raises:
-      InputError: if `model_dir` holds another catalogue.
+      InputError: if `model_dir` holds another catalogue, or a damaged one.
     """
-    if not (epath.Path(model_dir) / _CATALOGUE).is_dir():
+    if not _has_catalogue(model_dir):
         return
-    current = data_sources.dataset_folder()
-    if not current.manifest.same_catalogue(catalogue(model_dir).manifest):
+    current, own = data_sources.dataset_folder(), catalogue(model_dir)
+    if not current.manifest.same_catalogue(own.manifest):
         raise InputError(
             f"{current.path}: not the catalogue that {model_dir} was trained on; give its own "
             "DATA_DIR, or choose another MODEL_DIR"
+        )
+    file = vocabularies.sentencepiece_model_file()
+    if checksums.sha256(file) != own.manifest.files[str(VOCABULARY)]:
+        raise InputError(
+            f"{file}: not the vocabulary that {model_dir} was trained with; give its own, which is "
+            f"{vocabulary(model_dir)}, or choose another MODEL_DIR"
         )
 
 
@@ -76,10 +126,17 @@ def write(model_dir: str | os.PathLike[str]) -> str:
     check_catalogue(model_dir)
     folder = epath.Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    copy_catalogue(data_sources.dataset_folder(), folder / _CATALOGUE)
-    target = vocabulary(model_dir)
-    target.parent.mkdir(exist_ok=True)
-    epath.Path(vocabularies.sentencepiece_model_file()).copy(target, overwrite=True)
+    if not _has_catalogue(model_dir):
+        copy_catalogue(
+            data_sources.dataset_folder(),
+            folder / _CATALOGUE,
+            vocabularies.sentencepiece_model_file(),
+        )
     text = gin.config_str()
-    (folder / _RECIPE).write_text(text)
+    atomic.write_text(folder / _RECIPE, text)
     return text
+
+
+def _has_catalogue(model_dir: str | os.PathLike[str]) -> bool:
+    # Its manifest is written last.
+    return (epath.Path(model_dir) / _CATALOGUE / manifest.FILE_NAME).is_file()

@@ -26,7 +26,7 @@ from absl import logging
 from clu import metric_writers
 from etils import epath
 
-from uem_t5x import datasets, gin_utils, infer, preemption
+from uem_t5x import checkpoint_folders, datasets, gin_utils, infer, preemption
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x.checkpoint_manager import (
     CheckpointConfig,
@@ -90,12 +90,14 @@ def train(
       The last step and its state.
 
     Raises:
-      InputError: if `model_dir` holds checkpoints of another model or of other movies, or the
-        devices cannot share a batch evenly.
+      InputError: if `model_dir` holds checkpoints of another model or of other movies, or none but
+        damaged ones, or the devices cannot share a batch evenly.
       DivergedError: if the loss is no longer a finite number.
       Preempted: if the process was told to stop (SIGTERM), after saving a checkpoint.
+      OSError: if `model_dir` takes no more; its last checkpoint is still good.
     """
     partitioner.check_batch_size(train_dataset_cfg.batch_size)
+    checkpoint_folders.set_aside_damaged(model_dir)
     model_dir_lib.check_catalogue(model_dir)
     impl = "unsafe_rbg" if use_hardware_rng else None
     init_rng, trainer_rng = jax.random.split(jax.random.key(random_seed, impl=impl))
@@ -303,11 +305,14 @@ def run_recipe(
       The last step and its state.
 
     Raises:
-      InputError: a recipe that cannot be read, or anything that `train` refuses.
+      InputError: a recipe that cannot be read, a MODEL_DIR that another process trains in, or
+        anything that `train` refuses.
     """
     with gin_utils.main_module(sys.modules[__name__]):
         gin_utils.parse(files, bindings)
-        return train(**gin.get_bindings(train, resolve_references=True))
+        arguments = gin.get_bindings(train, resolve_references=True)
+        with model_dir_lib.lock(arguments["model_dir"]):
+            return train(**arguments)
 
 
 def _join_processes(arguments: argparse.Namespace) -> None:
@@ -352,8 +357,8 @@ def main(argv: Sequence[str]) -> int:
     """Runs a recipe.
 
     Returns:
-      The exit code: 0, 1 for a loss that is no number, 2 for input that is refused, 75 for a run
-      that was told to stop (SIGTERM) and goes on when it is repeated.
+      The exit code: 0, 1 for a loss that is no number or a disk that takes no more, 2 for input
+      that is refused, 75 for a run that was told to stop (SIGTERM) and goes on when it is repeated.
     """
     files, bindings, rest = gin_utils.split_arguments(argv)
     parser = _parser()
@@ -366,7 +371,7 @@ def main(argv: Sequence[str]) -> int:
     except InputError as error:
         print(f"uem_t5x.train: {error.line}", file=sys.stderr)
         return 2
-    except DivergedError as error:
+    except (DivergedError, OSError) as error:
         print(f"uem_t5x.train: {error}", file=sys.stderr)
         return 1
     except Preempted as notice:

@@ -8,7 +8,15 @@ from typing import Any
 import gin
 from etils import epath
 
-from uem_t5x import answer_grammar, data_sources, gin_utils, infer, partitioning, train
+from uem_t5x import (
+    answer_grammar,
+    checkpoint_folders,
+    data_sources,
+    gin_utils,
+    infer,
+    partitioning,
+    train,
+)
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
 from uem_t5x.data.dataset_folder import DatasetFolder
@@ -67,14 +75,17 @@ class TrainedModel:
         catalogue = model_dir_lib.catalogue(model_dir)
         with data_sources.use_dataset_folder(catalogue):
             arguments = _train_arguments(recipe, model_dir_lib.vocabulary(model_dir))
-        manager = CheckpointManager(model_dir, CheckpointConfig())
-        steps = manager.all_steps()
-        if not steps or (step is not None and step not in steps):
+        found = checkpoint_folders.find(model_dir)
+        if not found or (step is not None and step not in found):
             raise InputError(
                 f"{model_dir}: no checkpoint{'' if step is None else f' of step {step}'}; it has "
-                f"{', '.join(map(str, steps)) or 'none'}"
+                f"{', '.join(map(str, found)) or 'none'}"
             )
-        step = manager.best_step() if step is None else step
+        if step is None:
+            step = checkpoint_folders.choose(model_dir)
+        else:
+            checkpoint_folders.check(found[step])
+        manager = CheckpointManager(model_dir, CheckpointConfig())
         partitioner = partitioning.Partitioner()
         params, flax_mutables = partitioner.replicate(manager.restore_for_inference(step))
         manager.close()

@@ -1,10 +1,15 @@
+import dataclasses
 import json
+import os
+import platform
+import subprocess
 
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from uem_t5x.data import dataset_folder
+from uem_t5x.data import dataset_folder, seal
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest, Split
 from uem_t5x.errors import InputError
@@ -44,7 +49,7 @@ def write(path, overwrite=False):
         for file in files:
             file.parent.mkdir(exist_ok=True)
             file.touch()
-        MANIFEST.write(folder)
+        dataset_folder.write_manifest(folder, MANIFEST)
     return path
 
 
@@ -60,9 +65,13 @@ def refusal(path, **options):
     return str(error.value)
 
 
+def unsealed(dataset):
+    return dataclasses.replace(dataset.manifest, files={})
+
+
 def test_what_is_written_is_read(folder):
     dataset = DatasetFolder.open(folder)
-    assert dataset.manifest == MANIFEST
+    assert unsealed(dataset) == MANIFEST
     assert dataset.genres == ("Drama", "War")
     assert [channel.name for channel in dataset.channels] == ["title_genres", "rating"]
     assert dataset.encoder.width == 4
@@ -83,11 +92,15 @@ def test_an_unknown_split(folder):
 
 
 def test_a_catalogue_opens_by_itself(folder, tmp_path):
-    dataset_folder.copy_catalogue(DatasetFolder.open(folder), tmp_path / "model/catalogue")
-    copy = DatasetFolder.open(tmp_path / "model/catalogue", catalogue_only=True)
-    assert copy.movies().equals(DatasetFolder.open(folder).movies())
-    assert copy.vocabulary_path.is_file()
-    assert "embeddings.safetensors: missing" in refusal(copy.path)
+    vocabulary = tmp_path / "another.model"
+    vocabulary.write_text("pieces")
+    copy = tmp_path / "model/catalogue"
+    dataset_folder.copy_catalogue(DatasetFolder.open(folder), copy, vocabulary)
+    opened = DatasetFolder.open(copy)
+    assert opened.movies().equals(DatasetFolder.open(folder).movies())
+    assert opened.vocabulary_path.read_text() == "pieces"
+    opened.vocabulary_path.write_text("pisces")
+    assert "sentencepiece.model: damaged" in refusal(copy)
 
 
 def test_a_missing_folder(tmp_path):
@@ -110,23 +123,63 @@ def test_a_folder_of_something_else(tmp_path):
 )
 def test_a_missing_file(folder, file):
     (folder / file).unlink()
-    assert f"{file}: missing from the dataset folder" in refusal(folder)
+    assert f"{file}: missing; copy the whole folder again" in refusal(folder)
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"format_version": 2}, "format version 2 is newer than 1"),
+        ({"format_version": 3}, "format version 3 is newer than 2"),
+        ({"format_version": 1}, "format version 1 lacks checksums; `uem-t5x seal"),
         ({"format_version": "one"}, "format version 'one' is not a number"),
-        ({"channels": None}, "damaged"),
-        ({"encoder": {"name": "hashing"}}, "damaged"),
-        ({"surprise": 1}, "damaged"),
+        ({"genres": ["Drama", "Wax"]}, "manifest.json: damaged: its checksum is another"),
+        ({"surprise": 1}, "manifest.json: damaged: its checksum is another"),
     ],
 )
-def test_a_manifest_that_cannot_be_used(folder, change, expected):
+def test_a_manifest_that_is_not_what_was_written(folder, change, expected):
+    edit_manifest(folder, **change)
+    assert expected in refusal(folder)
+
+
+def edit_manifest(folder, **change):
     manifest = json.loads((folder / "manifest.json").read_text()) | change
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert expected in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"channels": None}, {"encoder": {"name": "hashing"}}, {"surprise": 1}]
+)
+def test_a_manifest_that_cannot_be_sealed(folder, change):
+    edit_manifest(folder, **change)
+    with pytest.raises(InputError, match=r"manifest.json: damaged \("):
+        seal.seal(folder)
+
+
+def test_a_channel_is_added_by_hand(folder):
+    file = folder / dataset_folder.EMBEDDINGS
+    poster = {"name": "poster", "width": 2, "index": "item"}
+    channels = [dataclasses.asdict(channel) for channel in MANIFEST.channels] + [poster]
+    edit_manifest(folder, channels=channels)
+    assert "`uem-t5x seal" in refusal(folder)
+    with pytest.raises(InputError, match=r"'poster' needs a matrix float32\[3, 2\], there is none"):
+        seal.seal(folder)
+    save_file(load_file(file) | {"poster": np.ones((3, 2), np.float32)}, file)
+    assert seal.seal(folder).channels[-1] == Channel("poster", 2, "item")
+    assert DatasetFolder.open(folder).embeddings()["poster"].shape == (3, 2)
+
+
+def test_a_folder_without_checksums_is_sealed(folder):
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"format_version": 1}
+    del manifest["files"], manifest["checksum"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert unsealed(seal.seal(folder)) == MANIFEST
+
+
+def test_no_file_outside_the_folder_is_read(folder, tmp_path):
+    for name in ("../parent/secret", str(tmp_path / "secret")):
+        manifest = dataclasses.replace(MANIFEST, files={name: "0"})
+        manifest.write(folder)
+        assert "which lies outside of it" in refusal(folder)
 
 
 def test_a_truncated_manifest(folder):
@@ -145,7 +198,7 @@ def test_a_crash_leaves_what_was_there(folder):
     with pytest.raises(ValueError), dataset_folder.writing(folder, overwrite=True) as partial:
         (partial / "half").touch()
         raise ValueError
-    assert DatasetFolder.open(folder).manifest == MANIFEST
+    assert unsealed(DatasetFolder.open(folder)) == MANIFEST
     assert [path.name for path in folder.parent.iterdir()] == ["dataset"]
 
 
@@ -167,4 +220,25 @@ def test_nothing_else_is_ever_replaced(tmp_path):
 
 def test_an_empty_folder_may_be_written_into(tmp_path):
     (tmp_path / "new").mkdir()
-    assert DatasetFolder.open(write(tmp_path / "new")).manifest == MANIFEST
+    assert unsealed(DatasetFolder.open(write(tmp_path / "new"))) == MANIFEST
+
+
+def test_what_a_killed_process_left_is_removed(folder):
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    left = folder.with_name(f".dataset.partial-{platform.node()}-{process.pid}")
+    of_others = [
+        folder.with_name(f".dataset.partial-another-machine-{process.pid}"),
+        folder.with_name(f".dataset.partial-{platform.node()}-{os.getppid()}"),
+    ]
+    # Killed while it put a new folder into the place of the one that was there.
+    replaced = left.with_name(f"{left.name}-replaced")
+    folder.rename(replaced)
+    left.mkdir()
+    for other in of_others:
+        other.mkdir()
+    with pytest.raises(InputError, match="replace it with --overwrite"):
+        write(folder)
+    assert DatasetFolder.open(folder).genres == ("Drama", "War")
+    assert not left.exists()
+    assert all(other.exists() for other in of_others)

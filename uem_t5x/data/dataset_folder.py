@@ -20,7 +20,7 @@ import contextlib
 import dataclasses
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,9 @@ from etils import epath
 from jaxtyping import Float32, UInt8
 from safetensors.numpy import load, save_file
 
+from uem_t5x import checksums
+from uem_t5x.atomic import writing_folder
 from uem_t5x.data import manifest as manifest_lib
-from uem_t5x.data.atomic_folder import writing_folder
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
 from uem_t5x.errors import InputError
 
@@ -53,27 +54,23 @@ class DatasetFolder:
     manifest: Manifest
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], catalogue_only: bool = False) -> "DatasetFolder":
-        """Opens a folder and checks that it is whole.
-
-        Args:
-            path: the folder.
-            catalogue_only: asks for no more than `copy_catalogue` copies.
+    def open(cls, path: str | os.PathLike[str]) -> "DatasetFolder":
+        """Opens a folder, or a catalogue, and checks that it is whole and as it was written.
 
         Raises:
-            InputError: if the folder or one of its files is missing, or its format is newer.
+            InputError: if the folder or one of its files is missing or damaged, or its format is
+                of another version.
         """
         path = epath.Path(path)
         if not path.is_dir():
             raise InputError(f"{path}: no such folder; make one with `uem-t5x prepare`")
-        folder = cls(path, Manifest.read(path))
-        for file in folder._files(catalogue_only):
-            if not file.is_file():
-                raise InputError(
-                    f"{file}: missing from the dataset folder; copy the whole folder, or make it "
-                    "again with `uem-t5x prepare --overwrite`"
-                )
-        return folder
+        manifest = Manifest.read(path)
+        mend = (
+            "copy the whole folder again, or make it again with `uem-t5x prepare --overwrite`. If "
+            f"you have changed it yourself: `uem-t5x seal {path}`"
+        )
+        checksums.check_files(path, manifest.files, mend)
+        return cls(path, manifest)
 
     @property
     def genres(self) -> tuple[str, ...]:
@@ -134,15 +131,6 @@ class DatasetFolder:
             raise InputError(f"{self.path}: no split {split!r}; choose one of {known}")
         return self.manifest.splits[split]
 
-    def _files(self, catalogue_only: bool) -> Iterator[epath.Path]:
-        yield self.path / MOVIES
-        if self.vocabulary_path:
-            yield self.vocabulary_path
-        if not catalogue_only:
-            yield self.path / EMBEDDINGS
-            for split in self.manifest.splits:
-                yield from self.examples(split)
-
 
 def genre_matrix(movies: pl.DataFrame, genres: Sequence[str]) -> UInt8[np.ndarray, "rows genres"]:
     """Returns 1 where the movie of a row has the genre, 0 elsewhere.
@@ -172,17 +160,48 @@ def write_items(
     save_file(dict(embeddings), folder / EMBEDDINGS)
 
 
-def copy_catalogue(folder: DatasetFolder, destination: str | os.PathLike[str]) -> None:
+def write_manifest(folder: epath.PathLike, manifest: Manifest) -> None:
+    """Writes the manifest of a folder that holds all other files, with their checksums.
+
+    Raises:
+        InputError: if it does not hold all that the manifest speaks of.
+    """
+    folder = epath.Path(folder)
+    files = [folder / MOVIES, folder / EMBEDDINGS]
+    if manifest.has_vocabulary:
+        files.append(folder / VOCABULARY)
+    for split, record in manifest.splits.items():
+        files += shard_paths(folder, split, record.shards)
+    for file in files:
+        if not file.is_file():
+            raise InputError(
+                f"{file}: missing from the dataset folder; copy the whole folder again, or make it "
+                "again with `uem-t5x prepare --overwrite`"
+            )
+    sums = checksums.of_files(folder, (str(file.relative_to(folder)) for file in files))
+    dataclasses.replace(manifest, files=sums).write(folder)
+
+
+def copy_catalogue(
+    folder: DatasetFolder, destination: epath.PathLike, vocabulary: epath.PathLike
+) -> None:
     """Copies what a model needs to predict, so that a checkpoint does so without the folder.
 
-    `DatasetFolder.open(destination, catalogue_only=True)` opens the copy.
+    `DatasetFolder.open(destination)` opens the copy. The manifest is written last: where it lies,
+    the copy is whole.
+
+    Args:
+        folder: the dataset folder.
+        destination: the folder of the copy.
+        vocabulary: the SentencePiece model that the copy gets, whether or not it is the folder's.
     """
     destination = epath.Path(destination)
-    files = [folder.path / manifest_lib.FILE_NAME, *folder._files(catalogue_only=True)]
-    for file in files:
-        target = destination / file.relative_to(folder.path)
+    for source, name in ((folder.path / MOVIES, MOVIES), (epath.Path(vocabulary), VOCABULARY)):
+        target = destination / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        file.copy(target, overwrite=True)
+        source.copy(target, overwrite=True)
+    sums = checksums.of_files(destination, (str(MOVIES), str(VOCABULARY)))
+    dataclasses.replace(folder.manifest, has_vocabulary=True, files=sums).write(destination)
 
 
 def writing(

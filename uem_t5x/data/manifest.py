@@ -1,17 +1,21 @@
-"""`manifest.json` of a dataset folder: what the folder holds and how it was made."""
+"""`manifest.json` of a dataset folder: what the folder holds and how it was made.
+
+It holds the checksums of the other files, and its own. After an edit by hand, such as a line for a
+channel that was added, `uem-t5x seal` makes them anew.
+"""
 
 import dataclasses
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from etils import epath
 
-from uem_t5x.errors import InputError
+from uem_t5x import atomic, checksums
+from uem_t5x.errors import DamagedError, InputError
 
 FORMAT = "uem-t5x dataset folder"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "manifest.json"
 
 
@@ -67,6 +71,7 @@ class Manifest:
         counts: what was kept and what was dropped, by name.
         options: the options of `prepare`.
         inputs: sha256 of each input file, by file name.
+        files: sha256 of each other file of the folder, by its place in it.
         format_version: of the folder's layout; readers refuse a newer one.
     """
 
@@ -78,6 +83,7 @@ class Manifest:
     counts: Mapping[str, int | float]
     options: Mapping[str, Any]
     inputs: Mapping[str, str]
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def same_catalogue(self, other: "Manifest") -> bool:
@@ -88,39 +94,53 @@ class Manifest:
 
         return catalogue(self) == catalogue(other)
 
-    def write(self, folder: Path) -> None:
-        """Writes `manifest.json` into `folder`."""
-        fields = {"format": FORMAT, **dataclasses.asdict(self)}
-        text = json.dumps(fields, indent=2, ensure_ascii=False)
-        (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+    def write(self, folder: epath.PathLike) -> None:
+        """Writes `manifest.json` into `folder`, whole or not at all."""
+        fields = checksums.signed({"format": FORMAT, **dataclasses.asdict(self)})
+        text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+        atomic.write_text(epath.Path(folder) / FILE_NAME, text)
 
     @classmethod
-    def read(cls, folder: epath.PathLike) -> "Manifest":
+    def read(cls, folder: epath.PathLike, edited: bool = False) -> "Manifest":
         """Reads `manifest.json` of `folder`.
 
+        Args:
+            folder: the dataset folder.
+            edited: whether it may have been changed, or written before there were checksums.
+
         Raises:
-            InputError: if it is missing, of something else, of a newer version, or damaged.
+            InputError: if it is missing, of something else, of another version, or damaged.
         """
         path = epath.Path(folder) / FILE_NAME
         if not path.is_file():
             raise InputError(
                 f"{folder}: not a dataset folder (no {FILE_NAME}); make one with `uem-t5x prepare`"
             )
-        remake = "make the folder again with `uem-t5x prepare --overwrite`"
+        remake = "copy it again, or make the folder again with `uem-t5x prepare --overwrite`"
+        seal = f"`uem-t5x seal {folder}`"
         try:
             fields = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: unreadable ({type(error).__name__}); {remake}") from error
-        if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
+        except (OSError, ValueError, RecursionError) as error:
+            raise DamagedError(f"{path}: unreadable ({type(error).__name__}); {remake}") from error
+        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
             raise InputError(f"{path}: not of a dataset folder; make one with `uem-t5x prepare`")
         version = fields.get("format_version")
         if not isinstance(version, int):
-            raise InputError(f"{path}: format version {version!r} is not a number; {remake}")
+            raise DamagedError(f"{path}: format version {version!r} is not a number; {remake}")
         if version > FORMAT_VERSION:
             raise InputError(
                 f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest this "
                 "uem-t5x reads; update uem-t5x"
             )
+        if version < FORMAT_VERSION and not edited:
+            raise InputError(f"{path}: format version {version} lacks checksums; {seal} adds them")
+        if not edited and not checksums.is_signed(fields):
+            raise DamagedError(
+                f"{path}: damaged: its checksum is another; {remake}. If you have changed it "
+                f"yourself: {seal}"
+            )
+        for name in ("format", "format_version", checksums.OWN):
+            fields.pop(name, None)
         try:
             fields["genres"] = tuple(fields["genres"])
             fields["channels"] = tuple(Channel(**channel) for channel in fields["channels"])
@@ -128,4 +148,4 @@ class Manifest:
             fields["splits"] = {name: Split(**split) for name, split in fields["splits"].items()}
             return cls(**fields)
         except (AttributeError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: damaged ({error}); {remake}") from error
+            raise DamagedError(f"{path}: damaged ({error}); {remake}") from error

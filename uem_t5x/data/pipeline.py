@@ -68,7 +68,7 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Datase
             split: write_examples(folder, split, users[split], histories, labels, on_progress)
             for split in dataset_folder.SPLITS
         }
-        Manifest(
+        manifest = Manifest(
             genres=genres,
             channels=(
                 Channel("title_genres", encoder.width, "item"),
@@ -85,7 +85,8 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Datase
                 if name not in ("output", "overwrite")
             },
             inputs=joined.sha256,
-        ).write(folder)
+        )
+        dataset_folder.write_manifest(folder, manifest)
     return DatasetFolder.open(options.output)
 
 

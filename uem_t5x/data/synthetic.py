@@ -14,8 +14,8 @@ import polars as pl
 from jaxtyping import Bool, Float32, Float64, Int64
 from rich.progress import Progress
 
+from uem_t5x.atomic import writing_folder
 from uem_t5x.data import fiction
-from uem_t5x.data.atomic_folder import writing_folder
 from uem_t5x.data.fiction import GENRES
 from uem_t5x.data.synthesize import SynthesizeOptions
 from uem_t5x.errors import InputError

@@ -38,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the subcommand."""
-    from uem_t5x import runs
-    from uem_t5x.data import atomic_folder
+    from uem_t5x import atomic, runs
     from uem_t5x.report import page, settings
 
     folders = find_runs(args.run_dirs)
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"{names}: no scores yet; score each DIR with {_SCORE}")
         print(f"skipped, as not scored: {names}; score each DIR with {_SCORE}", file=sys.stderr)
     scored = [runs.Run.read(folder) for folder in folders if folder not in skipped]
-    with atomic_folder.writing_folder(
+    with atomic.writing_folder(
         Path(args.output), "report", page.is_report, overwrite=True
     ) as folder:
         page.write(folder, settings.compare(scored), [str(path) for path in skipped])

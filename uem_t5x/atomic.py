@@ -1,10 +1,14 @@
-"""Writes a folder whole or not at all."""
+"""Writes a folder or a file whole or not at all, whenever the process is killed."""
 
 import contextlib
+import glob
 import os
+import platform
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from etils import epath
 
 from uem_t5x.errors import InputError
 
@@ -16,7 +20,8 @@ def writing_folder(
     """Gives a folder to write into, which becomes `path` when the block ends well.
 
     The folder lies beside `path` and is renamed at the end: whatever goes wrong, there is never a
-    half-written folder under `path`.
+    half-written folder under `path`. What a process that was killed has left there is removed by
+    the next one.
 
     Args:
         path: where the finished folder will lie; its parents are created.
@@ -25,9 +30,11 @@ def writing_folder(
         overwrite: whether it shall be.
 
     Raises:
-        InputError: if something else is there, or if it is of this kind and `overwrite` is False.
+        InputError: if something else is there, if it is of this kind and `overwrite` is False, or
+            if the disk does not take it.
     """
     path = path.absolute()
+    _clear_up(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         if not is_of_kind(path):
             raise InputError(f"{path}: exists and is not a {kind}; give --output another name")
@@ -36,7 +43,7 @@ def writing_folder(
                 f"{path}: already a {kind}; replace it with --overwrite, or give --output another "
                 "name"
             )
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = path.with_name(_partial_name(path, os.getpid()))
     try:
         partial.mkdir(parents=True)
     except OSError as error:
@@ -49,6 +56,42 @@ def writing_folder(
         _rename_over(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Writes a file of UTF-8 text."""
+    path = epath.Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _partial_name(path: Path, process: int | str) -> str:
+    """Names a folder beside `path` by the process that writes it, and the machine that runs it."""
+    return f".{path.name}.partial-{platform.node()}-{process}"
+
+
+def _clear_up(path: Path) -> None:
+    """Removes what killed processes of this machine have left, after ending what they had begun."""
+    start = _partial_name(path, "")
+    for folder in path.parent.glob(f"{glob.escape(start)}*"):
+        process, _, rest = folder.name.removeprefix(start).partition("-")
+        if not process.isdecimal() or _is_alive(int(process)):
+            continue
+        if rest and not path.exists():  # killed between the two renames of `_rename_over`
+            folder.rename(path)
+        else:
+            shutil.rmtree(folder)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _share(folder: Path) -> None:

@@ -1,0 +1,126 @@
+"""The folders of a run's checkpoints: which there are, and whether they are still what was saved.
+
+A checkpoint of the built-in engine holds `checksums.json`, over all of its files but the two that
+Orbax writes last and nothing is read from. T5X's own has none and is taken as it is.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from absl import logging
+from etils import epath
+from jax.experimental import multihost_utils
+
+from uem_t5x import checksums
+from uem_t5x.errors import DamagedError
+
+PREFIX = "checkpoint"
+METRICS = "metrics"
+BEST_METRIC = "f1"
+_DAMAGED = "damaged_"
+_SUMS = "checksums.json"
+_NOT_SUMMED = (_SUMS, "_CHECKPOINT_METADATA", "commit_success.txt")
+
+
+def find(folder: epath.PathLike) -> dict[int, epath.Path]:
+    """Returns the checkpoints in a folder by their steps, in order."""
+    matches = (
+        (re.fullmatch(rf"{PREFIX}_(\d+)", path.name), path)
+        for path in epath.Path(folder).glob(f"{PREFIX}_*")
+    )
+    return dict(sorted((int(match[1]), path) for match, path in matches if match))
+
+
+def seal(checkpoint: epath.Path) -> None:
+    """Writes the checksums of a checkpoint that is otherwise finished."""
+    names = (str(file.relative_to(checkpoint)) for file in _files(checkpoint))
+    sums = checksums.of_files(checkpoint, names)
+    (checkpoint / _SUMS).write_text(json.dumps(checksums.signed({"files": sums}), indent=1))
+
+
+def check(checkpoint: epath.Path) -> None:
+    """Checks that a checkpoint is what was saved.
+
+    Raises:
+      DamagedError: naming the file that is not.
+    """
+    path = checkpoint / _SUMS
+    if not path.is_file():
+        return
+    mend = "copy the checkpoint again, or choose another one"
+    try:
+        fields = json.loads(path.read_bytes())
+        is_signed = checksums.is_signed(fields)
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise DamagedError(f"{path}: unreadable ({type(error).__name__}); {mend}") from error
+    if not is_signed:
+        raise DamagedError(f"{path}: damaged: its checksum is another; {mend}")
+    checksums.check_files(checkpoint, fields["files"], mend)
+
+
+def set_aside_damaged(model_dir: str | os.PathLike[str]) -> None:
+    """Renames the damaged checkpoints of a run to `damaged_checkpoint_<step>`, and says so.
+
+    The first process does it, before any opens the run; the others wait.
+
+    Raises:
+      DamagedError: if there are none but damaged ones; then they stay as they are.
+    """
+    if jax.process_index() == 0:
+        found = find(model_dir)
+        damaged = {step: error for step, path in found.items() if (error := _damage(path))}
+        if damaged and len(damaged) == len(found):
+            raise DamagedError(f"no checkpoint is left that can be read: {damaged[max(damaged)]}")
+        for step, error in damaged.items():
+            aside = found[step].with_name(f"{_DAMAGED}{found[step].name}")
+            found[step].rename(aside)
+            logging.warning("%s. It now lies in %s, and is not used", error, aside)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+
+
+def choose(model_dir: str | os.PathLike[str]) -> int | None:
+    """Returns the step of the best checkpoint by validation F1, or else the most recent one.
+
+    A damaged one is passed over, and that is said. None if there are none.
+
+    Raises:
+      DamagedError: if there are none but damaged ones.
+    """
+    found = find(model_dir)
+    damaged = {step: error for step, path in found.items() if (error := _damage(path))}
+    good = {step: path for step, path in found.items() if step not in damaged}
+    if damaged and not good:
+        raise damaged[max(damaged)]
+    for error in damaged.values():
+        logging.warning("%s. Another one is used", error)
+    return max(good, key=lambda step: (_validation_score(good[step]), step), default=None)
+
+
+def _damage(checkpoint: epath.Path) -> DamagedError | None:
+    try:
+        check(checkpoint)
+    except DamagedError as error:
+        return error
+    return None
+
+
+def _validation_score(checkpoint: epath.Path) -> float:
+    """Returns the F1 that was measured when it was saved, less than any where none was."""
+    try:
+        metrics: Any = json.loads((checkpoint / METRICS / METRICS).read_bytes())
+        return float(metrics[BEST_METRIC])
+    except (OSError, ValueError, KeyError, TypeError):
+        return float("-inf")
+
+
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files(path)
+        elif path.name not in _NOT_SUMMED:
+            yield path
