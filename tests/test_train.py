@@ -9,6 +9,9 @@ import signal
 import jax
 import numpy as np
 import pytest
+import tiny_recipe
+from tiny_recipe import BINDINGS as TINY
+from tiny_recipe import RECIPE
 
 from uem_t5x import (
     baselines,
@@ -28,27 +31,9 @@ from uem_t5x.errors import DamagedError, InputError
 from uem_t5x.tasks import movielens
 from uem_t5x.trained_model import TrainedModel
 
-RECIPE = "gin/uem_tiny.gin"
-TINY = [
-    "HISTORY_LENGTH = 20",
-    "BATCH_SIZE = 16",
-    "EVAL_STEPS = 1",
-    "STATS_PERIOD = 2",
-    "CHECKPOINTS_KEPT = 2",
-    "network.T5Config.emb_dim = 16",
-    "network.T5Config.mlp_dim = 16",
-    "network.T5Config.num_heads = 2",
-    "network.T5Config.head_dim = 8",
-    "user_embedding.UserEmbeddingConfig.num_heads = 2",
-    "user_embedding.UserEmbeddingConfig.head_dim = 8",
-    "user_embedding.UserEmbeddingConfig.mlp_dim = 16",
-    "DROPOUT_RATE = 0.1",
-    "DECAY_STEPS = 0",  # a run that goes on for longer has taken the same steps until then
-]
-
 
 def run(model_dir, dataset_folder, *bindings):
-    places = [f"MODEL_DIR = {str(model_dir)!r}", f"DATA_DIR = {str(dataset_folder.path)!r}"]
+    places = tiny_recipe.places(model_dir, dataset_folder.path)
     return train.run_recipe([RECIPE], [*TINY, *places, *bindings])
 
 

@@ -42,13 +42,13 @@ def seal(checkpoint: epath.Path) -> None:
     (checkpoint / _SUMS).write_text(json.dumps(checksums.signed({"files": sums}), indent=1))
 
 
-def check(checkpoint: epath.Path) -> None:
+def check(checkpoint: epath.PathLike) -> None:
     """Checks that a checkpoint is what was saved.
 
     Raises:
       DamagedError: naming the file that is not.
     """
-    path = checkpoint / _SUMS
+    path = epath.Path(checkpoint) / _SUMS
     if not path.is_file():
         return
     mend = "copy the checkpoint again, or choose another one"

@@ -113,6 +113,14 @@ class CheckpointManager:
             item_handlers={STATE: ocp.PyTreeCheckpointHandler(), DATASET: dataset_handler},
         )
 
+    def __enter__(self) -> "CheckpointManager":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # What ended the run in disorder is what is to be told.
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+            self.close()
+
     def latest_step(self) -> int | None:
         """Returns the step of the most recent checkpoint, or None."""
         return self._manager.latest_step()

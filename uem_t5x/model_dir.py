@@ -66,6 +66,19 @@ def _take(file: IO[str]) -> bool:
     return True
 
 
+def check_is_there(model_dir: str | os.PathLike[str]) -> None:
+    """Keeps a run from writing a part of it anew where all of it is gone.
+
+    Raises:
+      FileNotFoundError: if it has been moved, removed or unmounted while it was written to.
+    """
+    if not is_model_dir(model_dir):
+        raise FileNotFoundError(
+            f"{model_dir}: has vanished, or its {_RECIPE}, during training; put it back, then run "
+            "the same command again"
+        )
+
+
 def recipe(model_dir: str | os.PathLike[str]) -> epath.Path:
     """Returns where the recipe lies.
 

@@ -1,10 +1,11 @@
 """What a finished run was and what came of it, read back from its MODEL_DIR without its model."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -123,13 +124,20 @@ class Run:
         folder = self.path / "inference_eval"
         for file in folder.glob("*-metrics.jsonl"):
             # A run that was resumed may have scored a step twice; the later line counts.
-            by_step |= {row["step"]: row for row in map(json.loads, file.read_text().splitlines())}
+            by_step |= {row["step"]: row for row in _json_lines(file)}
         return [by_step[step] for step in sorted(by_step)]
 
     @functools.cached_property
     def training_losses(self) -> list[tuple[int, float]]:
         """The training loss, as (step, loss) in order."""
         return _read_scalar(self.path / "train", "loss")
+
+
+def _json_lines(file: epath.Path) -> Iterator[dict[str, Any]]:
+    """Yields the objects of a file of JSON lines, but for one that a killed process left half."""
+    for line in file.read_text().splitlines():
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
 
 
 def _read_scalar(folder: epath.Path, tag: str) -> list[tuple[int, float]]:

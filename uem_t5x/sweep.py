@@ -19,6 +19,7 @@ fails takes nothing with it.
 """
 
 import argparse
+import ctypes
 import dataclasses
 import itertools
 import json
@@ -41,6 +42,9 @@ from uem_t5x.errors import InputError
 _KEYS = {"seeds", "runs", "recipes"}
 _RUN_KEYS = {"recipes", "macros"}
 _SEED = "RANDOM_SEED"
+_PR_SET_PDEATHSIG = 1  # of Linux' <sys/prctl.h>
+# Loaded before it is needed, which is between a fork and the program it is for.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -249,8 +253,18 @@ def _run(planned: PlannedRun, log: Path) -> int:
     for command in planned.commands():
         with log.open("ab") as file:
             status = subprocess.run(
-                [sys.executable, *command], stdout=file, stderr=file, check=False
+                [sys.executable, *command],
+                stdout=file,
+                stderr=file,
+                check=False,
+                preexec_fn=_die_with_parent,
             ).returncode
         if status:
             return status
     return 0
+
+
+def _die_with_parent() -> None:
+    """Has Linux tell this process to stop when the one that started it is killed."""
+    if _LIBC:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import itertools
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ import gin
 import jax
 import numpy as np
 import seqio
+import tensorflow as tf
 from absl import logging
 from clu import metric_writers
 from etils import epath
@@ -42,6 +44,7 @@ from uem_t5x.progress import TrainingProgress
 from uem_t5x.trainer import Trainer, TrainState, TrainStateInitializer, summarize
 
 _SHOWN_USERS = 200
+_FILE_HANDLES = 256  # several times what a run has been seen to hold
 
 
 def train(
@@ -94,7 +97,7 @@ def train(
         damaged ones, or the devices cannot share a batch evenly.
       DivergedError: if the loss is no longer a finite number.
       Preempted: if the process was told to stop (SIGTERM), after saving a checkpoint.
-      OSError: if `model_dir` takes no more; its last checkpoint is still good.
+      OSError: if `model_dir` takes no more or is gone; its last checkpoint is still good.
     """
     partitioner.check_batch_size(train_dataset_cfg.batch_size)
     checkpoint_folders.set_aside_damaged(model_dir)
@@ -138,6 +141,7 @@ def train(
     stopwatch = time.monotonic()
     is_preempted = False
     with (
+        manager,
         TrainingProgress(total_steps, step, quiet=jax.process_index() > 0) as progress,
         PreemptionNotice() as notice,
     ):
@@ -167,8 +171,8 @@ def train(
                     progress.report(step, " ".join(f"{k}={v:.3f}" for k, v in _headline(scores)))
                 stopwatch = time.monotonic()
             if saves:
+                model_dir_lib.check_is_there(model_dir)
                 manager.save(state, iterator, scores, partitioner.is_first_of_its_share)
-    manager.close()
     train_writer.close()
     if is_preempted:
         raise Preempted(step)
@@ -335,6 +339,23 @@ def _join_processes(arguments: argparse.Namespace) -> None:
         ) from error
 
 
+def _take_file_handles() -> None:
+    """Takes as many as training may need; without them tf.data would wait for one for ever.
+
+    Raises:
+      InputError: if the system gives fewer.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= _FILE_HANDLES:
+        return
+    if hard != resource.RLIM_INFINITY and hard < _FILE_HANDLES:
+        raise InputError(
+            f"this process may open {hard} files, training needs up to {_FILE_HANDLES}; raise the "
+            f"limit (ulimit -n {_FILE_HANDLES})"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_FILE_HANDLES, hard))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m uem_t5x.train",
@@ -366,6 +387,7 @@ def main(argv: Sequence[str]) -> int:
     if not files:
         parser.error("--gin_file is missing")
     try:
+        _take_file_handles()
         _join_processes(arguments)
         run_recipe(files, bindings)
     except InputError as error:
@@ -373,6 +395,10 @@ def main(argv: Sequence[str]) -> int:
         return 2
     except (DivergedError, OSError) as error:
         print(f"uem_t5x.train: {error}", file=sys.stderr)
+        return 1
+    except tf.errors.OpError as error:  # TensorFlow writes what TensorBoard reads
+        reason = error.message.splitlines()[0].rpartition("}} ")[2]
+        print(f"uem_t5x.train: {reason}", file=sys.stderr)
         return 1
     except Preempted as notice:
         print(f"uem_t5x.train: {notice}", file=sys.stderr)

@@ -85,10 +85,10 @@ class TrainedModel:
             step = checkpoint_folders.choose(model_dir)
         else:
             checkpoint_folders.check(found[step])
-        manager = CheckpointManager(model_dir, CheckpointConfig())
         partitioner = partitioning.Partitioner()
-        params, flax_mutables = partitioner.replicate(manager.restore_for_inference(step))
-        manager.close()
+        with CheckpointManager(model_dir, CheckpointConfig()) as manager:
+            restored = manager.restore_for_inference(step)
+        params, flax_mutables = partitioner.replicate(restored)
         dataset_cfg = arguments["infer_eval_dataset_cfg"]
         return cls(
             model=arguments["model"],

@@ -1,6 +1,7 @@
 """The paper's tables with our scores beside its own, and tables of whatever else was compared."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -275,14 +276,14 @@ def _rules(settings: Iterable[Setting]) -> list[Rule]:
 
 
 def _order(headers: tuple[Header, ...]) -> list[tuple[int, float, str]]:
-    """Sorts headers: as the paper does, numbers by size, the rest by name."""
+    """Sorts headers: as the paper does, numbers by size, also within names."""
 
     def key(header: Header) -> tuple[int, float, str]:
         if header in _ORDER:
             return 0, float(_ORDER.index(header)), ""
         if isinstance(header, int | float):
             return 0, float(header), ""
-        return 1, 0.0, str(header)
+        return 1, 0.0, re.sub(r"\d+", lambda number: number[0].zfill(12), str(header))
 
     return [key(header) for header in headers]
 

@@ -1,0 +1,82 @@
+"""What is run to be killed: in processes that start at once, as forks of one that has imported all.
+
+Nothing here may start a thread, JAX's backends least of all, before the fork.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["uem_t5x.cli", "uem_t5x.train", "uem_t5x.trained_model"])
+
+
+def train(log: str, recipe: str, bindings: list[str]) -> None:
+    """Trains, and ends with the exit code of the command."""
+    from uem_t5x import train
+
+    _write_to(log)
+    gin_bindings = [f"--gin.{binding.replace(' = ', '=', 1)}" for binding in bindings]
+    sys.exit(train.main([f"--gin_file={recipe}", *gin_bindings]))
+
+
+def command(log: str, arguments: list[str]) -> None:
+    """Runs a subcommand of `uem-t5x`."""
+    from uem_t5x import cli
+
+    _write_to(log)
+    sys.exit(cli.main(arguments))
+
+
+def _write_to(log: str) -> None:
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+
+
+def start(target: Callable[..., None], *arguments: object) -> multiprocessing.Process:
+    """Starts a victim."""
+    process = CONTEXT.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def finish(process: multiprocessing.Process, log: Path, timeout: float = 300) -> None:
+    """Waits for a victim that is spared.
+
+    Raises:
+      AssertionError: if it does not end well.
+    """
+    process.join(timeout)
+    if process.exitcode != 0:
+        process.kill()
+        raise AssertionError(f"exit code {process.exitcode}: ...{log.read_text()[-2000:]}")
+
+
+def kill(process: multiprocessing.Process) -> bool:
+    """Kills a victim with SIGKILL; False if it had ended by itself."""
+    process.kill()
+    process.join()
+    return process.exitcode == -signal.SIGKILL
+
+
+def wait_for(
+    process: multiprocessing.Process, event: Callable[[], bool], timeout: float = 60
+) -> bool:
+    """Waits until something has happened; False if the victim ended, or time ran out, before."""
+    deadline = time.monotonic() + timeout
+    while process.is_alive() and time.monotonic() < deadline:
+        if event():
+            return True
+        time.sleep(0.002)
+    return False
+
+
+def soon(rng: random.Random, seconds: float) -> None:
+    """Waits for a random time below `seconds`."""
+    time.sleep(rng.random() * seconds)
