@@ -11,7 +11,8 @@ ROWS = {1: 7, 260: 9}
 
 def read(*lines):
     refused = []
-    users = list(predict.read_users(lines, "in.jsonl", ROWS, refused.append))
+    encoded = [line.encode() for line in lines]
+    users = list(predict.read_users(encoded, "in.jsonl", ROWS, refused.append))
     return users, [error.line for error in refused]
 
 

@@ -3,12 +3,15 @@
 import argparse
 import contextlib
 import dataclasses
+import io
 import itertools
 import json
+import math
+import reprlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from uem_t5x.errors import InputError
 
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 
 # Movies that a batch of users may bring along; a multiple, so that few shapes are compiled.
 _NEW_ITEM_ROWS = 64
+# A line is parsed whole, into as much as 35 times its size. 30,000 ratings, more than anyone in
+# MovieLens has given, take a tenth of this; the model reads the most recent few of them.
+MAX_LINE_BYTES = 16 * 2**20
+_CHUNK_BYTES = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +42,7 @@ class User:
     """A line of input: a user and what they rated, oldest first.
 
     Attributes:
-      user_id: as given.
+      user_id: as given, a text or a number; None if it was not.
       items: row of the movie table, or a movie that it lacks.
       half_stars: the rating of each item, 1..10.
       unknown: how many items were dropped, as neither the catalogue nor the line tells of them.
@@ -74,20 +81,16 @@ def run(args: argparse.Namespace) -> int:
         print(f"uem-t5x predict: {error}", file=sys.stderr)
 
     with contextlib.ExitStack() as stack:
-        lines = sys.stdin if args.input == "-" else stack.enter_context(_open(args.input))
-        users = read_users(lines, args.input, _movie_rows(trained), report)
+        is_stdin = args.input == "-"
+        file = sys.stdin.buffer if is_stdin else stack.enter_context(Path(args.input).open("rb"))
+        users = read_users(read_lines(file), args.input, _movie_rows(trained), report)
         answers = predict(trained, users, args.batch_size)
         if args.output:
             _write_whole(answers, Path(args.output))
         else:
             for answer in answers:
-                print(json.dumps(answer, ensure_ascii=False), flush=True)
+                print(write_line(answer), flush=True)
     return 1 if refused else 0
-
-
-def _open(path: str) -> IO[str]:
-    # A byte that is no UTF-8 spoils its line, not the file.
-    return Path(path).open(encoding="utf-8", errors="surrogateescape")
 
 
 def _write_whole(answers: Iterable[dict[str, Any]], output: Path) -> None:
@@ -96,7 +99,7 @@ def _write_whole(answers: Iterable[dict[str, Any]], output: Path) -> None:
     try:
         with partial.open("w", encoding="utf-8") as file:
             for answer in answers:
-                file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+                file.write(write_line(answer) + "\n")
         partial.rename(output)
     finally:
         partial.unlink(missing_ok=True)
@@ -107,8 +110,24 @@ def _movie_rows(trained: "TrainedModel") -> dict[int, int]:
     return dict(zip(movies["movieId"].to_list()[1:], movies["row"].to_list()[1:]))
 
 
+def write_line(answer: dict[str, Any]) -> str:
+    """Returns the answer as a line of JSON that can be encoded."""
+    text = json.dumps(answer, ensure_ascii=False, allow_nan=False)
+    # A user_id may hold half of a surrogate pair, which is no character: it stays an escape.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def read_lines(file: io.BufferedIOBase) -> Iterator[bytes]:
+    """Yields the lines of a file; of one that is too long to be read, just its beginning."""
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        yield line
+        rest = line if len(line) > MAX_LINE_BYTES else b""
+        while rest and not rest.endswith(b"\n"):
+            rest = file.readline(_CHUNK_BYTES)
+
+
 def read_users(
-    lines: Iterable[str],
+    lines: Iterable[bytes],
     name: str,
     rows: dict[int, int],
     report: Callable[[InputError], Any],
@@ -116,14 +135,14 @@ def read_users(
     """Yields the user of each line.
 
     Args:
-      lines: `{"user_id": "u1", "history": [{"movieId": 1, "rating": 4.5}, ...]}`; an item may
-        give `title`, `genres` and `description` instead of a movie that the catalogue knows.
+      lines: `{"user_id": "u1", "history": [{"movieId": 1, "rating": 4.5}, ...]}` in UTF-8; an item
+        may give `title`, `genres` and `description` instead of a movie that the catalogue knows.
       name: of the file, for messages.
       rows: the row of each movieId in the movie table.
       report: is called with the InputError of a line that cannot be read, which is skipped.
     """
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
+        if len(line) <= MAX_LINE_BYTES and not line.strip():
             continue
         try:
             yield _read_user(line, rows)
@@ -131,13 +150,22 @@ def read_users(
             report(InputError(f"{name}: line {number}: {error or 'nested too deeply'}"))
 
 
-def _read_user(line: str, rows: dict[int, int]) -> User:
+def _read_user(line: bytes, rows: dict[int, int]) -> User:
+    if len(line) > MAX_LINE_BYTES:
+        raise InputError(
+            f"longer than {MAX_LINE_BYTES >> 20} MiB; give the most recent items of the history"
+        )
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode("utf-8-sig"))
     except ValueError as error:
         raise InputError(f"no JSON ({error}); write one object a line") from error
     if not isinstance(record, dict) or not isinstance(record.get("history"), list):
         raise InputError('expected {"user_id": ..., "history": [...]}')
+    user_id = record.get("user_id")
+    if not isinstance(user_id, str | int | float | None) or (
+        isinstance(user_id, float) and not math.isfinite(user_id)
+    ):
+        raise InputError(f"user_id {reprlib.repr(user_id)} is not a text or a finite number")
     items, half_stars, unknown = [], [], 0
     for position, entry in enumerate(record["history"], start=1):
         try:
@@ -150,7 +178,7 @@ def _read_user(line: str, rows: dict[int, int]) -> User:
             continue
         items.append(item)
         half_stars.append(stars)
-    return User(record.get("user_id"), tuple(items), tuple(half_stars), unknown)
+    return User(user_id, tuple(items), tuple(half_stars), unknown)
 
 
 def _read_item(entry: Any, rows: dict[int, int]) -> int | Movie | None:
@@ -158,7 +186,7 @@ def _read_item(entry: Any, rows: dict[int, int]) -> int | Movie | None:
         raise InputError('expected {"movieId": ..., "rating": ...}')
     movie_id = entry.get("movieId")
     if movie_id is not None and (isinstance(movie_id, bool) or not isinstance(movie_id, int)):
-        raise InputError(f"movieId {movie_id!r} is not a whole number")
+        raise InputError(f"movieId {reprlib.repr(movie_id)} is not a whole number")
     if movie_id in rows:
         return rows[movie_id]
     if "title" in entry:
@@ -169,6 +197,11 @@ def _read_item(entry: Any, rows: dict[int, int]) -> int | Movie | None:
         texts = [entry["title"], description, *(genres if isinstance(genres, list) else [None])]
         if not all(isinstance(text, str) for text in texts):
             raise InputError("title and description must be texts, genres a list of texts")
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError as error:
+            letter = error.object[error.start]
+            raise InputError(f"{letter!r} in a text is half a character; leave it out") from error
         return Movie(entry["title"], tuple(genres), description)
     if movie_id is None:
         raise InputError("neither a movieId nor a title; give one of them")
@@ -178,9 +211,10 @@ def _read_item(entry: Any, rows: dict[int, int]) -> int | Movie | None:
 def _read_rating(entry: dict[str, Any]) -> int:
     rating = entry.get("rating")
     if isinstance(rating, bool) or not isinstance(rating, int | float):
-        raise InputError(f"rating {rating!r} is not a number; give half-stars from 0.5 to 5")
+        shown = reprlib.repr(rating)
+        raise InputError(f"rating {shown} is not a number; give half-stars from 0.5 to 5")
     if not 0.5 <= rating <= 5 or rating * 2 != int(rating * 2):
-        raise InputError(f"rating {rating} is not one of 0.5, 1, ..., 5")
+        raise InputError(f"rating {reprlib.repr(rating)} is not one of 0.5, 1, ..., 5")
     return int(rating * 2)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 _NO_TASTE = "The user has no clear taste."
 _SEPARATORS = re.compile(r'[,."]')
-_WORD = re.compile(r"[\w']+")
+_WORDS = (re.compile(r"[\w']+"), re.compile(r"\w+"))  # `doesn't` is one; `like'` holds one
 _LIKES = r"(?<!\w)likes?(?!\w)"
 _DISLIKES = r"(?<!\w)(?:(?:do|does)(?:n'?t| not) like|dislikes?)(?!\w)"
 # The words of the sentences below, and of the verbs that the reader accepts for theirs.
@@ -58,7 +58,7 @@ def read_answer(text: str, genres: Iterable[str]) -> tuple[list[str], list[str]]
     disliked: list[str] = []
     side: list[str] | None = None
     seen: set[str] = set()
-    for token in tokens.finditer(_normalize(text)):
+    for token in tokens.finditer(normalize(text)):
         if token["dislikes"]:
             side = disliked
         elif token["likes"]:
@@ -76,20 +76,21 @@ def _enumerate(genres: Sequence[str]) -> str:
 
 def spell(genre: str) -> str:
     """Returns the name as it stands in a sentence: quoted if it could be taken for grammar."""
-    words = _WORD.findall(genre.casefold())
+    words = {word for pattern in _WORDS for word in pattern.findall(normalize(genre))}
     if _SEPARATORS.search(genre) or not _RESERVED_WORDS.isdisjoint(words):
         return '"' + genre.replace('"', '""') + '"'
     return genre
 
 
-def _normalize(text: str) -> str:
+def normalize(text: str) -> str:
+    """Returns the text as the reader sees it: without case, and with single spaces only."""
     return " ".join(text.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split())
 
 
 @functools.lru_cache(maxsize=16)
 def _grammar(genres: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
     """Returns the pattern of everything that bears meaning, and the genre of each spelling."""
-    names = {_normalize(spell(genre)): genre for genre in genres}
+    names = {normalize(spell(genre)): genre for genre in genres}
     # Longest first: `Film-Noir` must not be read as `Film` where both are genres.
     spellings = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     genre = rf"(?<!\w)(?:{spellings})(?!\w)" if names else r"(?!)"

@@ -113,23 +113,54 @@ def join_by_title(movies: pl.DataFrame, descriptions: pl.DataFrame) -> pl.DataFr
     """
     movies = movies.select("movieId", "title", year=_year_of_title())
     descriptions = descriptions.with_row_index("row").with_columns(
-        year=pl.col("date").str.extract(r"(\d{4})").cast(pl.Int32)
+        year=pl.col("date").str.extract(r"([0-9]{4})").cast(pl.Int32)
     )
-    pairs = _keys(movies, "movieId").join(_keys(descriptions, "row"), on="key", suffix="_right")
-    gap = (pl.col("year") - pl.col("year_right")).abs()
-    rank = pl.col("rank") + pl.col("rank_right")
-    alone = (pl.col("owners") == 1) & (pl.col("owners_right") == 1)
-    candidates = pairs.select("movieId", "row", gap=gap, rank=rank, alone=alone).filter(
-        pl.when(pl.col("gap").is_null())
-        .then(pl.col("alone") & (pl.col("rank") == _MAIN_TITLE))
-        .when(pl.col("rank") < _LOOSE)
-        .then(pl.col("gap") <= _MAX_YEAR_GAP)
-        .otherwise((pl.col("gap") == 0) & (pl.col("rank") < 2 * _PART))
-    )
-    preferred = candidates.sort("gap", "rank", "movieId", "row", nulls_last=True).filter(
-        pl.col("movieId").is_first_distinct() & pl.col("row").is_first_distinct()
+    of_movies, of_rows = _keys(movies, "movieId"), _keys(descriptions, "row")
+    # Of namesakes of one year all prefer the first, so that only those who prefer need be many.
+    by_movie = _candidates(of_movies, _first_of_namesakes(of_rows, "row"))
+    by_row = _candidates(_first_of_namesakes(of_movies, "movieId"), of_rows)
+    preferred = by_movie.unique("movieId", keep="first", maintain_order=True).join(
+        by_row.unique("row", keep="first", maintain_order=True), on=["movieId", "row"], how="semi"
     )
     return preferred.join(descriptions, on="row").select("movieId", "description").sort("movieId")
+
+
+def _first_of_namesakes(keys: pl.DataFrame, owner: str) -> pl.DataFrame:
+    """Returns, of the titles that share key, year and rank, the one with the lowest owner."""
+    return keys.group_by("key", "year", "rank", "owners").agg(pl.col(owner).min())
+
+
+def _candidates(movies: pl.DataFrame, descriptions: pl.DataFrame) -> pl.DataFrame:
+    """Returns which movies and descriptions may belong together, the likeliest first.
+
+    Args:
+        movies: keys, as of `_keys`.
+        descriptions: the same.
+
+    Returns:
+        A frame of `movieId`, `row`, `gap` and `rank`.
+    """
+    # Joined on the year as well, for there may be a great many namesakes of other years.
+    gaps = pl.select(gap=pl.int_range(-_MAX_YEAR_GAP, _MAX_YEAR_GAP + 1, dtype=pl.Int32))
+    near = movies.join(gaps, how="cross").with_columns(pl.col("year") + pl.col("gap"))
+    dated = near.join(descriptions, on=["key", "year"], suffix="_right").select(
+        "movieId",
+        "row",
+        gap=pl.col("gap").abs(),
+        rank=pl.col("rank") + pl.col("rank_right"),
+    )
+    loose = (pl.col("gap") == 0) & (pl.col("rank") < 2 * _PART)
+    sure = dated.filter((pl.col("rank") < _LOOSE) | loose)
+    alone = (pl.col("owners") == 1) & (pl.col("rank") == _MAIN_TITLE)
+    undated = (
+        movies.filter(alone)
+        .join(descriptions.filter(alone), on="key", suffix="_right")
+        .filter(pl.col("year").is_null() | pl.col("year_right").is_null())
+        .select("movieId", "row", "rank", gap=pl.lit(None, pl.Int32))
+    )
+    return pl.concat([sure, undated.select(sure.columns)]).sort(
+        "gap", "rank", "movieId", "row", nulls_last=True
+    )
 
 
 def _with_text(rows: pl.DataFrame) -> pl.DataFrame:
@@ -138,7 +169,7 @@ def _with_text(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(text).filter(pl.col("description").str.len_bytes() > 0)
 
 
-_YEAR_IN_BRACKETS = r"\s*\((\d{4})(?:[-\u2013]\d{0,4})?\)\s*$"
+_YEAR_IN_BRACKETS = r"\s*\(([0-9]{4})(?:[-\u2013][0-9]{0,4})?\)\s*$"
 _BRACKETS = r"\([^()]*\)"
 _PARTS = (r"^(.+?)(?::| -) ", r"^(.+)(?::| -) ", r"^.+?(?::| -) (.+)", r"^.+(?::| -) (.+)")
 

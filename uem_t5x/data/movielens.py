@@ -4,12 +4,14 @@ Either is a folder or the zip file as GroupLens publishes it; nothing is unpacke
 """
 
 import dataclasses
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
 import polars as pl
 
+from uem_t5x import verbalizer
 from uem_t5x.data import text_tables
 from uem_t5x.data.text_tables import TextTable
 from uem_t5x.errors import InputError
@@ -19,6 +21,24 @@ _MOVIE_COLUMNS = ["movieId", "title", "genres"]
 _RATING_COLUMNS = ["userId", "movieId", "rating", "timestamp"]
 _HALF_STARS_PER_STAR = 2
 _MAX_HALF_STARS = 10
+
+# MovieLens has 19 genres. Every user and movie gets a number for each, and every answer is searched
+# for each, letter by letter.
+_MAX_GENRES = 1000
+_MAX_GENRE_LETTERS = 100
+
+# MovieLens is compressed to a third or a quarter, zeros to a thousandth. A smaller table than the
+# second figure is no danger, however well it is compressed.
+_MAX_COMPRESSION = 30
+_HARMLESS_BYTES = 2**26
+# Python's other decompressors do not stop at the size that a zip file declares.
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# RuntimeError: it wants a password, or is of an unknown kind. ValueError: a name that is no text,
+# or an offset before the file.
+_ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+    *(EOFError, OSError, RuntimeError, ValueError),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,13 +108,17 @@ def clean_ratings(
 
 def _movies(table: TextTable) -> pl.DataFrame:
     table.require("movieId", text_tables.integer("movieId").is_not_null(), "a whole number")
-    table.require("movieId", pl.col("movieId").is_first_distinct(), "listed once: drop this line")
+    first = text_tables.integer("movieId").is_first_distinct()  # 1 and 01 are the same movie
+    table.require("movieId", first, "listed once: drop this line")
     table.require("title", pl.col("title").is_not_null(), "a title")
     genres_mend = f"names joined by | or {NO_GENRES}"
     table.require("genres", pl.col("genres").is_not_null(), genres_mend)
+    listed = pl.col("genres").str.split("|")
+    short = listed.list.eval(pl.element().str.len_chars()).list.max() <= _MAX_GENRE_LETTERS
+    table.require("genres", short, f"of names of at most {_MAX_GENRE_LETTERS} letters")
     names = pl.element().filter(~pl.element().is_in(["", NO_GENRES]))
-    genres = pl.col("genres").str.split("|").list.eval(names)
-    movies = table.frame.select(text_tables.integer("movieId"), "title", genres)
+    movies = table.frame.select(text_tables.integer("movieId"), "title", listed.list.eval(names))
+    _check_genres(table.name, movies["genres"].explode().drop_nulls().unique().to_list())
     if table.ends_mid_line:
         # The file may lack just its newline. It was cut off if its last word begins another genre.
         known = movies["genres"].head(-1).explode().drop_nulls().unique()
@@ -102,6 +126,22 @@ def _movies(table: TextTable) -> pl.DataFrame:
         cut_off = any(name not in known and known.str.starts_with(name).any() for name in last)
         table.require("genres", ~(_is_last_row() & cut_off), "whole: the file is cut off")
     return movies
+
+
+def _check_genres(name: str, genres: list[str]) -> None:
+    if len(genres) > _MAX_GENRES:
+        raise InputError(
+            f"{name}: {len(genres)} genres, of which at most {_MAX_GENRES} are read; "
+            "name broader ones"
+        )
+    spelled = {"": ""}
+    for genre in sorted(genres):
+        same = spelled.setdefault(verbalizer.normalize(genre), genre)
+        if same != genre:
+            raise InputError(
+                f"{name}: the genres {same!r} and {genre!r} differ in case or spacing only; "
+                "write them alike"
+            )
 
 
 def _ratings(table: TextTable) -> pl.DataFrame:
@@ -129,18 +169,19 @@ def _is_last_row() -> pl.Expr:
 
 def _members(path: Path) -> dict[str, str]:
     """Returns the files of a folder or zip file: where each name lies in it, the outermost."""
-    if path.is_dir():
-        return {file.name: file.name for file in path.iterdir()}
-    if not path.exists():
-        raise InputError(f"{path}: no such folder or zip file; get MovieLens from grouplens.org")
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = sorted(archive.namelist(), key=lambda name: name.count("/"), reverse=True)
-    except (zipfile.BadZipFile, OSError) as error:
+        if path.is_dir():
+            return {file.name: file.name for file in path.iterdir()}
+        if path.is_file():
+            with zipfile.ZipFile(path) as archive:
+                names = sorted(archive.namelist(), key=lambda name: name.count("/"), reverse=True)
+            # A name that would break the line of a message is none that GroupLens gave.
+            return {PurePosixPath(name).name: name for name in names if name.isprintable()}
+    except _ZIP_ERRORS as error:
         raise InputError(
             f"{path}: neither a folder nor a readable zip file; get it anew"
         ) from error
-    return {PurePosixPath(name).name: name for name in names}
+    raise InputError(f"{path}: no such folder or zip file; get MovieLens from grouplens.org")
 
 
 def _read_member(path: Path, member: str) -> bytes:
@@ -148,7 +189,23 @@ def _read_member(path: Path, member: str) -> bytes:
         return text_tables.read_file(path / member)
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.read(member)
-    # RuntimeError: it wants a password. NotImplementedError: an unknown compression.
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+            info = archive.getinfo(member)
+            danger = _danger(info, path.stat().st_size)
+            if danger is None:
+                with archive.open(info) as file:
+                    return file.read(info.file_size)  # and no more, whatever it unpacks to
+    except _ZIP_ERRORS as error:
         raise InputError(f"{path}: {member} is damaged ({error}); get the zip file anew") from error
+    raise InputError(
+        f"{path}: {member} {danger}; get the zip file anew, or unpack it and give the folder"
+    )
+
+
+def _danger(member: zipfile.ZipInfo, archive_size: int) -> str | None:
+    """Returns why unpacking may take more memory than any MovieLens would; None if it cannot."""
+    if member.compress_type not in _COMPRESSIONS:
+        return "is not compressed by deflate, so that nothing bounds its size"
+    compressed = min(member.compress_size, archive_size)
+    if member.file_size > max(_HARMLESS_BYTES, _MAX_COMPRESSION * compressed):
+        return f"has {member.file_size} bytes, but only {compressed} when compressed"
+    return None

@@ -42,7 +42,7 @@ def split_users(
             edge = positions[end - 1] if 0 < end <= len(order) else edge
         else:
             edge += share
-            end = int(np.searchsorted(positions, edge))
+            end = max(start, int(np.searchsorted(positions, edge)))
         too_few = end > len(order) or (share > 0 and end == start)
         if too_few or end == len(order):
             asked = " and ".join(f"{share} for {split}" for split, share in shares.items())
