@@ -1,0 +1,137 @@
+"""This package's model at a benchmark's sizes."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import seqio
+from flax import linen as nn
+
+from benchmarks import sizes as sizes_lib
+from benchmarks.sizes import Sizes
+from uem_t5x import data_sources, engine, learning_rates, network, user_embedding
+from uem_t5x.data.manifest import Channel
+from uem_t5x.feature_converters import HISTORY_FEATURES, UserEmbeddingFeatureConverter
+from uem_t5x.models import EncoderDecoderModel
+from uem_t5x.partitioning import Partitioner
+from uem_t5x.trainer import Trainer, TrainState, TrainStateInitializer
+from uem_t5x.types import Batch, PyTree
+
+# As the end-of-sequence token: no answer ends, so that all are written in full.
+NEVER = -1
+_LEARNING_RATE = 1e-3
+
+
+def t5_config(sizes: Sizes, dtype: str = "float32", **options: Any) -> network.T5Config:
+    """Returns the T5's sizes; `options` are further ones of `network.T5Config`."""
+    return network.T5Config(
+        vocab_size=sizes.vocabulary,
+        emb_dim=sizes.width,
+        num_heads=sizes.heads,
+        head_dim=sizes_lib.HEAD_DIM,
+        mlp_dim=sizes.mlp,
+        num_encoder_layers=sizes.layers,
+        num_decoder_layers=sizes.layers,
+        dtype=jnp.dtype(dtype),
+        **options,
+    )
+
+
+def personalized_transformer(
+    sizes: Sizes, dtype: str = "float32", channels: Sequence[Channel] | None = None
+) -> user_embedding.PersonalizedTransformer:
+    """Returns the network; `channels` replace those of the sizes."""
+    return user_embedding.PersonalizedTransformer(
+        t5_config(sizes, dtype),
+        user_embedding.UserEmbeddingConfig(
+            num_layers=sizes.uem_layers,
+            num_heads=sizes.uem_heads,
+            head_dim=sizes_lib.HEAD_DIM,
+            mlp_dim=sizes.uem_mlp,
+            dtype=jnp.dtype(dtype),
+        ),
+        channels=channels or sizes.channels,
+        prompt_length=sizes.prompts,
+    )
+
+
+def model(module: nn.Module, vocabulary: seqio.Vocabulary | None = None) -> EncoderDecoderModel:
+    """Returns a network as a model, by default over a vocabulary without an end of sequence."""
+    vocabulary = vocabulary or seqio.PassThroughVocabulary(module.config.vocab_size, NEVER)
+    return EncoderDecoderModel(
+        module,
+        vocabulary,
+        vocabulary,
+        engine.adafactor(),
+        feature_converter_cls=UserEmbeddingFeatureConverter,
+    )
+
+
+class _ItemTableOnly:
+    """As much of a dataset folder as the network asks for."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        self._sizes = sizes
+
+    def embeddings(self) -> dict[str, np.ndarray]:
+        return sizes_lib.item_table(self._sizes)
+
+
+@dataclasses.dataclass
+class Training:
+    """A model under training.
+
+    Attributes:
+        trainer: takes the steps.
+        state: after the latest one.
+        partitioner: puts batches on the devices.
+    """
+
+    trainer: Trainer
+    state: TrainState
+    partitioner: Partitioner
+
+    @classmethod
+    def start(cls, model: EncoderDecoderModel, batch: Batch, sizes: Sizes) -> "Training":
+        """Draws parameters, and the item table of the sizes."""
+        partitioner = Partitioner()
+        shapes = {name: array.shape for name, array in batch.items()}
+        with data_sources.use_dataset_folder(_ItemTableOnly(sizes)):
+            initializer = TrainStateInitializer(model, shapes, partitioner)
+            state = initializer.from_scratch(jax.random.key(0))
+        trainer = make_trainer(
+            model=model,
+            rng=jax.random.key(1),
+            partitioner=partitioner,
+            state_shape=initializer.state_shape,
+        )
+        return cls(trainer, state, partitioner)
+
+    def run(self, batch: Batch, steps: int = 1) -> None:
+        """Takes steps on a batch that lies on the devices, and waits for them."""
+        for _ in range(steps):
+            self.state, _ = self.trainer.train_step(self.state, batch)
+        jax.block_until_ready(self.state)
+
+
+def make_trainer(**arguments: Any) -> Trainer:
+    """Returns a trainer at a constant learning rate; the arguments are its own."""
+    return Trainer(**arguments, learning_rate_fn=learning_rates.trapezoid(_LEARNING_RATE, 1))
+
+
+def count_parameters(params: PyTree) -> int:
+    """Counts the weights."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def feature_lengths(batch: Batch) -> dict[str, int]:
+    """Returns the length of each feature, as `model_flops` asks for them."""
+    return {name: array.shape[1] for name, array in batch.items()}
+
+
+def without_history(batch: Batch) -> Batch:
+    """Returns what a T5 reads that is told no history."""
+    return {name: array for name, array in batch.items() if name not in HISTORY_FEATURES}
