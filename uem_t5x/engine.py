@@ -13,6 +13,7 @@ from typing import Any
 import flax.core
 import gin
 import jax
+import jax.numpy as jnp
 import optax
 
 from uem_t5x import (
@@ -53,9 +54,22 @@ def adafactor(scan_layers: bool = False) -> Any:
     optimizer = optax.chain(
         optax.scale_by_factored_rms(),
         optax.clip_by_block_rms(1.0),
-        optax.scale_by_param_block_rms(),
+        _scale_by_param_rms(),
     )
     return layer_stacks.over_layers(optimizer) if scan_layers else optimizer
+
+
+def _scale_by_param_rms(least: float = 1e-3) -> optax.GradientTransformation:
+    """Multiplies updates by the root mean square of their parameter.
+
+    As `optax.scale_by_param_block_rms`, but for gradients through the scale, which nobody takes:
+    they have it read every parameter once more, and write a copy.
+    """
+
+    def scale(update: jax.Array, param: jax.Array) -> jax.Array:
+        return update * jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(param))), least)
+
+    return optax.stateless_with_tree_map(scale)
 
 
 def partitioner(layout: str = "data") -> Any:
