@@ -7,7 +7,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constr
 # A checkout of T5X, for `make test-t5x`.
 T5X_DIR ?=
 
-.PHONY: quickstart test test-t5x lint clean
+.PHONY: quickstart test test-t5x torture lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m uem_t5x.quickstart --output runs/quickstart
@@ -18,6 +18,10 @@ test: $(VENV)/.installed-test
 # T5X's own scripts on our recipes; skipped, and said so, where T5X cannot be imported.
 test-t5x: $(VENV)/.installed-t5x
 	PYTHONPATH="$(T5X_DIR):$$PYTHONPATH" $(BIN)/python -m pytest tests/on_t5x -rs
+
+# Killed, damaged, exhausted, fuzzed and soaked; `FUZZ_SECONDS=600 make torture` fuzzes for longer.
+torture: $(VENV)/.installed-torture
+	$(BIN)/python -m pytest tests/torture -s -rs
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -36,6 +40,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-t5x: $(VENV)/.installed-test
 	$(PIP) -e '.[t5x]'
+	touch $@
+
+$(VENV)/.installed-torture: $(VENV)/.installed-test
+	$(PIP) -e '.[torture]'
 	touch $@
 
 clean:

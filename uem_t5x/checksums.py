@@ -6,6 +6,7 @@ white space.
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -47,7 +48,8 @@ def check_files(folder: epath.PathLike, sums: Mapping[str, str], mend: str) -> N
     for name, expected in sums.items():
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
-            raise InputError(f"{folder}: names {name!r}, which lies outside of it; {mend}")
+            shown = reprlib.repr(name)
+            raise InputError(f"{folder}: names {shown}, which lies outside of it; {mend}")
         file = epath.Path(folder) / name
         if not file.is_file():
             raise DamagedError(f"{file}: missing; {mend}")

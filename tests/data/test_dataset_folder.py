@@ -130,7 +130,7 @@ def test_a_missing_file(folder, file):
     ("change", "expected"),
     [
         ({"format_version": 3}, "format version 3 is newer than 2"),
-        ({"format_version": 1}, "format version 1 lacks checksums; `uem-t5x seal"),
+        ({"format_version": 1}, "its format version lacks checksums; `uem-t5x seal"),
         ({"format_version": "one"}, "format version 'one' is not a number"),
         ({"genres": ["Drama", "Wax"]}, "manifest.json: damaged: its checksum is another"),
         ({"surprise": 1}, "manifest.json: damaged: its checksum is another"),
@@ -147,7 +147,15 @@ def edit_manifest(folder, **change):
 
 
 @pytest.mark.parametrize(
-    "change", [{"channels": None}, {"encoder": {"name": "hashing"}}, {"surprise": 1}]
+    "change",
+    [
+        {"channels": None},
+        {"encoder": {"name": "hashing"}},
+        {"files": ["items/movies.parquet"]},
+        {"splits": {"train": {"examples": 3, "shards": 10**9}}},
+        {"splits": {"train": {"examples": 3, "shards": "x"}}},
+        {"surprise": 1},
+    ],
 )
 def test_a_manifest_that_cannot_be_sealed(folder, change):
     edit_manifest(folder, **change)

@@ -6,6 +6,7 @@ channel that was added, `uem-t5x seal` makes them anew.
 
 import dataclasses
 import json
+import reprlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -52,10 +53,21 @@ class EncoderRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """How many users a split has, and over how many files they are spread."""
+    """How many users a split has, and over how many files they are spread.
+
+    Raises:
+        ValueError: if these are no counts, or there are more files than users and one.
+    """
 
     examples: int
     shards: int
+
+    def __post_init__(self) -> None:
+        counts = (self.examples, self.shards)
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(f"a split of {self.examples!r} users in {self.shards!r} files")
+        if self.shards > max(1, self.examples):
+            raise ValueError(f"{self.shards} files for {self.examples} users")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,21 +132,23 @@ class Manifest:
         seal = f"`uem-t5x seal {folder}`"
         try:
             fields = json.loads(path.read_bytes())
+            is_signed = isinstance(fields, dict) and checksums.is_signed(fields)
         except (OSError, ValueError, RecursionError) as error:
             raise DamagedError(f"{path}: unreadable ({type(error).__name__}); {remake}") from error
         if not isinstance(fields, dict) or fields.get("format") != FORMAT:
             raise InputError(f"{path}: not of a dataset folder; make one with `uem-t5x prepare`")
         version = fields.get("format_version")
         if not isinstance(version, int):
-            raise DamagedError(f"{path}: format version {version!r} is not a number; {remake}")
+            shown = reprlib.repr(version)
+            raise DamagedError(f"{path}: format version {shown} is not a number; {remake}")
         if version > FORMAT_VERSION:
             raise InputError(
-                f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest this "
-                "uem-t5x reads; update uem-t5x"
+                f"{path}: format version {reprlib.repr(version)} is newer than {FORMAT_VERSION}, "
+                "the newest this uem-t5x reads; update uem-t5x"
             )
         if version < FORMAT_VERSION and not edited:
-            raise InputError(f"{path}: format version {version} lacks checksums; {seal} adds them")
-        if not edited and not checksums.is_signed(fields):
+            raise InputError(f"{path}: its format version lacks checksums; {seal} adds them")
+        if not edited and not is_signed:
             raise DamagedError(
                 f"{path}: damaged: its checksum is another; {remake}. If you have changed it "
                 f"yourself: {seal}"
@@ -146,6 +160,10 @@ class Manifest:
             fields["channels"] = tuple(Channel(**channel) for channel in fields["channels"])
             fields["encoder"] = EncoderRecord(**fields["encoder"])
             fields["splits"] = {name: Split(**split) for name, split in fields["splits"].items()}
+            fields["files"] = {
+                name: str(digest) for name, digest in fields.get("files", {}).items()
+            }
             return cls(**fields)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise DamagedError(f"{path}: damaged ({error}); {remake}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            reason = reprlib.repr(str(error))
+            raise DamagedError(f"{path}: damaged ({reason}); {remake}") from error
