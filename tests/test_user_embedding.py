@@ -1,12 +1,16 @@
 """The user embedding module: its size, its place in the encoder's input, its frozen table."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+import seqio
 from flax import traverse_util
 
-from uem_t5x import data_sources, network, user_embedding
+from uem_t5x import data_sources, models, network, user_embedding
 from uem_t5x.data.manifest import Channel
 
 T5 = network.T5Config(
@@ -133,9 +137,50 @@ def test_padding_of_the_history_changes_nothing_but_positions_of_the_text(person
     np.testing.assert_allclose(short.embeddings[kept], long.embeddings[:, :6][kept], atol=1e-5)
 
 
-def test_an_unrated_history_is_finite(personalized):
-    *_, logits = personalized
-    assert np.isfinite(logits(np.zeros_like(ITEMS), np.zeros_like(RATINGS))).all()
+def loss_and_gradients(personalized, dtype="float32", **features):
+    module, variables, _ = personalized
+    t5, uem = (dataclasses.replace(config, dtype=jnp.dtype(dtype)) for config in (T5, UEM))
+    module = module.clone(config=t5, user_embedding_config=uem)
+    vocabulary = seqio.PassThroughVocabulary(T5.vocab_size)
+    model = models.EncoderDecoderModel(module, vocabulary, vocabulary, optax.identity())
+    batch = {
+        "encoder_input_tokens": TEXT,
+        "decoder_input_tokens": ANSWER,
+        "decoder_target_tokens": ANSWER,
+        "history_items": ITEMS,
+        "history_ratings": RATINGS,
+    } | features
+    batch["decoder_loss_weights"] = (batch["decoder_target_tokens"] > 0).astype(np.int32)
+    mutables = {"item_table": variables["item_table"]}
+    value_and_grad = jax.value_and_grad(model.loss_fn, has_aux=True)
+    (loss, _), gradients = jax.jit(value_and_grad)(variables["params"], batch, None, mutables)
+    return float(loss), np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradients)])
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        {"history_items": 0 * ITEMS, "history_ratings": 0 * RATINGS},
+        {"history_items": ITEMS[:, :1], "history_ratings": RATINGS[:, :1]},
+        {"history_ratings": 0 * RATINGS},
+        {"encoder_input_tokens": 0 * TEXT},
+        {"decoder_input_tokens": 0 * ANSWER, "decoder_target_tokens": 0 * ANSWER},
+    ],
+    ids=["no history", "one item", "no ratings", "no text", "no answer"],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_users_of_whom_little_is_known_give_finite_gradients(personalized, features, dtype):
+    loss, gradients = loss_and_gradients(personalized, dtype, **features)
+    assert np.isfinite(loss)
+    assert np.isfinite(gradients).all()
+
+
+def test_bfloat16_gives_the_loss_to_one_percent_and_the_direction_of_its_gradient(personalized):
+    exact, exact_gradients = loss_and_gradients(personalized)
+    loss, gradients = loss_and_gradients(personalized, "bfloat16")
+    assert loss == pytest.approx(exact, rel=0.01)
+    lengths = np.linalg.norm(gradients) * np.linalg.norm(exact_gradients)
+    assert gradients @ exact_gradients / lengths > 0.999
 
 
 def test_a_fourth_channel_widens_the_uem(dataset_folder):
