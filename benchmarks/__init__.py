@@ -8,8 +8,8 @@
     python -m benchmarks.encoding           sentences a second, against Transformers
     python -m benchmarks.growth             what longer histories cost, as embeddings and as text
 
-from the repository root; `--help` tells the options. PyTorch and Transformers come with
-`pip install -e '.[compare]'`, pandas with `pip install pandas`.
+from the repository root; `--help` tells the options. The peers come with
+`pip install -c constraints.txt -e '.[benchmarks]'`.
 
 Machines are noisy, so the candidates take turns (A B A B ...) in one process, and a ratio is that
 of figures from the same minutes. What a person may watch goes to standard error; standard output is

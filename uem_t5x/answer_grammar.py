@@ -42,7 +42,7 @@ class Grammar:
 
     Attributes:
       tokens: on the edges out of each state; -1 where there are no more.
-      next_states: where they lead.
+      next_states: where they lead; to the state itself where there are none.
       may_name: the genres that the word an edge belongs to may turn out to be. The last column
         stands for words that are none, which may come again.
       has_named: the genre that stands before an edge, complete. That it is shows only now: another
@@ -59,27 +59,25 @@ class Grammar:
         named = jnp.zeros((batch_size, self.may_name.shape[-1]), bool)
         return Place(jnp.zeros((batch_size,), jnp.int32), named)
 
-    def restrict(
+    def candidates(
         self, logits: Float[Array, "batch vocab"], place: Place
-    ) -> Float[Array, "batch vocab"]:
-        """Silences every token that leads to no answer."""
+    ) -> Float[Array, "batch edges"]:
+        """Returns the logits of the edges, silenced where they lead to no answer."""
         tokens = jnp.asarray(self.tokens)[place.state]
         named = place.named[:, None, :] | jnp.asarray(self.has_named)[place.state]
         may_name_another = jnp.any(jnp.asarray(self.may_name)[place.state] & ~named, axis=-1)
-        # What must not be written lands behind the last token, and is dropped.
-        columns = jnp.where((tokens >= 0) & may_name_another, tokens, logits.shape[-1])
-        rows = jnp.arange(len(logits))[:, None]
-        allowed = jnp.zeros(logits.shape, bool).at[rows, columns].set(True, mode="drop")
-        return jnp.where(allowed, logits, -jnp.inf)
+        # What stands for no token takes any logit.
+        edge_logits = jnp.take_along_axis(logits, jnp.maximum(tokens, 0), axis=-1)
+        return jnp.where((tokens >= 0) & may_name_another, edge_logits, -jnp.inf)
 
-    def advance(self, place: Place, token: Int[Array, " batch"]) -> Place:
-        """Returns the place after an allowed token; what is none leaves it as it is."""
-        is_taken = jnp.asarray(self.tokens)[place.state] == token[:, None]
-        edge = jnp.argmax(is_taken, axis=-1)
-        moves = jnp.any(is_taken, axis=-1)
-        state = jnp.where(moves, jnp.asarray(self.next_states)[place.state, edge], place.state)
-        named = jnp.asarray(self.has_named)[place.state, edge] & moves[:, None]
-        return Place(state, place.named | named)
+    def advance(
+        self, place: Place, edge: Int[Array, " batch"]
+    ) -> tuple[Place, Int[Array, " batch"]]:
+        """Returns the place behind an edge, and its token; 0 where an answer has ended."""
+        token = jnp.asarray(self.tokens)[place.state, edge]
+        named = place.named | jnp.asarray(self.has_named)[place.state, edge]
+        state = jnp.asarray(self.next_states)[place.state, edge]
+        return Place(state, named), jnp.maximum(token, 0)
 
 
 @gin.configurable
@@ -153,7 +151,7 @@ def compile_grammar(genres: Sequence[str], vocabulary: seqio.Vocabulary) -> Gram
 
     shape = (len(edges), max(map(len, edges)))
     tokens = np.full(shape, _NO_TOKEN, np.int32)
-    next_states = np.zeros(shape, np.int32)
+    next_states = np.tile(np.arange(shape[0], dtype=np.int32)[:, None], shape[1])
     may_name, has_named = np.zeros((2, *shape, len(genres) + 1), bool)
     for state, out in enumerate(edges):
         for edge, (token, same) in enumerate(out.items()):

@@ -103,12 +103,14 @@ def temperature_sample(
     def write_token(state: DecodingState) -> DecodingState:
         logits, cache = tokens_to_logits(state)
         rng, step_rng = jax.random.split(state.rng)
-        allowed = grammar.restrict(logits, state.place) if grammar else logits
+        # Within a grammar the choice is among the few tokens that may follow.
+        candidates = grammar.candidates(logits, state.place) if grammar else logits
         if temperature:
-            candidates = _restrict(allowed / temperature, topk, topp)
-            token = jax.random.categorical(step_rng, candidates).astype(jnp.int32)
+            candidates = _restrict(candidates / temperature, topk, topp)
+            choice = jax.random.categorical(step_rng, candidates).astype(jnp.int32)
         else:
-            token = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
+            choice = jnp.argmax(candidates, axis=-1).astype(jnp.int32)
+        place, token = grammar.advance(state.place, choice) if grammar else (None, choice)
         score = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=-1)[:, 0]
         token = jnp.where(state.finished, 0, token)
         return DecodingState(
@@ -119,7 +121,7 @@ def temperature_sample(
             finished=state.finished | (token == eos_id),
             cache=cache,
             rng=rng,
-            place=grammar.advance(state.place, token) if grammar else None,
+            place=place,
         )
 
     final = lax.while_loop(
@@ -164,7 +166,7 @@ def _restrict(
 ) -> Float[Array, "batch vocab"]:
     """Silences all but the `topk` likeliest tokens and all outside the `topp` nucleus."""
     if topk:
-        smallest = lax.top_k(logits, topk)[0][:, -1:]
+        smallest = lax.top_k(logits, min(topk, logits.shape[-1]))[0][:, -1:]
         logits = jnp.where(logits < smallest, -jnp.inf, logits)
     if topp:
         descending = jnp.sort(logits, axis=-1)[:, ::-1]
