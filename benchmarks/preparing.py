@@ -183,7 +183,7 @@ def _import_pandas() -> Any:
     try:
         import pandas
     except ImportError:
-        sys.exit("benchmarks.preparing: needs pandas to compare with; pip install pandas pyarrow")
+        sys.exit("benchmarks.preparing: needs pandas; pip install -e '.[benchmarks]'")
     return pandas
 
 
