@@ -26,6 +26,7 @@ from uem_t5x import (
     preemption,
     train,
 )
+from uem_t5x.data import seal
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.errors import DamagedError, InputError
 from uem_t5x.tasks import movielens
@@ -220,6 +221,7 @@ class TestTrained:
         manifest = json.loads((other / "manifest.json").read_text())
         manifest["inputs"] = {"movies.csv": "0" * 64}
         (other / "manifest.json").write_text(json.dumps(manifest))
+        seal.seal(other)
         with pytest.raises(InputError, match="not the catalogue"):
             evaluate.evaluate(trained, data_dir=str(other))
         with pytest.raises(InputError, match=r"not the catalogue .* choose another MODEL_DIR"):

@@ -26,6 +26,7 @@ from uem_t5x import (
 )
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x import trainer as trainer_lib
+from uem_t5x.types import Array
 
 
 def running_on_t5x() -> bool:
@@ -66,7 +67,7 @@ def _scale_by_param_rms(least: float = 1e-3) -> optax.GradientTransformation:
     they have it read every parameter once more, and write a copy.
     """
 
-    def scale(update: jax.Array, param: jax.Array) -> jax.Array:
+    def scale(update: Array, param: Array) -> jax.Array:
         return update * jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(param))), least)
 
     return optax.stateless_with_tree_map(scale)

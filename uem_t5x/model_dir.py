@@ -8,6 +8,7 @@ MODEL_DIR/catalogue/      the dataset folder's manifest and movies, without user
 import contextlib
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,7 @@ def lock(model_dir: str | os.PathLike[str]) -> Iterator[None]:
         yield
         return
     path = Path(model_dir) / _LOCK
+    is_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         deadline = time.monotonic() + _LOCK_PATIENCE
@@ -55,7 +57,12 @@ def lock(model_dir: str | os.PathLike[str]) -> Iterator[None]:
                     "another MODEL_DIR"
                 )
             time.sleep(0.5)
-        yield
+        try:
+            yield
+        finally:
+            # A run that was refused leaves nothing.
+            if is_new and path.exists() and [*path.parent.iterdir()] == [path]:
+                shutil.rmtree(path.parent)
 
 
 def _take(file: IO[str]) -> bool:
