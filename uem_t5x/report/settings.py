@@ -169,7 +169,8 @@ class Comparison:
     def encoders(self) -> list[str]:
         """The sentence encoders."""
         encoders = {run.manifest.encoder for run in self.runs}
-        return sorted(f"{encoder.name} ({encoder.width} columns)" for encoder in encoders)
+        ordered = sorted(encoders, key=lambda encoder: (encoder.name, encoder.width))
+        return [f"{encoder.name} ({encoder.width} columns)" for encoder in ordered]
 
     @functools.cached_property
     def labels(self) -> Mapping[Setting, str]:
