@@ -13,7 +13,7 @@ from golden import t5x_case as case
 from t5x import adafactor, decoding, models, utils
 from t5x.examples.t5 import network
 
-from uem_t5x import engine
+from uem_t5x import engine, learning_rates
 
 GOLDEN = Path(__file__).with_name("t5x.npz")
 
@@ -61,7 +61,7 @@ def uem_training() -> dict[str, np.ndarray]:
         )
         state = initializer.from_scratch(jax.random.PRNGKey(0))
         params = case.draw_params(flax.core.unfreeze(state.params))
-        training = engine.trainer(case.LEARNING_RATE)(
+        training = engine.trainer(learning_rates.trapezoid(case.LEARNING_RATE, case.STEPS))(
             model=model,
             train_state=state.replace_params(flax.core.freeze(params)),
             partitioner=partitioner,

@@ -19,6 +19,7 @@ MODEL = "gin/models/uem_tiny.gin"
 TASK = "movielens_genres_uem_50"
 MACROS = {
     "DECAY_STEPS": 0,
+    "VOCAB_SIZE": 256,  # the dataset folder's
     "STATS_PERIOD": 2,
     "EVAL_PERIOD": 4,
     "CHECKPOINT_PERIOD": 4,
