@@ -7,23 +7,18 @@ import jax
 import numpy as np
 import polars as pl
 import pytest
+import tiny_recipe
 from flax import traverse_util
 from safetensors.numpy import load_file
 
 from uem_t5x import checkpoints, cli, data_sources, export, models, network, train
 from uem_t5x.trained_model import TrainedModel
 
-RECIPE = "gin/uem_tiny.gin"
 TINY = [
+    *tiny_recipe.NETWORK,
     "HISTORY_LENGTH = 20",
     "BATCH_SIZE = 4",
     "TRAIN_STEPS = 1",
-    "network.T5Config.emb_dim = 16",
-    "network.T5Config.mlp_dim = 16",
-    "network.T5Config.num_heads = 2",
-    "network.T5Config.head_dim = 8",
-    "user_embedding.UserEmbeddingConfig.num_heads = 2",
-    "user_embedding.UserEmbeddingConfig.head_dim = 8",
     "user_embedding.UserEmbeddingConfig.mlp_dim = 24",
 ]
 
@@ -32,10 +27,10 @@ TINY = [
 def model_dir(tmp_path_factory, dataset_folder):
     """A run of one step, without the evaluation at its end, which takes the longest."""
     model_dir = tmp_path_factory.mktemp("run")
-    places = [f"MODEL_DIR = {str(model_dir)!r}", f"DATA_DIR = {str(dataset_folder.path)!r}"]
+    places = tiny_recipe.places(model_dir, dataset_folder.path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "_make_evaluation", lambda *_: lambda state, step: {})
-        train.run_recipe([RECIPE], [*TINY, *places])
+        train.run_recipe([tiny_recipe.RECIPE], [*TINY, *places])
     return model_dir
 
 

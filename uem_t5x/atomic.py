@@ -7,6 +7,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from etils import epath
 
@@ -58,12 +59,23 @@ def writing_folder(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_text(path: epath.PathLike, text: str) -> None:
-    """Writes a file of UTF-8 text."""
+@contextlib.contextmanager
+def writing_file(path: epath.PathLike) -> Iterator[IO[str]]:
+    """Gives a file of UTF-8 text to write, which becomes `path` when the block ends well."""
     path = epath.Path(path)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Writes a file of UTF-8 text."""
+    with writing_file(path) as file:
+        file.write(text)
 
 
 def _partial_name(path: Path, process: int | str) -> str:

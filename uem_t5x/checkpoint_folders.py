@@ -71,13 +71,9 @@ def set_aside_damaged(model_dir: str | os.PathLike[str]) -> None:
       DamagedError: if there are none but damaged ones; then they stay as they are.
     """
     if jax.process_index() == 0:
-        found = find(model_dir)
-        damaged = {step: error for step, path in found.items() if (error := _damage(path))}
-        if damaged and len(damaged) == len(found):
-            raise DamagedError(f"no checkpoint is left that can be read: {damaged[max(damaged)]}")
-        for step, error in damaged.items():
-            aside = found[step].with_name(f"{_DAMAGED}{found[step].name}")
-            found[step].rename(aside)
+        for path, error in _sort_out(model_dir)[1].items():
+            aside = path.with_name(f"{_DAMAGED}{path.name}")
+            path.rename(aside)
             logging.warning("%s. It now lies in %s, and is not used", error, aside)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("damaged checkpoints are set aside")
@@ -91,22 +87,30 @@ def choose(model_dir: str | os.PathLike[str]) -> int | None:
     Raises:
       DamagedError: if there are none but damaged ones.
     """
-    found = find(model_dir)
-    damaged = {step: error for step, path in found.items() if (error := _damage(path))}
-    good = {step: path for step, path in found.items() if step not in damaged}
-    if damaged and not good:
-        raise damaged[max(damaged)]
+    good, damaged = _sort_out(model_dir)
     for error in damaged.values():
         logging.warning("%s. Another one is used", error)
     return max(good, key=lambda step: (_validation_score(good[step]), step), default=None)
 
 
-def _damage(checkpoint: epath.Path) -> DamagedError | None:
-    try:
-        check(checkpoint)
-    except DamagedError as error:
-        return error
-    return None
+def _sort_out(
+    model_dir: str | os.PathLike[str],
+) -> tuple[dict[int, epath.Path], dict[epath.Path, DamagedError]]:
+    """Returns the good checkpoints by their steps, and what is wrong with the others.
+
+    Raises:
+      DamagedError: if there are none but damaged ones.
+    """
+    good, damaged = {}, {}
+    for step, path in find(model_dir).items():
+        try:
+            check(path)
+            good[step] = path
+        except DamagedError as error:
+            damaged[path] = error
+    if damaged and not good:
+        raise DamagedError(f"no checkpoint is left that can be read: {[*damaged.values()][-1]}")
+    return good, damaged
 
 
 def _validation_score(checkpoint: epath.Path) -> float:

@@ -125,10 +125,6 @@ class CheckpointManager:
         """Returns the step of the most recent checkpoint, or None."""
         return self._manager.latest_step()
 
-    def all_steps(self) -> list[int]:
-        """Returns the steps of all checkpoints, in order."""
-        return sorted(self._manager.all_steps())
-
     def save(
         self,
         state: TrainState,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uem_t5x import atomic
 from uem_t5x.errors import InputError
 
 if TYPE_CHECKING:
@@ -95,14 +96,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _write_whole(answers: Iterable[dict[str, Any]], output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            for answer in answers:
-                file.write(write_line(answer) + "\n")
-        partial.rename(output)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic.writing_file(output) as file:
+        for answer in answers:
+            file.write(write_line(answer) + "\n")
 
 
 def _movie_rows(trained: "TrainedModel") -> dict[int, int]:

@@ -35,7 +35,6 @@ from uem_t5x.data import manifest as manifest_lib
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
 from uem_t5x.errors import InputError
 
-FORMAT_VERSION = manifest_lib.FORMAT_VERSION
 SPLITS = ("train", "validation", "test")
 MOVIES = Path("items/movies.parquet")
 EMBEDDINGS = Path("items/embeddings.safetensors")
