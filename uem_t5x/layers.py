@@ -138,9 +138,10 @@ class GatedMLP(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention without biases or scaling (T5 folds the scale into the initializer).
 
-    With `decode=True` keys and values live in the `cache` collection. Self-attention
-    (`inputs_kv is None`) writes one position a call, at `cache_index`; cross-attention keeps the
-    keys and values of the encoder's output, computed once when the cache is made.
+    With `decode=True` keys and values live in the `cache` collection, positions last, as the
+    products of a step read them. Self-attention (`inputs_kv is None`) writes one position a call,
+    at `cache_index`; cross-attention keeps the keys and values of the encoder's output, computed
+    once when the cache is made.
     """
 
     num_heads: int
@@ -161,6 +162,7 @@ class Attention(nn.Module):
         cache_index: Int[Array, ""] | None = None,
     ) -> Float[Array, "batch length embed"]:
         query = self._projection("query")(inputs)
+        layout = "bhdk" if decode else "bkhd"
         if not decode:
             source = inputs if inputs_kv is None else inputs_kv
             key, value = self._projection("key")(source), self._projection("value")(source)
@@ -169,7 +171,7 @@ class Attention(nn.Module):
         else:
             key, value = self._cross_attention_cache(inputs_kv)
 
-        logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+        logits = jnp.einsum(f"bqhd,{layout}->bhqk", query, key, preferred_element_type=jnp.float32)
         if bias is not None:
             logits = logits + bias
         if mask is not None:
@@ -179,7 +181,7 @@ class Attention(nn.Module):
         weights = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))(
             weights, deterministic=deterministic
         )
-        attended = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+        attended = jnp.einsum(f"bhqk,{layout}->bqhd", weights, value)
         return self._output(attended, inputs.shape[-1])
 
     def _projection(self, name: str) -> Callable[[Array], Array]:
@@ -220,7 +222,7 @@ class Attention(nn.Module):
 
     def _self_attention_cache(
         self, inputs: Float[Array, "batch length embed"], cache_index: Int[Array, ""] | None
-    ) -> tuple[Float[Array, "batch kv_length heads head_dim"], ...]:
+    ) -> tuple[Float[Array, "batch heads head_dim kv_length"], ...]:
         """Writes this position's key and value at `cache_index`; returns all of them.
 
         The call that makes the cache is given the full decode length and leaves it at zero.
@@ -228,24 +230,31 @@ class Attention(nn.Module):
         cache_is_made = self.has_variable("cache", "cached_key")
         cached = []
         for name in ("key", "value"):
-            heads = self._projection(name)(inputs)
+            heads = _positions_last(self._projection(name)(inputs))
             variable = self.variable("cache", f"cached_{name}", jnp.zeros_like, heads)
             if cache_is_made:
                 variable.value = lax.dynamic_update_slice_in_dim(
-                    variable.value, heads, cache_index, axis=1
+                    variable.value, heads, cache_index, axis=-1
                 )
             cached.append(variable.value)
         return tuple(cached)
 
     def _cross_attention_cache(
         self, encoded: Float[Array, "batch kv_length embed"]
-    ) -> tuple[Float[Array, "batch kv_length heads head_dim"], ...]:
+    ) -> tuple[Float[Array, "batch heads head_dim kv_length"], ...]:
+        def project(name: str) -> Array:
+            return _positions_last(self._projection(name)(encoded))
+
         return tuple(
-            self.variable(
-                "cache", f"cached_{name}", lambda name=name: self._projection(name)(encoded)
-            ).value
+            self.variable("cache", f"cached_{name}", project, name).value
             for name in ("key", "value")
         )
+
+
+def _positions_last(
+    heads: Float[Array, "batch length heads head_dim"],
+) -> Float[Array, "batch heads head_dim length"]:
+    return heads.transpose(0, 2, 3, 1)
 
 
 class RelativePositionBias(nn.Module):
