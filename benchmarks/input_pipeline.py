@@ -143,9 +143,7 @@ def _features(
     targets = _tokens(tokenizer, verbalizer.write_answer(liked, disliked), _TARGETS)
     return {
         "encoder_input_tokens": _tokens(tokenizer, sentences.INSTRUCTION, _INPUTS),
-        "decoder_input_tokens": np.concatenate([[0], targets[:-1]], dtype=np.int32),
         "decoder_target_tokens": targets,
-        "decoder_loss_weights": (targets > 0).astype(np.int32),
         **{
             name: _padded(example[name].int64_list.value[-_HISTORY:], _HISTORY)
             for name in HISTORY_FEATURES

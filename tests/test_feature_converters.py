@@ -25,12 +25,10 @@ def convert(lengths=LENGTHS):
     return next(converted.as_numpy_iterator())
 
 
-def test_history_travels_beside_the_features_of_an_encoder_decoder():
+def test_tokens_and_the_history_travel():
     expected = {
         "encoder_input_tokens": [7, 1, 0],
         "decoder_target_tokens": [5, 6, 1, 0],
-        "decoder_input_tokens": [0, 5, 6, 1],
-        "decoder_loss_weights": [1, 1, 1, 0],
         "history_items": [30, 20, 0],
         "history_ratings": [9, 2, 0],
     }

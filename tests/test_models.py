@@ -86,6 +86,15 @@ def test_scores_are_the_log_likelihoods_of_the_answers(params):
     np.testing.assert_allclose(make_model().score_batch(params, BATCH), expected, rtol=1e-5)
 
 
+def test_what_follows_from_the_targets_may_be_left_out(params):
+    follow = ("decoder_input_tokens", "decoder_loss_weights")
+    less = {name: array for name, array in BATCH.items() if name not in follow}
+    model = make_model()
+
+    assert model.loss_fn(params, less, None)[0] == model.loss_fn(params, BATCH, None)[0]
+    np.testing.assert_array_equal(model.score_batch(params, less), model.score_batch(params, BATCH))
+
+
 def test_generation_equals_a_loop_without_a_cache(params):
     tokens, aux = jax.jit(make_model().predict_batch_with_aux)(params, BATCH)
     written = np.zeros_like(TARGETS)

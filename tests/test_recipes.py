@@ -84,8 +84,8 @@ def test_longt5_reads_fifty_items_in_words(size, depth, dataset_folder):
 def test_the_public_sizes(size, language_model, dataset_folder):
     """Parameters of the language model, as Hugging Face counts Flan-T5's."""
     model = arguments_of(f"uem_flan_t5_{size}", dataset_folder)["model"]
-    shapes = {"encoder_input_tokens": (1, 4), "decoder_input_tokens": (1, 4)}
-    shapes |= {"decoder_target_tokens": (1, 4), "history_items": (1, 2), "history_ratings": (1, 2)}
+    shapes = {"encoder_input_tokens": (1, 4), "decoder_target_tokens": (1, 4)}
+    shapes |= {"history_items": (1, 2), "history_ratings": (1, 2)}
     params = jax.eval_shape(
         lambda rng: model.get_initial_variables(rng, shapes), jax.random.PRNGKey(0)
     )["params"]

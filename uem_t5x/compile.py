@@ -356,7 +356,7 @@ def compile_for(arguments: Mapping[str, Any], topology: "Topology", what: str) -
         return dataclasses.replace(row, compile_seconds=time.monotonic() - start)
     row = dataclasses.replace(row, compile_seconds=time.monotonic() - start)
     row = _with_memory(row, compiled.memory_analysis())
-    trips = None if what == TRAIN else plan.feature_lengths["decoder_input_tokens"]
+    trips = None if what == TRAIN else plan.feature_lengths["decoder_target_tokens"]
     return _with_costs(row, topology, compiled, text, arguments["total_steps"], trips)
 
 

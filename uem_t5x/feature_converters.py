@@ -1,6 +1,6 @@
 """From task features to model features, for histories as embeddings and as text."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import seqio
@@ -17,7 +17,16 @@ HISTORY_FEATURES: FeatureSpecs = {
 
 
 class TextFeatureConverter(seqio.EncDecFeatureConverter):
-    """An encoder-decoder's features, one example a sequence."""
+    """An encoder-decoder's tokens, one example a sequence.
+
+    Of SeqIO's features it leaves out what the model makes of the targets by itself: the decoder's
+    inputs and the weights of the loss, half of what would travel to the devices.
+    """
+
+    MODEL_FEATURES: ClassVar[FeatureSpecs] = {
+        name: seqio.EncDecFeatureConverter.MODEL_FEATURES[name]
+        for name in ("encoder_input_tokens", "decoder_target_tokens")
+    }
 
     def __init__(self, pack: bool = False, **kwargs: Any) -> None:
         """Takes the arguments of `seqio.FeatureConverter`.
@@ -33,6 +42,16 @@ class TextFeatureConverter(seqio.EncDecFeatureConverter):
                 "utils.DatasetConfig.pack) to False"
             )
         super().__init__(pack=pack, **kwargs)
+
+    def _convert_example(self, features: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
+        return _select(super()._convert_example(features), TextFeatureConverter.MODEL_FEATURES)
+
+    def get_model_feature_lengths(
+        self, task_feature_lengths: Mapping[str, int]
+    ) -> Mapping[str, int]:
+        """Returns the length of each model feature."""
+        lengths = super().get_model_feature_lengths(task_feature_lengths)
+        return _select(lengths, TextFeatureConverter.MODEL_FEATURES)
 
 
 class UserEmbeddingFeatureConverter(TextFeatureConverter):
@@ -52,12 +71,16 @@ class UserEmbeddingFeatureConverter(TextFeatureConverter):
     }
 
     def _convert_example(self, features: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
-        history = {name: features[name] for name in HISTORY_FEATURES}
+        history = _select(features, HISTORY_FEATURES)
         return {**super()._convert_example(features), **history}
 
     def get_model_feature_lengths(
         self, task_feature_lengths: Mapping[str, int]
     ) -> Mapping[str, int]:
         """Returns the length of each model feature; those of the history stay as they are."""
-        history = {name: task_feature_lengths[name] for name in HISTORY_FEATURES}
+        history = _select(task_feature_lengths, HISTORY_FEATURES)
         return {**super().get_model_feature_lengths(task_feature_lengths), **history}
+
+
+def _select(features: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: features[name] for name in names}

@@ -121,7 +121,9 @@ class EncoderDecoderModel:
 
         Args:
           params: the network's parameters.
-          batch: int32 features by name, and `decoder_loss_weights`.
+          batch: int32 features by name. `decoder_input_tokens` and `decoder_loss_weights` may be
+            left out, as this package's feature converters do: then the inputs are the targets
+            shifted right, and every target but padding weighs 1.
           dropout_rng: random key, or None for no dropout.
           flax_mutables: the item table, where the network has one.
 
@@ -146,7 +148,7 @@ class EncoderDecoderModel:
     ) -> tuple[Float[Array, ""], Metrics]:
         logits = self.compute_logits(params, batch, dropout_rng, flax_mutables)
         targets = batch["decoder_target_tokens"]
-        weights = batch["decoder_loss_weights"].astype(jnp.float32)
+        weights = _loss_weights(batch)
         cross_entropy, z_loss = _cross_entropy(logits, targets, self._label_smoothing, self._z_loss)
         normalizer = self._loss_normalizing_factor or 1.0
         loss = jnp.sum((cross_entropy + z_loss) * weights) / normalizer
@@ -165,7 +167,7 @@ class EncoderDecoderModel:
         """Returns the log-likelihood of each answer."""
         logits = self.compute_logits(params, batch, flax_mutables=flax_mutables)
         cross_entropy, _ = _cross_entropy(logits, batch["decoder_target_tokens"], 0.0, 0.0)
-        return -jnp.sum(cross_entropy * batch["decoder_loss_weights"], axis=-1)
+        return -jnp.sum(cross_entropy * _loss_weights(batch), axis=-1)
 
     def predict_batch(
         self,
@@ -187,7 +189,7 @@ class EncoderDecoderModel:
         num_decodes: int | None = None,
         flax_mutables: PyTree | None = None,
     ) -> tuple[Int[Array, "batch *decodes length"], dict[str, Float[Array, "batch *decodes"]]]:
-        """Writes an answer for every example, as long as `decoder_input_tokens` at the most.
+        """Writes an answer for every example, as long as `decoder_target_tokens` at the most.
 
         The encoder, soft prompt included, runs once; the decoder reads its key-value cache.
 
@@ -212,7 +214,7 @@ class EncoderDecoderModel:
             enable_dropout=False,
             method="encode",
         )
-        blank = jnp.zeros(batch["decoder_input_tokens"].shape, jnp.int32)
+        blank = jnp.zeros_like(batch["decoder_target_tokens"])
         decode = functools.partial(
             self.module.apply,
             enable_dropout=False,
@@ -251,11 +253,15 @@ class EncoderDecoderModel:
 
 
 def _tokens(batch: Batch) -> tuple[Array, Array, Array]:
-    return (
-        batch["encoder_input_tokens"],
-        batch["decoder_input_tokens"],
-        batch["decoder_target_tokens"],
-    )
+    targets = batch["decoder_target_tokens"]
+    if (inputs := batch.get("decoder_input_tokens")) is None:
+        inputs = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)))
+    return batch["encoder_input_tokens"], inputs, targets
+
+
+def _loss_weights(batch: Batch) -> Float[Array, "batch length"]:
+    weights = batch.get("decoder_loss_weights", batch["decoder_target_tokens"] > 0)
+    return weights.astype(jnp.float32)
 
 
 def _history(batch: Batch) -> dict[str, Array]:

@@ -333,9 +333,7 @@ def _features(
     blank = np.zeros((len(rows), trained.feature_lengths["targets"]), np.int32)
     return {
         "encoder_input_tokens": np.tile(instruction, (len(rows), 1)),
-        "decoder_input_tokens": blank,
         "decoder_target_tokens": blank,
-        "decoder_loss_weights": blank,
         "history_items": np.stack([pad(items, length) for items in rows]),
         "history_ratings": np.stack([pad(stars, length) for stars in ratings]),
     }

@@ -216,8 +216,7 @@ def native_checkpoint(tmp_path_factory):
         template.optimizer_def,
     )
     partitioner = partitioning.PjitPartitioner(num_partitions=1)
-    shapes = {"encoder_input_tokens": (2, 4), "decoder_input_tokens": (2, 4)}
-    shapes["decoder_target_tokens"] = (2, 4)
+    shapes = {"encoder_input_tokens": (2, 4), "decoder_target_tokens": (2, 4)}
     initializer = utils.TrainStateInitializer(
         model.optimizer_def, model.get_initial_variables, shapes, partitioner
     )
