@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from uem_t5x import data_sources, labels, preprocessors, verbalizer
 from uem_t5x.data import sentences
+from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.errors import InputError
 
 SEED = 7
@@ -259,25 +260,30 @@ class TestMostRecentItems:
 
 
 class TestAnswer:
-    @pytest.mark.parametrize(
-        ("liked", "disliked"),
-        [
-            ([], []),
-            (["Drama"], []),
-            ([], ["Horror", "War"]),
-            (["Film-Noir", "Drama", "Crime, and Punishment"], ["Comédie"]),
-        ],
-    )
-    def test_is_the_sentence_of_the_verbalizer(self, liked, disliked):
+    GENRES = ("Comédie", "Crime, and Punishment", "Drama", "Film-Noir", "Horror", "War")
+
+    @pytest.fixture(autouse=True)
+    def genres(self, monkeypatch):
+        monkeypatch.setattr(DatasetFolder, "genres", self.GENRES)
+
+    def write(self, liked, disliked):
         example = {
             "liked": tf.constant(liked, tf.string),
             "disliked": tf.constant(disliked, tf.string),
         }
         dataset = preprocessors.answer(tf.data.Dataset.from_tensors(example))
-
         assert dataset.element_spec["targets"] == tf.TensorSpec([], tf.string)
-        written = next(dataset.as_numpy_iterator())["targets"].decode()
-        assert written == verbalizer.write_answer(liked, disliked)
+        return next(dataset.as_numpy_iterator())["targets"].decode()
+
+    @pytest.mark.parametrize("number_disliked", range(4))
+    @pytest.mark.parametrize("number_liked", range(4))
+    def test_is_the_sentence_of_the_verbalizer(self, number_liked, number_disliked):
+        liked, disliked = self.GENRES[:number_liked], self.GENRES[-1 : -1 - number_disliked : -1]
+        assert self.write(liked, disliked) == verbalizer.write_answer(liked, disliked)
+
+    def test_a_genre_that_the_folder_lacks_is_named(self):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="Western"):
+            self.write(["Drama"], ["Western"])
 
 
 class TestTextHistory:

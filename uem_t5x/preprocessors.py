@@ -7,7 +7,6 @@ which is small, serves every history length, and lets each epoch draw its traini
 from collections.abc import Callable, Mapping
 
 import gin
-import numpy as np
 import seqio
 import tensorflow as tf
 
@@ -321,23 +320,42 @@ def text_history(
     return tell(dataset)
 
 
-@seqio.map_over_dataset
-def answer(example: Example) -> Example:
-    """Writes the target sentence from `liked` and `disliked`."""
-    # Python's own writer, and not a second one in TensorFlow: it must stay the exact inverse of
-    # the reader. Declared stateless so that iterators can be checkpointed.
-    targets = tf.numpy_function(
-        _write_answer, [example["liked"], example["disliked"]], tf.string, stateful=False
-    )
-    return {**example, "targets": tf.ensure_shape(targets, [])}
+def answer(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Writes the target sentence from `liked` and `disliked`, as `verbalizer.write_answer` does."""
+    genres = data_sources.dataset_folder().genres
+    names, spellings = tf.constant(genres), tf.constant([verbalizer.spell(name) for name in genres])
+    parts = tf.constant(_answer_parts())
+
+    @seqio.map_over_dataset
+    def write(example: Example) -> Example:
+        liked, disliked = example["liked"], example["disliked"]
+        said = tf.concat([liked, disliked], axis=0)
+        is_genre = said[:, tf.newaxis] == names
+        known = tf.reduce_all(tf.reduce_any(is_genre, axis=1))
+        tf.debugging.Assert(known, ["a genre is not among those of the dataset folder:", said])
+        spelled = tf.gather(spellings, tf.argmax(is_genre, axis=1))
+        between = tf.gather_nd(parts, [tf.size(liked), tf.size(disliked)])
+        spelled = tf.pad(spelled, [[0, tf.size(between) - tf.size(said)]], constant_values="")
+        return {**example, "targets": tf.strings.reduce_join(tf.stack([between, spelled], axis=1))}
+
+    return write(dataset)
 
 
-def _write_answer(liked: np.ndarray, disliked: np.ndarray) -> bytes:
-    return verbalizer.write_answer(_decode(liked), _decode(disliked)).encode()
+def _answer_parts() -> list[list[list[str]]]:
+    """Returns what stands before, between and after the names in an answer.
 
+    Python's writer knows the sentences, at 0.3 ms a call from TensorFlow; these are its own words.
 
-def _decode(names: np.ndarray) -> list[str]:
-    return [name.decode() for name in names]
+    Returns:
+        [liked][disliked]: by the number of either, 2 * MAX_LABELS + 1 strings, the last ones empty.
+    """
+    name, numbers, length = "\0", range(MAX_LABELS + 1), 2 * MAX_LABELS + 1
+
+    def parts(liked: int, disliked: int) -> list[str]:
+        found = verbalizer.write_answer([name] * liked, [name] * disliked).split(name)
+        return found + [""] * (length - len(found))
+
+    return [[parts(liked, disliked) for disliked in numbers] for liked in numbers]
 
 
 def _draw_length(
