@@ -221,7 +221,8 @@ def _plot(points: dict[str, list[dict[str, float]]], arguments: argparse.Namespa
             axes.plot(items, values, "o-", color=color, label=kind)
         axes.set(xscale="log", yscale="log", xlabel="items of the history", ylabel=label)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(frameon=False)
+    handles, kinds = panels[0].get_legend_handles_labels()
+    figure.legend(handles, kinds, frameon=False, ncols=len(kinds), loc="outside lower center")
     figure.suptitle(
         f"An item is one embedding, or {arguments.tokens_per_item} tokens; "
         f"batch {arguments.batch_size}"
