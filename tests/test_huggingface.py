@@ -446,7 +446,7 @@ class TestBesideTransformers:
             params,
             {
                 "encoder_input_tokens": encoder_inputs,
-                "decoder_input_tokens": np.zeros((3, 12), np.int32),
+                "decoder_target_tokens": np.zeros((3, 12), np.int32),
             },
         )
         answers = answers.numpy()[:, 1:]  # without the start token
