@@ -16,6 +16,7 @@ def test_a_long_run_does_not_grow(dataset_folder, tmp_path):
         *tiny_recipe.BINDINGS,
         *tiny_recipe.places(model_dir, dataset_folder.path),
         f"TRAIN_STEPS = {STEPS}",
+        "BATCH_SIZE = 4",
         "EVAL_PERIOD = 500",
         "CHECKPOINT_PERIOD = 500",
         "STATS_PERIOD = 100",
