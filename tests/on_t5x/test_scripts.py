@@ -140,6 +140,7 @@ def test_eval_script(resumed, run_script, dataset_folder, tmp_path):
         EVAL_OUTPUT_DIR=tmp_path,
         EVAL_SPLIT="validation",
         BATCH_SIZE=8,
+        VOCAB_SIZE=MACROS["VOCAB_SIZE"],
     )
     scores = read_lines(tmp_path / f"inference_eval/{TASK}-metrics.jsonl")
     seen = read_lines(resumed / f"inference_eval/{TASK}-metrics.jsonl")
@@ -156,6 +157,7 @@ def test_infer_script(mode, resumed, run_script, dataset_folder, tmp_path):
         INFER_OUTPUT_DIR=tmp_path,
         INFER_MODE=mode,
         BATCH_SIZE=8,
+        VOCAB_SIZE=MACROS["VOCAB_SIZE"],
     )
     [output] = tmp_path.glob(f"{TASK}-{mode}.jsonl-00000-of-00001")
     lines = read_lines(output)
@@ -216,7 +218,8 @@ def native_checkpoint(tmp_path_factory):
         template.optimizer_def,
     )
     partitioner = partitioning.PjitPartitioner(num_partitions=1)
-    shapes = {"encoder_input_tokens": (2, 4), "decoder_target_tokens": (2, 4)}
+    shapes = {"encoder_input_tokens": (2, 4), "decoder_input_tokens": (2, 4)}
+    shapes["decoder_target_tokens"] = (2, 4)
     initializer = utils.TrainStateInitializer(
         model.optimizer_def, model.get_initial_variables, shapes, partitioner
     )
