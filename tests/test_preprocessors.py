@@ -275,9 +275,21 @@ class TestAnswer:
         assert dataset.element_spec["targets"] == tf.TensorSpec([], tf.string)
         return next(dataset.as_numpy_iterator())["targets"].decode()
 
+    @pytest.mark.parametrize(
+        ("liked", "disliked"),
+        [
+            ([], []),
+            (["Drama"], []),
+            ([], ["Horror", "War"]),
+            (["Film-Noir", "Drama", "Crime, and Punishment"], ["Comédie"]),
+        ],
+    )
+    def test_is_the_sentence_of_the_verbalizer(self, liked, disliked):
+        assert self.write(liked, disliked) == verbalizer.write_answer(liked, disliked)
+
     @pytest.mark.parametrize("number_disliked", range(4))
     @pytest.mark.parametrize("number_liked", range(4))
-    def test_is_the_sentence_of_the_verbalizer(self, number_liked, number_disliked):
+    def test_however_many_genres(self, number_liked, number_disliked):
         liked, disliked = self.GENRES[:number_liked], self.GENRES[-1 : -1 - number_disliked : -1]
         assert self.write(liked, disliked) == verbalizer.write_answer(liked, disliked)
 

@@ -20,7 +20,7 @@ class TextFeatureConverter(seqio.EncDecFeatureConverter):
     """An encoder-decoder's tokens, one example a sequence.
 
     Of SeqIO's features it leaves out what the model makes of the targets by itself: the decoder's
-    inputs and the weights of the loss, half of what would travel to the devices.
+    inputs and the weights of the loss, two thirds of what an answer would take to the devices.
     """
 
     MODEL_FEATURES: ClassVar[FeatureSpecs] = {
