@@ -97,8 +97,11 @@ def clean_ratings(
         `unknown_movies` and `duplicates`.
     """
     known = ratings.join(movies.select("movieId"), on="movieId", how="semi")
-    in_order = known.sort("userId", "timestamp", "movieId", maintain_order=True)
-    kept = in_order.unique(["userId", "movieId"], keep="last", maintain_order=True)
+    # Sorted twice rather than looked up in a table of all pairs, which takes far more memory.
+    by_movie = known.sort("userId", "movieId", "timestamp", maintain_order=True)
+    pair = pl.col("userId", "movieId")
+    is_newest = pl.any_horizontal(pair != pair.shift(-1)).fill_null(True)
+    kept = by_movie.filter(is_newest).sort("userId", "timestamp", "movieId")
     dropped = {
         "unknown_movies": ratings.height - known.height,
         "duplicates": known.height - kept.height,
