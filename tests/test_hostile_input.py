@@ -156,6 +156,13 @@ class TestTables:
         frame = text_tables.read_csv(file.getvalue().encode(), "t.csv", ["a", "b"]).frame
         assert [(a, b or "") for a, b in frame.rows()] == [row[:2] for row in rows]
 
+    def test_what_begins_as_compressed_data_does_is_text(self):
+        """polars would unpack it, to any size; a fuzzer found that."""
+        table = text_tables.read_csv(b"x^,b\n1,2\n", "t.csv", ["x^", "b"])
+        assert table.frame.rows() == [("1", "2")]
+        table = text_tables.read_double_colon(b"x^::2\n", "t.dat", ["a", "b"])
+        assert table.frame.rows() == [("x^", "2")]
+
     @pytest.mark.parametrize("reader", [text_tables.read_csv, text_tables.read_double_colon])
     @pytest.mark.parametrize("start", ["", "userId,movieId,rating,timestamp\n"])
     def test_an_endless_line_is_refused_without_a_copy_of_it(self, reader, start):

@@ -20,6 +20,10 @@ from uem_t5x.errors import InputError
 # polars separates by single bytes; this one means just that and occurs in no text.
 _UNIT_SEPARATOR = "\x1f"
 
+# What begins with `x^` polars takes for compressed by zlib, and unpacks it to whatever size that is.
+# All else that it would unpack begins with what is no UTF-8, or with this letter.
+_MAY_BE_ZLIB = b"x"
+
 # The longest line of MovieLens and of the Rotten Tomatoes table is of some KB; what is longer than
 # this is no table, and is refused before it is copied, decoded or split.
 MAX_LINE_BYTES = 2**20
@@ -182,7 +186,10 @@ def _parse(
     if data.count(b"\n") * len(options.get("columns", fields)) > len(data):
         raise InputError(f"{name}: most lines lack fields; get the file anew")
     ends_in_blank_lines = data.endswith((b"\n\n", b"\r\n\r\n", b"\r"))
-    lines = io.BytesIO(data.rstrip(b"\r\n") if ends_in_blank_lines else data)  # else no copy
+    data = data.rstrip(b"\r\n") if ends_in_blank_lines else data  # else no copy
+    if data.startswith(_MAY_BE_ZLIB):
+        data = codecs.BOM_UTF8 + data
+    lines = io.BytesIO(data)
     schema = dict.fromkeys(fields, pl.String)
     try:
         return pl.read_csv(lines, separator=separator, schema=schema, **options)
