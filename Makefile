@@ -22,7 +22,7 @@ test-t5x: $(VENV)/.installed-t5x
 
 # Killed, damaged, exhausted, fuzzed and soaked; `FUZZ_SECONDS=600 make torture` fuzzes for longer.
 torture: $(VENV)/.installed-torture
-	$(BIN)/python -m pytest tests/torture -n 2 --dist loadfile -rPs --show-capture=stdout
+	$(BIN)/python -m pytest tests/torture -n 2 --dist loadfile --no-loadscope-reorder -rPs --show-capture=stdout
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

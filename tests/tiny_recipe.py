@@ -2,6 +2,7 @@
 
 RECIPE = "gin/uem_tiny.gin"
 NETWORK = [
+    "UEM_LAYERS = 1",
     "network.T5Config.emb_dim = 16",
     "network.T5Config.mlp_dim = 16",
     "network.T5Config.num_heads = 2",

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+KILLS = 25  # of training, at least, and of `prepare`
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["uem_t5x.cli", "uem_t5x.train", "uem_t5x.trained_model"])
 

@@ -20,8 +20,8 @@ from uem_t5x.errors import InputError
 # polars separates by single bytes; this one means just that and occurs in no text.
 _UNIT_SEPARATOR = "\x1f"
 
-# What begins with `x^` polars takes for compressed by zlib, and unpacks it to whatever size that is.
-# All else that it would unpack begins with what is no UTF-8, or with this letter.
+# What begins with `x^` polars takes for zlib's, and unpacks it to whatever size that is. All else
+# that it would unpack begins with what is no UTF-8, or with this letter.
 _MAY_BE_ZLIB = b"x"
 
 # The longest line of MovieLens and of the Rotten Tomatoes table is of some KB; what is longer than
