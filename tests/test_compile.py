@@ -250,4 +250,6 @@ class TestCompile:
             except SystemExit as usage:
                 code = usage.code
         assert code == 2
-        assert message in capsys.readouterr().err
+        stderr = capsys.readouterr().err
+        assert message in stderr
+        assert "Traceback" not in stderr
