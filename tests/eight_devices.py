@@ -108,7 +108,8 @@ def run(layout, devices, scan_layers, encoder_attention="full"):
         jax.random.PRNGKey(0),
         partitioner,
         initializer.state_shape,
-        learning_rates.trapezoid(0.005, total_steps=20),
+        # At 0.005 rounding alone, a batch in another order, moves losses by 1e-5; here by 1e-6.
+        learning_rates.trapezoid(0.008, total_steps=20),
     )
     sharded = partitioner.shard_batch(examples)
     losses = []
