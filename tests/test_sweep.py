@@ -163,13 +163,18 @@ def test_a_failed_run_is_reported_and_the_others_finish(read, fake_training, tmp
     assert "holds a run with TRAIN_STEPS = 3000, and not 7" in capsys.readouterr().err
 
 
-def test_a_terminated_sweep_ends_its_run(read, tmp_path):
+def test_a_terminated_sweep_ends_its_run_and_lets_it_save(read, tmp_path):
     read()
+    saves = "import time; time.sleep(1); print('saved', flush=True); sys.exit(75)"
+    run = f"""
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: exec({saves!r}))
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
     script = f"""
 from uem_t5x import cli, sweep
-sweep.PlannedRun.commands = lambda planned: [
-    ["-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"]
-]
+sweep.PlannedRun.commands = lambda planned: [["-c", {run!r}]]
 cli.main(["sweep", {str(tmp_path / "sweep.toml")!r}, "--output", {str(tmp_path / "out")!r},
           "--gin.DATA_DIR=d"])
 """
@@ -185,8 +190,14 @@ cli.main(["sweep", {str(tmp_path / "sweep.toml")!r}, "--output", {str(tmp_path /
     assert process.wait(timeout=30) == 128 + signal.SIGTERM
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+    assert log.read_text().splitlines() == [str(child), "saved"]
 
 
 def test_every_sweep_of_the_project_is_sound():
     for file in ("paper.toml", "tiny.toml"):
         assert sweep.read_sweep(f"gin/sweeps/{file}", "out", ["DATA_DIR = 'd'"])
+
+
+def test_seeds_that_are_no_list(read):
+    with pytest.raises(InputError, match=r"seeds = 3: give a list"):
+        read("seeds = 3\n[[runs]]\nrecipes = ['uem_tiny']\n")

@@ -175,6 +175,8 @@ def _read_toml(path: str) -> dict[str, Any]:
     entries = sweep.get("runs")
     if not isinstance(entries, list) or not all("recipes" in entry for entry in entries):
         raise InputError(f"{path}: needs [[runs]], each with recipes = [...]")
+    if not isinstance(sweep.get("seeds", []), list):
+        raise InputError(f"{path}: seeds = {sweep['seeds']!r}: give a list, such as [0, 1, 2]")
     unknown = sweep.keys() - _KEYS
     unknown |= {key for entry in entries for key in entry.keys() - _RUN_KEYS}
     if unknown:
@@ -252,13 +254,15 @@ def _run(planned: PlannedRun, log: Path) -> int:
     """Runs the commands of a run; returns the first exit code that is not 0, or 0."""
     for command in planned.commands():
         with log.open("ab") as file:
-            status = subprocess.run(
-                [sys.executable, *command],
-                stdout=file,
-                stderr=file,
-                check=False,
-                preexec_fn=_die_with_parent,
-            ).returncode
+            process = subprocess.Popen(
+                [sys.executable, *command], stdout=file, stderr=file, preexec_fn=_die_with_parent
+            )
+            with process:  # leaving waits for it
+                try:
+                    status = process.wait()
+                except BaseException:
+                    process.terminate()  # a training saves before it ends
+                    raise
         if status:
             return status
     return 0
