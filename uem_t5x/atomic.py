@@ -34,7 +34,7 @@ def writing_folder(
         InputError: if something else is there, if it is of this kind and `overwrite` is False, or
             if the disk does not take it.
     """
-    path = path.absolute()
+    path = path.resolve()  # a link stays one
     _clear_up(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         if not is_of_kind(path):
@@ -61,8 +61,17 @@ def writing_folder(
 
 @contextlib.contextmanager
 def writing_file(path: epath.PathLike) -> Iterator[IO[str]]:
-    """Gives a file of UTF-8 text to write, which becomes `path` when the block ends well."""
+    """Gives a file of UTF-8 text to write, which becomes `path` when the block ends well.
+
+    Args:
+        path: the file, here or in a bucket; its parents are created.
+
+    Raises:
+        InputError: if it is a folder.
+    """
+    check_file(path)
     path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
@@ -70,6 +79,12 @@ def writing_file(path: epath.PathLike) -> Iterator[IO[str]]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_file(path: epath.PathLike) -> None:
+    """Raises an InputError if a file cannot take this name, as a folder has it."""
+    if epath.Path(path).is_dir():
+        raise InputError(f"{path}: a folder; give the name of a file")
 
 
 def write_text(path: epath.PathLike, text: str) -> None:

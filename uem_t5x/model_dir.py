@@ -116,7 +116,7 @@ def vocabulary(model_dir: str | os.PathLike[str]) -> epath.Path:
 
 
 def check_catalogue(model_dir: str | os.PathLike[str]) -> None:
-    """Refuses to go on with a model of other movies, or of other tokens, than the current ones.
+    """Refuses to go on with a model of other movies, users or tokens than the current ones.
 
     Raises:
       InputError: if `model_dir` holds another catalogue, or a damaged one.
@@ -124,9 +124,9 @@ def check_catalogue(model_dir: str | os.PathLike[str]) -> None:
     if not _has_catalogue(model_dir):
         return
     current, own = data_sources.dataset_folder(), catalogue(model_dir)
-    if not current.manifest.same_catalogue(own.manifest):
+    if not current.has_catalogue_of(own) or current.manifest.inputs != own.manifest.inputs:
         raise InputError(
-            f"{current.path}: not the catalogue that {model_dir} was trained on; give its own "
+            f"{current.path}: not the data that {model_dir} was trained on; give its own "
             "DATA_DIR, or choose another MODEL_DIR"
         )
     file = vocabularies.sentencepiece_model_file()

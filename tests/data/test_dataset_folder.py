@@ -176,6 +176,16 @@ def test_a_channel_is_added_by_hand(folder):
     assert DatasetFolder.open(folder).embeddings()["poster"].shape == (3, 2)
 
 
+@pytest.mark.parametrize("content", [None, b"nonsense"])
+def test_matrices_that_cannot_be_read_are_not_sealed(folder, content):
+    matrices = folder / "items/embeddings.safetensors"
+    matrices.unlink()
+    if content:
+        matrices.write_bytes(content)
+    with pytest.raises(InputError, match="movies or matrices cannot be read"):
+        seal.seal(folder)
+
+
 def test_a_folder_without_checksums_is_sealed(folder):
     manifest = json.loads((folder / "manifest.json").read_text()) | {"format_version": 1}
     del manifest["files"], manifest["checksum"]
@@ -224,6 +234,22 @@ def test_nothing_else_is_ever_replaced(tmp_path):
     with pytest.raises(InputError, match="exists and is not a dataset folder"):
         write(tmp_path, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_manifest_of_something_else_is_not_replaced(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"name": "web app"}')
+    with pytest.raises(InputError, match="exists and is not a dataset folder"):
+        write(tmp_path, overwrite=True)
+    assert (tmp_path / "manifest.json").exists()
+
+
+def test_a_link_stays_one(folder, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    write(link, overwrite=True)
+    assert link.is_symlink()
+    assert unsealed(DatasetFolder.open(folder)) == MANIFEST
+    assert [path.name for path in tmp_path.glob(".link*")] == []
 
 
 def test_an_empty_folder_may_be_written_into(tmp_path):

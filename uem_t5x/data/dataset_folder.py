@@ -71,6 +71,15 @@ class DatasetFolder:
         checksums.check_files(path, manifest.files, mend)
         return cls(path, manifest)
 
+    def has_catalogue_of(self, other: "DatasetFolder") -> bool:
+        """Whether rows, genres and vectors mean the same in both; their users may be others."""
+
+        def catalogue(folder: DatasetFolder) -> tuple[object, ...]:
+            movies = folder.manifest.files[str(MOVIES)]
+            return folder.genres, folder.channels, folder.encoder, movies
+
+        return catalogue(self) == catalogue(other)
+
     @property
     def genres(self) -> tuple[str, ...]:
         """The class names, sorted."""
@@ -216,8 +225,9 @@ def writing(
         InputError: if something is there that is not a dataset folder, or is one and `overwrite`
             is False.
     """
-    return writing_folder(Path(path), "dataset folder", _has_manifest, overwrite)
+    return writing_folder(Path(path), "dataset folder", _is_dataset_folder, overwrite)
 
 
-def _has_manifest(path: Path) -> bool:
-    return (path / manifest_lib.FILE_NAME).is_file()
+def _is_dataset_folder(path: Path) -> bool:
+    # A damaged one too. Others have a manifest.json as well.
+    return (path / manifest_lib.FILE_NAME).is_file() and (path / MOVIES).parent.is_dir()

@@ -98,14 +98,6 @@ class Manifest:
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
-    def same_catalogue(self, other: "Manifest") -> bool:
-        """Whether rows, genres and vectors of two folders mean the same."""
-
-        def catalogue(manifest: Manifest) -> tuple[Any, ...]:
-            return manifest.genres, manifest.channels, manifest.encoder, manifest.inputs
-
-        return catalogue(self) == catalogue(other)
-
     def write(self, folder: epath.PathLike) -> None:
         """Writes `manifest.json` into `folder`, whole or not at all."""
         fields = checksums.signed({"format": FORMAT, **dataclasses.asdict(self)})

@@ -41,12 +41,20 @@ def seal(path: str | os.PathLike[str]) -> "DatasetFolder":
         InputError: if a file is missing, or the matrices are not those of the manifest's channels.
     """
     from etils import epath
+    from polars.exceptions import PolarsError
+    from safetensors import SafetensorError
 
     from uem_t5x.data import dataset_folder
     from uem_t5x.data.manifest import Manifest
 
     folder = dataset_folder.DatasetFolder(epath.Path(path), Manifest.read(path, edited=True))
-    _check_channels(folder)
+    try:
+        _check_channels(folder)
+    except (OSError, SafetensorError, PolarsError) as error:
+        raise InputError(
+            f"{folder.path}: movies or matrices cannot be read ({error}); mend them, or copy the "
+            "folder again"
+        ) from error
     dataset_folder.write_manifest(folder.path, folder.manifest)
     return dataset_folder.DatasetFolder.open(path)
 
