@@ -33,7 +33,31 @@ def test_no_model_there_is_one_line_and_exit_code_2(command, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_an_output_that_is_a_folder_is_refused_before_a_model_is_loaded(command, tmp_path, capsys):
+    (tmp_path / "in.jsonl").touch()
+    options = ["--input", str(tmp_path / "in.jsonl")] if command == "predict" else []
+    arguments = [command, "--model-dir", str(tmp_path), "--output", str(tmp_path), *options]
+    assert cli.main(arguments) == 2
+    assert f"{tmp_path}: a folder; give the name of a file" in capsys.readouterr().err
+
+
 def test_a_missing_input_is_refused_before_a_model_is_loaded(tmp_path, capsys):
     arguments = ["predict", "--model-dir", str(tmp_path), "--input", str(tmp_path / "none")]
     assert cli.main(arguments) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_a_macro_may_hold_spaces(monkeypatch):
+    asked = []
+    monkeypatch.setattr("uem_t5x.compile.run", lambda args: asked.append(args) or 0)
+    macro = "--gin.TASK_FEATURE_LENGTHS={'inputs': 2048, 'targets': 64}"
+    assert cli.main(["compile", "--gin_file=r", "--topology", "v3-8", "v3-32", macro]) == 0
+    assert asked[0].topology == ["v3-8", "v3-32"]
+    assert asked[0].gin_macros == [macro]
+
+
+def test_macros_are_for_commands_that_take_them(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["seal", "folder", "--gin.TRAIN_STEPS=1"])
+    assert "unrecognized arguments: --gin.TRAIN_STEPS=1" in capsys.readouterr().err

@@ -52,10 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv and argv[0] in COMMANDS else None
     parser = build_parser(command)
-    args, others = parser.parse_known_args(argv)
-    if "gin_macros" in args:  # a recipe's, which no parser can list
-        args.gin_macros = [other for other in others if other.startswith("--gin.")]
-        others = [other for other in others if other not in args.gin_macros]
+    # A recipe's, which no parser can list; one that holds a space would pass for a value.
+    macros = [argument for argument in argv if argument.startswith("--gin.")]
+    args, others = parser.parse_known_args([other for other in argv if other not in macros])
+    if "gin_macros" in args:
+        args.gin_macros = macros
+    else:
+        others += macros
     if others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -192,6 +192,16 @@ def examples(config: DatasetConfig) -> Iterator[dict[str, np.ndarray]]:
     yield from _task_dataset(unshuffled, num_epochs=1).as_numpy_iterator()
 
 
+def num_examples(config: DatasetConfig) -> int | None:
+    """Returns the number of examples of a split; None where the task's source does not know it.
+
+    Raises:
+      InputError: if there is no such task.
+    """
+    _check_task(config)
+    return seqio.get_mixture_or_task(config.mixture_or_task_name).num_input_examples(config.split)
+
+
 def _check_task(config: DatasetConfig) -> None:
     names = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
     if config.mixture_or_task_name not in names:

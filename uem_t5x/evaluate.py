@@ -4,8 +4,9 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from etils import epath
 
 from uem_t5x import atomic
 
@@ -38,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     from uem_t5x import report_tables
     from uem_t5x.trained_model import TrainedModel
 
+    if args.output:
+        atomic.check_file(args.output)
     trained = TrainedModel.load(args.model_dir, args.step, args.well_formed)
     result = evaluate(trained, args.split, args.data_dir, args.batch_size)
     console = Console()
@@ -49,10 +52,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def write_metrics(result: dict[str, Any], output: str | Path) -> None:
+def write_metrics(result: dict[str, Any], output: epath.PathLike) -> None:
     """Writes what `evaluate` returned as JSON: the whole file or none."""
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(output, json.dumps(result, indent=2) + "\n")
 
 
@@ -77,7 +78,8 @@ def evaluate(
       answered to the best), `examples`, `history_length`, `step`, `split` and `task`.
 
     Raises:
-      InputError: if the dataset folder is of another catalogue than the model's.
+      InputError: if the dataset folder is of another catalogue than the model's, or the split has
+        no users.
     """
     import numpy as np
 
@@ -86,12 +88,14 @@ def evaluate(
     from uem_t5x.errors import InputError
 
     folder = DatasetFolder.open(data_dir or trained.data_dir)
-    if not folder.manifest.same_catalogue(trained.catalogue.manifest):
+    if not folder.has_catalogue_of(trained.catalogue):
         raise InputError(
             f"{folder.path}: not the catalogue that the model was trained on (other movies, genres "
             "or sentence encoder); give the dataset folder of its training"
         )
-    batch_size = batch_size or trained.batch_size
+    if not folder.num_examples(split):
+        raise InputError(f"{folder.path}: the split {split!r} has no users; choose another --split")
+    batch_size = trained.batch_size if batch_size is None else batch_size
     config = datasets.DatasetConfig(
         trained.task, trained.feature_lengths, split, batch_size, seed=0
     )

@@ -26,6 +26,11 @@ CIRCUMSTANCES = frozenset(
     "CHECKPOINT_PERIOD CHECKPOINTS_KEPT STATS_PERIOD".split()
 )
 _UNBOUND_MACRO = re.compile(r"(\w+)/macro\.value set to `%gin\.REQUIRED`")
+# For a trained model's recipe in a bucket, which gin's own reader of files cannot open.
+gin.config.register_file_reader(
+    lambda path: epath.Path(path).open(),
+    lambda path: "://" in path and epath.Path(path).is_file(),
+)
 _MACRO_FLAG = re.compile(r"--gin\.([A-Za-z_][\w./]*)=(.*)", re.DOTALL)
 
 
@@ -68,17 +73,29 @@ def parse(files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ())
     gin.clear_config(clear_constants=True)
     for path in SEARCH_PATHS:
         gin.add_config_file_search_path(str(path))
-    for file in files:
-        if not any((path / file).is_file() for path in SEARCH_PATHS):
-            raise InputError(f"{file}: no such recipe; see the folder gin/ for those there are")
+    found = [os.fspath(_find(file)) for file in files]
     try:
-        gin.parse_config_files_and_bindings([str(file) for file in files], list(bindings))
+        gin.parse_config_files_and_bindings(found, list(bindings))
     except (ValueError, SyntaxError, OSError, ImportError, AttributeError) as error:
         message = " ".join(str(error).split())
         if unbound := _UNBOUND_MACRO.search(message):
             message = f"the macro {unbound[1]} is not bound; add --gin.{unbound[1]}=VALUE"
         gin.clear_config(clear_constants=True)  # nothing of a recipe that is half read stays
         raise InputError(f"{', '.join(map(str, files))}: {message}") from error
+
+
+def _find(recipe: str | os.PathLike[str]) -> epath.Path:
+    """Returns where a recipe lies; gin itself finds what it includes.
+
+    Raises:
+      InputError: if there is no such file.
+    """
+    in_a_bucket = "://" in os.fspath(recipe)
+    candidates = [recipe] if in_a_bucket else [folder / recipe for folder in SEARCH_PATHS]
+    for path in map(epath.Path, candidates):
+        if path.is_file():
+            return path
+    raise InputError(f"{recipe}: no such recipe; see the folder gin/ for those there are")
 
 
 def read(recipe: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -106,10 +123,7 @@ def _statements(
     recipe: str | os.PathLike[str],
 ) -> Iterator[config_parser.BindingStatement]:
     """Yields the bindings of a recipe in the order in which gin makes them."""
-    candidates = (epath.Path(folder) / recipe for folder in SEARCH_PATHS)
-    path = next((path for path in candidates if path.is_file()), None)
-    if path is None:
-        raise InputError(f"{recipe}: no such recipe; see the folder gin/ for those there are")
+    path = _find(recipe)
     try:
         for statement in config_parser.ConfigParser(path.read_text(), _AsText()):
             if isinstance(statement, config_parser.IncludeStatement):

@@ -33,7 +33,6 @@ class Predictor:
           seed: of a `decode_fn` that draws; greedy decoding does not.
           decoder_params: further arguments of the model's `decode_fn`.
         """
-        partitioner.check_batch_size(batch_size, "EVAL_BATCH_SIZE")
         self._partitioner = partitioner
         self._batch_size = batch_size
         self._rng = jax.random.PRNGKey(seed)

@@ -54,13 +54,23 @@ class Partitioner:
 
         return jax.jit(on_mesh, **options)
 
-    def check_batch_size(self, batch_size: int, macro: str = "BATCH_SIZE") -> None:
-        """Raises an InputError if the devices cannot share a batch of this size evenly."""
+    def check_batch_size(self, batch_size: int, name: str = "BATCH_SIZE") -> None:
+        """Checks that the devices can share batches of a size evenly.
+
+        Args:
+            batch_size: the size.
+            name: of the macro or the option that sets it.
+
+        Raises:
+            InputError: if they cannot, or it is none.
+        """
         parts = self.mesh.shape[DATA]
+        if batch_size < 1:
+            raise InputError(f"{name}={batch_size}: no batch; use {parts} or a multiple of it")
         if remainder := batch_size % parts:
             devices = f"{parts} devices" if self.layout.model == 1 else f"{parts} groups of devices"
             raise InputError(
-                f"{macro}={batch_size} does not divide over {devices}; "
+                f"{name}={batch_size} does not divide over {devices}; "
                 f"use {batch_size - remainder or parts}"
             )
 

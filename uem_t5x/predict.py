@@ -58,7 +58,11 @@ class User:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the subcommand's arguments."""
     parser.add_argument("--model-dir", required=True, help="the MODEL_DIR of a training run")
-    parser.add_argument("--input", required=True, help="JSON lines, a user each; - for stdin")
+    parser.add_argument(
+        "--input",
+        required=True,
+        help="JSON lines, a user each, histories oldest first; - for stdin",
+    )
     parser.add_argument("--output", help="where to write the answers; stdout by default")
     parser.add_argument("--step", type=int, help="of the checkpoint; the best one by default")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -71,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs the subcommand; returns 1 if lines were refused and the others answered."""
     if args.input != "-" and not Path(args.input).is_file():
         raise InputError(f"{args.input}: no such file; give JSON lines, a user each")
+    if args.output:
+        atomic.check_file(args.output)
     from uem_t5x.trained_model import TrainedModel
 
     trained = TrainedModel.load(args.model_dir, args.step, args.well_formed)
@@ -87,15 +93,14 @@ def run(args: argparse.Namespace) -> int:
         users = read_users(read_lines(file), args.input, _movie_rows(trained), report)
         answers = predict(trained, users, args.batch_size)
         if args.output:
-            _write_whole(answers, Path(args.output))
+            _write_whole(answers, args.output)
         else:
             for answer in answers:
                 print(write_line(answer), flush=True)
     return 1 if refused else 0
 
 
-def _write_whole(answers: Iterable[dict[str, Any]], output: Path) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
+def _write_whole(answers: Iterable[dict[str, Any]], output: str) -> None:
     with atomic.writing_file(output) as file:
         for answer in answers:
             file.write(write_line(answer) + "\n")
@@ -143,7 +148,7 @@ def read_users(
         try:
             yield _read_user(line, rows)
         except (InputError, RecursionError) as error:
-            report(InputError(f"{name}: line {number}: {error or 'nested too deeply'}"))
+            report(InputError(f"{name}: line {number}: {error}"))
 
 
 def _read_user(line: bytes, rows: dict[int, int]) -> User:
@@ -327,9 +332,11 @@ def _features(
     def pad(values: Sequence[int], size: int) -> "np.ndarray":
         return np.pad(np.asarray(values, np.int32)[-size:], (0, max(0, size - len(values))))
 
+    inputs_length = trained.feature_lengths["inputs"]
     with data_sources.use_dataset_folder(trained.catalogue):
-        instruction = [*vocabulary.encode(sentences.INSTRUCTION), vocabulary.eos_id]
-    instruction = pad(instruction, trained.feature_lengths["inputs"])
+        # As SeqIO trims: the first tokens, and the end after them.
+        first = vocabulary.encode(sentences.INSTRUCTION)[: inputs_length - 1]
+        instruction = pad([*first, vocabulary.eos_id], inputs_length)
     blank = np.zeros((len(rows), trained.feature_lengths["targets"]), np.int32)
     return {
         "encoder_input_tokens": np.tile(instruction, (len(rows), 1)),

@@ -226,7 +226,12 @@ def most_recent_items(
         history_length: the paper's p.
         sequence_length: the task's feature lengths. Where `history_items` is given a shorter one
             than p it counts: SeqIO's own trimming would keep the oldest items.
+
+    Raises:
+        InputError: if p is not at least 1.
     """
+    if history_length < 1:
+        raise InputError(f"HISTORY_LENGTH={history_length}: bind it to 1 or more")
     length = min(history_length, (sequence_length or {}).get("history_items") or history_length)
 
     @seqio.map_over_dataset

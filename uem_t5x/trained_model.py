@@ -18,7 +18,7 @@ from uem_t5x import (
     train,
 )
 from uem_t5x import model_dir as model_dir_lib
-from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
+from uem_t5x.checkpoint_manager import CheckpointManager
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.errors import InputError
 from uem_t5x.models import EncoderDecoderModel
@@ -86,7 +86,7 @@ class TrainedModel:
         else:
             checkpoint_folders.check(found[step])
         partitioner = partitioning.Partitioner()
-        with CheckpointManager(model_dir, CheckpointConfig()) as manager:
+        with CheckpointManager(model_dir) as manager:
             restored = manager.restore_for_inference(step)
         params, flax_mutables = partitioner.replicate(restored)
         dataset_cfg = arguments["infer_eval_dataset_cfg"]
@@ -117,7 +117,12 @@ class TrainedModel:
         return int(self.task.rsplit("_", 1)[1])
 
     def answerer(self, batch_size: int) -> "Answerer":
-        """Returns what writes answers, compiled for batches of one size."""
+        """Returns what writes answers, compiled for batches of one size.
+
+        Raises:
+          InputError: if the devices cannot share such a batch.
+        """
+        self.partitioner.check_batch_size(batch_size, "--batch-size")
         decoder_params = {}
         if self.well_formed:
             with data_sources.use_dataset_folder(self.catalogue):
