@@ -5,16 +5,19 @@ import os
 import re
 import shutil
 import signal
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 import tiny_recipe
+from etils import epath
 from tiny_recipe import BINDINGS as TINY
 from tiny_recipe import RECIPE
 
 from uem_t5x import (
     baselines,
+    checkpoint_folders,
     cli,
     data_sources,
     datasets,
@@ -26,8 +29,8 @@ from uem_t5x import (
     preemption,
     train,
 )
-from uem_t5x.data import seal
-from uem_t5x.data.dataset_folder import DatasetFolder
+from uem_t5x.data import pipeline, seal, sentences, synthetic
+from uem_t5x.data.prepare import PrepareOptions
 from uem_t5x.errors import DamagedError, InputError
 from uem_t5x.tasks import movielens
 from uem_t5x.trained_model import TrainedModel
@@ -162,6 +165,49 @@ def test_a_damaged_checkpoint_is_set_aside(undisturbed, dataset_folder, tmp_path
     names = sorted(path.name for path in copy.glob("*checkpoint_*"))
     assert names == ["checkpoint_4", "checkpoint_6", "damaged_checkpoint_6"]
 
+    # And so it does when the disk damages the same step again.
+    damage(largest_file(copy / "checkpoint_6"))
+    _, again = run(copy, dataset_folder, "TRAIN_STEPS = 6")
+    assert_same_params(again, state)
+
+
+def test_told_to_stop_in_the_last_evaluation(dataset_folder, tmp_path, monkeypatch):
+    def told_to_stop(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("an evaluation goes on after SIGTERM")
+
+    monkeypatch.setattr(infer.Predictor, "predict_dataset", told_to_stop)
+    with pytest.raises(preemption.Preempted, match=r"told to stop \(SIGTERM\) at step 1"):
+        run(tmp_path, dataset_folder, "TRAIN_STEPS = 1")
+    assert [path.name for path in tmp_path.glob("checkpoint_*")] == ["checkpoint_1"]
+    # The same command makes up for it, and does nothing more when it is given once more.
+    monkeypatch.undo()
+    for _ in range(2):
+        run(tmp_path, dataset_folder, "TRAIN_STEPS = 1")
+        checkpoint_folders.check(tmp_path / "checkpoint_1")
+        assert checkpoint_folders.is_measured(epath.Path(tmp_path / "checkpoint_1"))
+        metrics = tmp_path / "inference_eval/movielens_genres_uem_20-metrics.jsonl"
+        assert len(metrics.read_text().splitlines()) == 1
+
+
+def test_a_run_without_validation_users_is_not_scored(dataset_folder, tmp_path):
+    movielens = dataset_folder.path.parent / "movielens"
+    folder = pipeline.prepare(
+        PrepareOptions(
+            movielens=Path(movielens),
+            descriptions=Path(movielens / synthetic.DESCRIPTIONS),
+            output=tmp_path / "dataset",
+            encoder_width=16,
+            validation_users=0,
+            test_users=10,
+            vocabulary_size=256,
+        )
+    )
+    step, _ = run(tmp_path / "model", folder, "TRAIN_STEPS = 1", "STATS_PERIOD = 0")
+    assert step == 1
+    assert (tmp_path / "model/checkpoint_1").is_dir()
+    assert not list((tmp_path / "model/inference_eval").glob("*"))
+
 
 def test_a_run_without_a_good_checkpoint_is_refused(undisturbed, dataset_folder, tmp_path):
     copy = shutil.copytree(undisturbed[0], tmp_path / "copy")
@@ -217,15 +263,68 @@ class TestTrained:
         assert scores["items_read"]["least"] == scores["items_read"]["most"] == 20
 
     def test_another_catalogue_is_refused(self, trained, undisturbed, dataset_folder, tmp_path):
+        other = self.resealed(dataset_folder, tmp_path, encoder={"name": "other", "width": 16})
+        with pytest.raises(InputError, match="not the catalogue"):
+            evaluate.evaluate(trained, data_dir=str(other.path))
+        with pytest.raises(InputError, match=r"not the data .* choose another MODEL_DIR"):
+            run(undisturbed[0], other, "TRAIN_STEPS = 8")
+
+    def test_other_users_of_the_catalogue_are_scored_and_not_trained_on(
+        self, trained, undisturbed, dataset_folder, tmp_path
+    ):
+        other = self.resealed(dataset_folder, tmp_path, inputs={"ratings.csv": "0" * 64})
+        scores = evaluate.evaluate(trained, "validation", data_dir=str(other.path))
+        assert scores == evaluate.evaluate(trained, "validation")
+        with pytest.raises(InputError, match=r"not the data .* choose another MODEL_DIR"):
+            run(undisturbed[0], other, "TRAIN_STEPS = 8")
+
+    def test_a_split_without_users_has_no_scores(self, trained, dataset_folder, tmp_path):
+        splits = dict(json.loads((dataset_folder.path / "manifest.json").read_text())["splits"])
+        splits["test"] = {"examples": 0, "shards": 0}
+        other = self.resealed(dataset_folder, tmp_path, splits=splits)
+        with pytest.raises(InputError, match="the split 'test' has no users"):
+            evaluate.evaluate(trained, data_dir=str(other.path))
+
+    @staticmethod
+    def resealed(dataset_folder, tmp_path, **fields):
         other = shutil.copytree(dataset_folder.path, tmp_path / "other")
         manifest = json.loads((other / "manifest.json").read_text())
-        manifest["inputs"] = {"movies.csv": "0" * 64}
-        (other / "manifest.json").write_text(json.dumps(manifest))
-        seal.seal(other)
-        with pytest.raises(InputError, match="not the catalogue"):
-            evaluate.evaluate(trained, data_dir=str(other))
-        with pytest.raises(InputError, match=r"not the catalogue .* choose another MODEL_DIR"):
-            run(undisturbed[0], DatasetFolder.open(other), "TRAIN_STEPS = 8")
+        (other / "manifest.json").write_text(json.dumps({**manifest, **fields}))
+        return seal.seal(other)
+
+    def test_predict_asks_as_the_task_does(self, trained, dataset_folder):
+        config = datasets.DatasetConfig(trained.task, trained.feature_lengths, "test", 4)
+        with data_sources.use_dataset_folder(dataset_folder):
+            users = baselines.Users.read("test")
+            batch = next(datasets.eval_batches(config, trained.model.FEATURE_CONVERTER_CLS))
+            instruction = trained.model.input_vocabulary.encode(sentences.INSTRUCTION)
+        assert len(instruction) > trained.feature_lengths["inputs"]  # it is cut
+        histories = [users.history(user) for user in range(4)]
+        recent = [[part[-20:].tolist() for part in history] for history in histories]
+        features = predict._features(trained, *zip(*recent))
+        for name in ("encoder_input_tokens", "history_items", "history_ratings"):
+            np.testing.assert_array_equal(features[name], batch[name])
+
+    @pytest.mark.parametrize("size", ["0", "-1", "3"])
+    def test_batches_that_devices_cannot_share(self, size, undisturbed, tmp_path, capsys):
+        histories, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+        histories.write_text('{"user_id": "a", "history": []}\n')
+        output.write_text("as it was")
+        for command in (
+            ["predict", "--input", str(histories), "--output", str(output)],
+            ["evaluate", "--split", "validation"],
+        ):
+            arguments = ["--model-dir", str(undisturbed[0]), f"--batch-size={size}"]
+            assert cli.main([*command, *arguments]) == 2
+            assert f"--batch-size={size}" in capsys.readouterr().err
+        assert output.read_text() == "as it was"
+
+    def test_reading_leaves_a_checkpoint_that_is_being_saved(self, undisturbed, tmp_path):
+        copy = shutil.copytree(undisturbed[0], tmp_path / "copy")
+        begun = copy / "checkpoint_8.orbax-checkpoint-tmp" / "state"
+        begun.mkdir(parents=True)
+        TrainedModel.load(copy)
+        assert begun.is_dir()
 
     def test_predict_answers_in_order_whatever_the_batch(self, trained):
         users = [
@@ -310,6 +409,8 @@ def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
     ("bindings", "message"),
     [
         (["BATCH_SIZE = 17"], r"BATCH_SIZE=17 does not divide over 2 devices; use 16"),
+        (["BATCH_SIZE = 0"], r"BATCH_SIZE=0: no batch; use 2"),
+        (["HISTORY_LENGTH = 0"], r"HISTORY_LENGTH=0: bind it to 1 or more"),
         (["MIXTURE_OR_TASK_NAME = 'nonsense'"], r"'nonsense': no such SeqIO task"),
         (["NONSENSE.x = 1"], r"gin/uem_tiny.gin: .*NONSENSE"),
         (["DATA_DIR = '/nowhere'"], r"/nowhere: no such folder"),

@@ -7,7 +7,7 @@ Orbax writes last and nothing is read from. T5X's own has none and is taken as i
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-from uem_t5x import checksums
+from uem_t5x import atomic, checksums
 from uem_t5x.errors import DamagedError
 
 PREFIX = "checkpoint"
@@ -40,6 +40,18 @@ def seal(checkpoint: epath.Path) -> None:
     names = (str(file.relative_to(checkpoint)) for file in _files(checkpoint))
     sums = checksums.of_files(checkpoint, names)
     (checkpoint / _SUMS).write_text(json.dumps(checksums.signed({"files": sums}), indent=1))
+
+
+def add_metrics(checkpoint: epath.Path, metrics: Mapping[str, float]) -> None:
+    """Writes validation metrics into a checkpoint that was saved without any."""
+    # One that is killed before the end has unchecked metrics, and is good.
+    atomic.write_text(checkpoint / METRICS / METRICS, json.dumps(dict(metrics)))
+    seal(checkpoint)
+
+
+def is_measured(checkpoint: epath.Path) -> bool:
+    """Whether it holds a validation F1."""
+    return _validation_score(checkpoint) > float("-inf")
 
 
 def check(checkpoint: epath.PathLike) -> None:
@@ -73,6 +85,8 @@ def set_aside_damaged(model_dir: str | os.PathLike[str]) -> None:
     if jax.process_index() == 0:
         for path, error in _sort_out(model_dir)[1].items():
             aside = path.with_name(f"{_DAMAGED}{path.name}")
+            if aside.exists():  # the same step, damaged before
+                aside.rmtree()
             path.rename(aside)
             logging.warning("%s. It now lies in %s, and is not used", error, aside)
     if jax.process_count() > 1:

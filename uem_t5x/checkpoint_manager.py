@@ -84,7 +84,18 @@ def saved_num_shards(model_dir: str | os.PathLike[str]) -> int | None:
 class CheckpointManager:
     """Saves and restores the state of a run; saving goes on in the background."""
 
-    def __init__(self, model_dir: str | os.PathLike[str], config: CheckpointConfig) -> None:
+    def __init__(
+        self, model_dir: str | os.PathLike[str], config: CheckpointConfig | None = None
+    ) -> None:
+        """Opens the checkpoints of a run.
+
+        Args:
+          model_dir: the run's folder.
+          config: what to keep; without it, of a run that another process may be training, nothing
+            is written or removed.
+        """
+        trains = config is not None
+        config = config or CheckpointConfig()
         policies = [LatestN(config.keep)]
         if config.keep_best:
             policies.append(
@@ -106,7 +117,9 @@ class CheckpointManager:
                 step_prefix=checkpoint_folders.PREFIX,
                 preservation_policy=AnyPreservationPolicy(policies),
                 best_fn=lambda metrics: metrics[BEST_METRIC],
-                cleanup_tmp_directories=True,
+                create=trains,
+                # In a bucket Orbax takes every folder for one that it has begun.
+                cleanup_tmp_directories=trains and "://" not in os.fspath(model_dir),
                 # Called when all items are written, and the checkpoint is not yet under its name.
                 async_options=ocp.AsyncOptions(post_finalization_callback=seal),
             ),
@@ -154,6 +167,20 @@ class CheckpointManager:
                 metrics=dict(metrics) if metrics and BEST_METRIC in metrics else None,
                 force=True,
             )
+
+    def is_measured(self, step: int) -> bool:
+        """Whether a checkpoint holds a validation F1."""
+        return checkpoint_folders.is_measured(self._folder(step))
+
+    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds an F1, and what else was measured, to a checkpoint that was saved without.
+
+        Raises:
+          OSError: if it cannot be written.
+        """
+        if BEST_METRIC in metrics and jax.process_index() == 0:
+            with self._explaining():
+                checkpoint_folders.add_metrics(self._folder(step), metrics)
 
     def restore(self, step: int, template: TrainState, iterator: TrainIterator) -> TrainState:
         """Restores a run.
@@ -227,6 +254,9 @@ class CheckpointManager:
                 f"{folder}: a checkpoint cannot be saved ({reason}); {left}. See that the folder "
                 "can be written and has room, then run the same command again"
             ) from error
+
+    def _folder(self, step: int) -> epath.Path:
+        return checkpoint_folders.find(self._manager.directory)[step]
 
     def _check_shapes(self, step: int, target: PyTree) -> None:
         saved = _shapes(self._manager.item_metadata(step)[STATE])

@@ -82,7 +82,7 @@ def train(
       total_steps: the step to stop after.
       eval_steps: batches for each measurement of the loss.
       eval_period: steps between evaluations; the last step is evaluated too.
-      stats_period: steps between training metrics.
+      stats_period: steps between training metrics; 0 for those of the last step alone.
       random_seed: of parameters and dropout.
       use_hardware_rng: draw them with XLA's generator, which is faster to compile and run on a TPU;
         its numbers depend on the layout and the number of devices.
@@ -145,6 +145,11 @@ def train(
         TrainingProgress(total_steps, step, quiet=jax.process_index() > 0) as progress,
         PreemptionNotice() as notice,
     ):
+        if latest == total_steps and not manager.is_measured(latest):
+            # It was told to stop while it measured its last step.
+            scores = notice.interrupts(functools.partial(evaluate, state, step))
+            is_preempted = scores is None
+            manager.add_metrics(step, scores or {})
         while step < total_steps and not is_preempted:
             batch = partitioner.shard_local_batch(next(iterator))
             state, metrics = trainer.train_step(state, batch)
@@ -154,7 +159,7 @@ def train(
             is_last = step == total_steps or is_preempted
             evaluates = is_last or (eval_period and step % eval_period == 0)
             saves = checkpoint_cfg.period and (is_last or step % checkpoint_cfg.period == 0)
-            reports = is_last or step % stats_period == 0
+            reports = is_last or (stats_period and step % stats_period == 0)
             if reports or evaluates or saves:
                 _check_finite(pending, step, iterator, manager.latest_step())
             if reports:
@@ -166,10 +171,12 @@ def train(
                 stopwatch = time.monotonic()
             scores = None
             if evaluates and not is_preempted:
+                began = time.monotonic()
                 scores = notice.interrupts(functools.partial(evaluate, state, step))
+                is_preempted = is_last and scores is None  # or else it is after the next step
                 if scores:
                     progress.report(step, " ".join(f"{k}={v:.3f}" for k, v in _headline(scores)))
-                stopwatch = time.monotonic()
+                stopwatch += time.monotonic() - began
             if saves:
                 model_dir_lib.check_is_there(model_dir)
                 manager.save(state, iterator, scores, partitioner.is_first_of_its_share)
@@ -234,6 +241,9 @@ def _make_evaluation(
     batch, and is given all answers; the first one writes.
     """
     is_first = jax.process_index() == 0
+    if infer_eval_cfg and not datasets.num_examples(infer_eval_cfg):
+        logging.warning("No users in %s: no scores are measured", infer_eval_cfg.split)
+        infer_eval_cfg = None
     batches: list[dict[str, Any]] = []
     if train_eval_cfg:
         partitioner.check_batch_size(train_eval_cfg.batch_size, "EVAL_BATCH_SIZE")
@@ -254,6 +264,7 @@ def _make_evaluation(
             log_dir=str(epath.Path(model_dir) / "inference_eval") if is_first else None,
             **({} if is_first else {"logger_cls": ()}),
         )
+        partitioner.check_batch_size(infer_eval_cfg.batch_size, "EVAL_BATCH_SIZE")
         predictor = infer.Predictor(model, partitioner, infer_eval_cfg.batch_size)
 
     def evaluate(state: TrainState, step: int) -> dict[str, float]:
