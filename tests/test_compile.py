@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from uem_t5x import cli, hlo, model_flops, network, program_costs, tpu_topologies
+from uem_t5x import cli, compile, hlo, model_flops, network, program_costs, tpu_topologies
 from uem_t5x.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -159,6 +159,29 @@ def test_without_libtpu_one_line_says_so(monkeypatch, capsys):
     assert cli.main(["compile", "--gin_file=gin/uem_tiny.gin", "--topology", "v3-8"]) == 2
     message = capsys.readouterr().err
     assert "pip install -e '.[tpu-compile]'" in message and message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("num_microbatches", "fsdp", "needed", "expected"),
+    [
+        (1, False, 20, "BATCH_SIZE=88, or NUM_MICROBATCHES=2, or LAYOUT='fsdp' (estimate)"),
+        (1, True, 20, "BATCH_SIZE=88, or NUM_MICROBATCHES=2 (estimate)"),
+        (4, True, 20, "BATCH_SIZE=64, or NUM_MICROBATCHES=8 (estimate)"),
+        (16, True, 20, "more devices, or a chip with more memory (estimate)"),
+        (1, False, 2000, "LAYOUT='fsdp', or more devices, or a chip with more memory (estimate)"),
+    ],
+)
+def test_what_would_fit(num_microbatches, fsdp, needed, expected):
+    layout = mock.Mock(fsdp=fsdp)
+    plan = mock.Mock(
+        spec=compile._Plan,
+        partitioner=mock.Mock(layout=layout),
+        state_shape=mock.Mock(params={}),
+        batch_parts=8,
+        num_microbatches=num_microbatches,
+    )
+    row = mock.Mock(spec=compile.Row, what=compile.TRAIN, batch_size=128, argument_bytes=0)
+    assert compile._suggestion(row, plan, needed * 2**30, 14 * 2**30) == expected
 
 
 def compile_tiny(*arguments):

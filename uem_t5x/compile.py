@@ -10,6 +10,7 @@ a device that is never idle: a real one is slower. No data, vocabulary or checkp
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import re
 import sys
@@ -229,6 +230,7 @@ class _Plan:
     batch: Mapping[str, Any]
     batch_size: int
     feature_lengths: Mapping[str, int]
+    num_microbatches: int
 
     @property
     def batch_parts(self) -> int:
@@ -267,9 +269,10 @@ def _plan(arguments: Mapping[str, Any], devices: Sequence[Any], what: str) -> _P
         name: jax.ShapeDtypeStruct(shape, np.int32, sharding=partitioner.batch_sharding)
         for name, shape in shapes.items()
     }
+    num_microbatches = arguments["trainer_cls"].keywords["num_microbatches"] or 1
     if what == PREDICT:
-        state = state.replace(opt_state=())
-    return _Plan(partitioner, state, batch, config.batch_size, lengths)
+        state, num_microbatches = state.replace(opt_state=()), 1
+    return _Plan(partitioner, state, batch, config.batch_size, lengths, num_microbatches)
 
 
 def _lower(arguments: Mapping[str, Any], plan: _Plan, what: str) -> "jax.stages.Lowered":
@@ -403,24 +406,25 @@ def _suggestion(row: Row, plan: _Plan, needed: int, available: int) -> str:
     fixed = row.argument_bytes + (
         _device_bytes(plan.state_shape.params) if row.what == TRAIN else 0
     )
-    others = "" if plan.partitioner.layout.fsdp else ", or LAYOUT='fsdp'"
+    choices = [] if plan.partitioner.layout.fsdp else ["LAYOUT='fsdp'"]
     share = (available - fixed) / max(needed - fixed, 1)
-    batch_size = int(row.batch_size * share) // plan.batch_parts * plan.batch_parts
-    if batch_size <= 0:
-        return "LAYOUT='fsdp', more devices, or a chip with more memory (estimate)"
-    if row.what == PREDICT:
-        return f"EVAL_BATCH_SIZE={batch_size} (estimate)"
-    parts = next(
-        (
-            parts
-            for parts in range(2, row.batch_size // plan.batch_parts + 1)
+    at_once = int(row.batch_size / plan.num_microbatches * share)
+    at_once -= at_once % plan.batch_parts
+    if at_once <= 0:
+        choices += ["more devices", "a chip with more memory"]
+    elif row.what == PREDICT:
+        choices = [f"EVAL_BATCH_SIZE={at_once}"]
+    else:
+        more = range(plan.num_microbatches + 1, row.batch_size // plan.batch_parts + 1)
+        parts = (
+            f"NUM_MICROBATCHES={parts}"
+            for parts in more
             if row.batch_size % (parts * plan.batch_parts) == 0
-            and row.batch_size // parts <= batch_size
-        ),
-        None,
-    )
-    microbatches = f", or NUM_MICROBATCHES={parts}" if parts else ""
-    return f"BATCH_SIZE={batch_size}{microbatches}{others} (estimate)"
+            and row.batch_size // parts <= at_once
+        )
+        smaller = f"BATCH_SIZE={at_once * plan.num_microbatches}"
+        choices = [smaller, *itertools.islice(parts, 1), *choices]
+    return f"{', or '.join(choices)} (estimate)"
 
 
 def _with_memory(row: Row, memory: Any) -> Row:
