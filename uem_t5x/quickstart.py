@@ -43,9 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(output: Path, console: Console) -> dict[str, Any]:
     """Runs every stage; returns the scores, as they stand in `metrics.json`."""
+    from uem_t5x.data import synthetic
+
     started = time.monotonic()
     movielens, dataset, model_dir = (output / name for name in ("movielens", "dataset", "model"))
 
+    # A fresh start: users are made anew, so an older run cannot be gone on with.
+    if model_dir.exists():
+        if not synthetic.is_synthetic(movielens):
+            raise InputError(
+                f"{model_dir}: exists and is no quickstart's; give --output another folder"
+            )
+        shutil.rmtree(model_dir)
     console.rule("1. Users with a known taste")
     _make_data(movielens, dataset, console)
 
@@ -106,8 +115,6 @@ def _make_data(movielens: Path, dataset: Path, console: Console) -> None:
 def _train(model_dir: Path, dataset: Path) -> None:
     from uem_t5x import train
 
-    # A fresh start: the users above are made anew, so an older run cannot be gone on with.
-    shutil.rmtree(model_dir, ignore_errors=True)
     train.run_recipe([RECIPE], [f"MODEL_DIR = {str(model_dir)!r}", f"DATA_DIR = {str(dataset)!r}"])
 
 

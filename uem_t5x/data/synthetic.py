@@ -66,7 +66,7 @@ def synthesize(options: SynthesizeOptions, progress: Progress | None = None) -> 
     _check(options)
     rng = np.random.default_rng(options.seed)
     with writing_folder(
-        options.output, "synthetic folder", _is_synthetic, options.overwrite
+        options.output, "synthetic folder", is_synthetic, options.overwrite
     ) as folder:
         movies = fiction.make_movies(options.movies, rng)
         movies.select("movieId", "title", "genres").write_csv(folder / MOVIES)
@@ -95,7 +95,8 @@ def _check(options: SynthesizeOptions) -> None:
             raise InputError(f"--{name} {value}: must be at least {bound}")
 
 
-def _is_synthetic(folder: Path) -> bool:
+def is_synthetic(folder: Path) -> bool:
+    """Tells a folder that `synthesize` has written."""
     readme = folder / README
     return readme.is_file() and readme.read_text(encoding="utf-8", errors="replace") == _README_TEXT
 
