@@ -6,7 +6,7 @@ import gin
 import pytest
 from etils.epath import testing
 
-from uem_t5x import evaluate, gin_utils
+from uem_t5x import cli, evaluate, gin_utils
 from uem_t5x.errors import InputError
 
 
@@ -32,6 +32,13 @@ def test_a_trained_models_recipe(bucket):
     assert gin.query_parameter("BATCH_SIZE/macro.value") == 4
     with pytest.raises(InputError, match=r"gs://bucket/none\.gin: no such recipe"):
         gin_utils.parse(["gs://bucket/none.gin"])
+
+
+def test_folders_are_not_written_there(bucket, monkeypatch, capsys):
+    monkeypatch.chdir(bucket)
+    assert cli.main(["synthesize", "--output", "gs://bucket/folder"]) == 2
+    assert "give --output a local folder" in capsys.readouterr().err
+    assert not list(bucket.iterdir())
 
 
 def test_scores(bucket, monkeypatch):

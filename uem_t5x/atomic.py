@@ -4,6 +4,7 @@ import contextlib
 import glob
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import IO
 from etils import epath
 
 from uem_t5x.errors import InputError
+
+_BUCKET = re.compile(r"\w+:/")  # `pathlib` leaves one of two slashes
 
 
 @contextlib.contextmanager
@@ -31,9 +34,11 @@ def writing_folder(
         overwrite: whether it shall be.
 
     Raises:
-        InputError: if something else is there, if it is of this kind and `overwrite` is False, or
-            if the disk does not take it.
+        InputError: if something else is there, if it is of this kind and `overwrite` is False, if
+            the disk does not take it, or if it is in a bucket, which cannot rename a folder.
     """
+    if _BUCKET.match(os.fspath(path)):
+        raise InputError(f"{path}: give --output a local folder, and copy it to the bucket")
     path = path.resolve()  # a link stays one
     _clear_up(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
