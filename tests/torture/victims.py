@@ -18,11 +18,13 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["uem_t5x.cli", "uem_t5x.train", "uem_t5x.trained_model"])
 
 
-def train(log: str, recipe: str, bindings: list[str]) -> None:
-    """Trains, and ends with the exit code of the command."""
+def train(log: str, recipe: str, bindings: list[str], xla_flags: str | None = None) -> None:
+    """Trains, and ends with the exit code of the command; the tests' XLA flags may be replaced."""
     from uem_t5x import train
 
     _write_to(log)
+    if xla_flags is not None:
+        os.environ["XLA_FLAGS"] = xla_flags
     gin_bindings = [f"--gin.{binding.replace(' = ', '=', 1)}" for binding in bindings]
     sys.exit(train.main([f"--gin_file={recipe}", *gin_bindings]))
 
