@@ -26,12 +26,13 @@ CIRCUMSTANCES = frozenset(
     "CHECKPOINT_PERIOD CHECKPOINTS_KEPT STATS_PERIOD".split()
 )
 _UNBOUND_MACRO = re.compile(r"(\w+)/macro\.value set to `%gin\.REQUIRED`")
+_MACRO_FLAG = re.compile(r"--gin\.([A-Za-z_][\w./]*)=(.*)", re.DOTALL)
+
 # For a trained model's recipe in a bucket, which gin's own reader of files cannot open.
 gin.config.register_file_reader(
     lambda path: epath.Path(path).open(),
     lambda path: "://" in path and epath.Path(path).is_file(),
 )
-_MACRO_FLAG = re.compile(r"--gin\.([A-Za-z_][\w./]*)=(.*)", re.DOTALL)
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:

@@ -241,7 +241,7 @@ def _make_evaluation(
     batch, and is given all answers; the first one writes.
     """
     is_first = jax.process_index() == 0
-    if infer_eval_cfg and not datasets.num_examples(infer_eval_cfg):
+    if infer_eval_cfg and datasets.num_examples(infer_eval_cfg) == 0:
         logging.warning("No users in %s: no scores are measured", infer_eval_cfg.split)
         infer_eval_cfg = None
     batches: list[dict[str, Any]] = []
