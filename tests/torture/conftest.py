@@ -9,8 +9,8 @@ import pytest
 # The forks must find the programs compiled already, the smallest ones too.
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-# Begun first: each takes one worker for most of the time.
-LONGEST = ("test_killed", "test_soak")
+# Begun first: together they take most of the time.
+LONGEST = ("test_killed", "test_soak", "test_killed_commands")
 
 
 def pytest_collection_modifyitems(items):
