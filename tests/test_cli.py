@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from uem_t5x import cli
+from uem_t5x import cli, quickstart
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS)])
@@ -46,6 +46,14 @@ def test_a_missing_input_is_refused_before_a_model_is_loaded(tmp_path, capsys):
     arguments = ["predict", "--model-dir", str(tmp_path), "--input", str(tmp_path / "none")]
     assert cli.main(arguments) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_the_quickstart_removes_no_model_but_its_own(tmp_path, capsys):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/mine").touch()
+    assert quickstart.main(["--output", str(tmp_path)]) == 2
+    assert "model: exists and is no quickstart's" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "mine"]
 
 
 def test_a_macro_may_hold_spaces(monkeypatch):

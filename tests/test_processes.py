@@ -15,7 +15,7 @@ import tensorflow as tf
 import virtual_devices
 
 from uem_t5x import train
-from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
+from uem_t5x.checkpoint_manager import CheckpointManager
 
 ROOT = Path(__file__).parents[1]
 MACROS = {
@@ -102,7 +102,7 @@ def assert_close(one, other, rtol=1e-5):
 
 
 def params(model_dir, step=4):
-    manager = CheckpointManager(model_dir, CheckpointConfig())
+    manager = CheckpointManager(model_dir)
     restored = manager.restore_for_inference(step)
     manager.close()
     return restored

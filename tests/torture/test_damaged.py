@@ -11,7 +11,7 @@ import pytest
 import tiny_recipe
 
 from uem_t5x import checkpoint_folders, train
-from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
+from uem_t5x.checkpoint_manager import CheckpointManager
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.errors import DamagedError, InputError
 
@@ -104,7 +104,7 @@ def test_a_checkpoint(model_dir, tmp_path, rng):
 
 
 def restore(model_dir):
-    manager = CheckpointManager(model_dir, CheckpointConfig())
+    manager = CheckpointManager(model_dir)
     restored = manager.restore_for_inference(STEP)
     manager.close()
     return restored
