@@ -42,7 +42,8 @@ EXTRAS = {
     "beam": BEAM,  # `seqio_cache_tasks`
     "sentence-t5": [*HUB, "tf-keras"],
     "t5x": ["cached_property", "chex", "fiddle", "grain", "tensorboard"],  # what T5X imports
-    "tpu-compile": ["libtpu"],  # `uem-t5x compile`: the TPU compiler, which needs no TPU
+    # `uem-t5x compile`: the TPU compiler, which needs no TPU; the one that JAX has on a TPU.
+    "tpu-compile": ["jax[tpu]"],
     "compare": ["torch", "transformers"],  # tests against Transformers itself
     "test": [
         *BEAM,
