@@ -35,7 +35,8 @@ def writing_folder(
 
     Raises:
         InputError: if something else is there, if it is of this kind and `overwrite` is False, if
-            the disk does not take it, or if it is in a bucket, which cannot rename a folder.
+            it cannot be made, or if it is in a bucket, which cannot rename a folder.
+        OSError: naming it, if the disk does not take it.
     """
     if _BUCKET.match(os.fspath(path)):
         raise InputError(f"{path}: give --output a local folder, and copy it to the bucket")
@@ -57,7 +58,8 @@ def writing_folder(
             f"{path}: cannot be written ({error.strerror}); give --output another name"
         ) from error
     try:
-        yield partial
+        with _naming(path):
+            yield partial
         _share(partial)
         _rename_over(partial, path)
     finally:
@@ -73,13 +75,14 @@ def writing_file(path: epath.PathLike) -> Iterator[IO[str]]:
 
     Raises:
         InputError: if it is a folder.
+        OSError: naming it, if the disk does not take it.
     """
     check_file(path)
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        with _naming(path), partial.open("w", encoding="utf-8") as file:
             yield file
         partial.replace(path)
     finally:
@@ -98,6 +101,17 @@ def write_text(path: epath.PathLike, text: str) -> None:
         file.write(text)
 
 
+@contextlib.contextmanager
+def _naming(path: epath.PathLike) -> Iterator[None]:
+    """Has an error of the system say what was being written: of a full disk it does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
+
+
 def _partial_name(path: Path, process: int | str) -> str:
     """Names a folder beside `path` by the process that writes it, and the machine that runs it."""
     return f".{path.name}.partial-{platform.node()}-{process}"
@@ -108,7 +122,8 @@ def _clear_up(path: Path) -> None:
     start = _partial_name(path, "")
     for folder in path.parent.glob(f"{glob.escape(start)}*"):
         process, _, rest = folder.name.removeprefix(start).partition("-")
-        if not process.isdecimal() or _is_alive(int(process)):
+        # In a container that starts again, this process may have the number of one that was killed.
+        if not process.isdecimal() or (int(process) != os.getpid() and _is_alive(int(process))):
             continue
         if rest and not path.exists():  # killed between the two renames of `_rename_over`
             folder.rename(path)

@@ -39,7 +39,7 @@ def seal(checkpoint: epath.Path) -> None:
     """Writes the checksums of a checkpoint that is otherwise finished."""
     names = (str(file.relative_to(checkpoint)) for file in _files(checkpoint))
     sums = checksums.of_files(checkpoint, names)
-    (checkpoint / _SUMS).write_text(json.dumps(checksums.signed({"files": sums}), indent=1))
+    atomic.write_text(checkpoint / _SUMS, json.dumps(checksums.signed({"files": sums}), indent=1))
 
 
 def add_metrics(checkpoint: epath.Path, metrics: Mapping[str, float]) -> None:

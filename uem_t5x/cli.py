@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from uem_t5x import __version__
-from uem_t5x.errors import InputError
+from uem_t5x.errors import InputError, line_of
 
 # name: (module, one line of help)
 COMMANDS = {
@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand.
 
     Returns:
-        The exit code: 0 for success, 1 where some of the input was answered and some was not,
-        2 for refused input.
+        The exit code: 0 for success, 1 where some of the input was answered and some was not, or
+        a disk takes no more, 2 for refused input.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv and argv[0] in COMMANDS else None
@@ -69,6 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if (line := line_of(error)) is None:
+            raise
+        print(f"uem-t5x {args.command}: {line}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

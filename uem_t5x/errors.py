@@ -19,3 +19,16 @@ class DamagedError(InputError):
 
 class DivergedError(ArithmeticError):
     """Training whose loss is no longer a finite number."""
+
+
+def line_of(error: Exception) -> str | None:
+    """Returns what is told, in one line, of an error that no mend of ours would help against.
+
+    A loss that is no number, or a disk that is full or gone: the commands exit with code 1. None of
+    any other error, which has a traceback.
+    """
+    if isinstance(error, OSError | DivergedError):
+        return str(error)
+    if type(error).__module__.startswith("tensorflow."):  # of its own file systems
+        return str(getattr(error, "message", error)).splitlines()[0].rpartition("}} ")[2]
+    return None
