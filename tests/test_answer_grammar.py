@@ -117,7 +117,7 @@ def test_whatever_a_network_thinks_its_answers_can_be_read(
 def test_genres_that_begin_alike():
     """`Film` is complete only where `Film-Noir` does not follow."""
     words = ["The", "user", "likes", "and", "doesn't", "like", "has", "no", "clear", "taste"]
-    pieces = [*words, "Film", "-Noir", ",", "."]
+    pieces = [*words, "Drama", "Film", "-Noir", ",", "."]
 
     class Pieces(seqio.PassThroughVocabulary):
         def encode(self, s):
@@ -128,7 +128,7 @@ def test_genres_that_begin_alike():
             return [2 + pieces.index(piece) for piece in ids]
 
     vocabulary = Pieces(len(pieces) + 2, eos_id=1)
-    grammar = answer_grammar.compile_grammar(("Film", "Film-Noir"), vocabulary)
+    grammar = answer_grammar.compile_grammar(("Drama", "Film", "Film-Noir"), vocabulary)
     for answer, is_right in {
         "The user likes Film and Film-Noir.": True,
         "The user likes Film-Noir and Film.": True,
@@ -136,6 +136,8 @@ def test_genres_that_begin_alike():
         "The user likes Film and Film.": False,
         "The user likes Film-Noir and Film-Noir.": False,
         "The user likes Film, Film-Noir and Film.": False,
+        "The user likes Film, Film and Drama.": False,
+        "The user likes Film and Film and doesn't like Drama.": False,
         "The user has no clear taste.": True,
     }.items():
         assert accepts(grammar, [*vocabulary.encode(answer), 1]) == is_right, answer

@@ -64,11 +64,14 @@ class Grammar:
     ) -> Float[Array, "batch edges"]:
         """Returns the logits of the edges, silenced where they lead to no answer."""
         tokens = jnp.asarray(self.tokens)[place.state]
-        named = place.named[:, None, :] | jnp.asarray(self.has_named)[place.state]
+        has_named = jnp.asarray(self.has_named)[place.state]
+        named_again = jnp.any(place.named[:, None, :] & has_named, axis=-1)
+        named = place.named[:, None, :] | has_named
         may_name_another = jnp.any(jnp.asarray(self.may_name)[place.state] & ~named, axis=-1)
         # What stands for no token takes any logit.
         edge_logits = jnp.take_along_axis(logits, jnp.maximum(tokens, 0), axis=-1)
-        return jnp.where((tokens >= 0) & may_name_another, edge_logits, -jnp.inf)
+        leads_on = (tokens >= 0) & may_name_another & ~named_again
+        return jnp.where(leads_on, edge_logits, -jnp.inf)
 
     def advance(
         self, place: Place, edge: Int[Array, " batch"]
