@@ -261,6 +261,7 @@ class TestCompile:
                 "BATCH_SIZE=36 does not divide over 8 devices; use 32",
             ),
             (["v3-8", "--gin.LAYOUT=model=8"], "heads, which do not divide by 8; use 'model=4'"),
+            (["v3-8", "--gin.SCAN_LAYER=True"], "gin/uem_tiny.gin has no macro SCAN_LAYER; it has"),
             (["v3-8", "v3-7"], "--topology v3-7: unknown; choose from"),
             (["v3-8", "--gin.TRAIN_STEPS=1", "--nonsense"], "unrecognized arguments: --nonsense"),
         ],

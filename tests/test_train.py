@@ -6,9 +6,11 @@ import re
 import shutil
 import signal
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
+import optax
 import pytest
 import tiny_recipe
 from etils import epath
@@ -18,6 +20,7 @@ from tiny_recipe import RECIPE
 from uem_t5x import (
     baselines,
     checkpoint_folders,
+    checkpoint_manager,
     cli,
     data_sources,
     datasets,
@@ -25,15 +28,18 @@ from uem_t5x import (
     feature_converters,
     gin_utils,
     infer,
+    metrics,
     predict,
     preemption,
     train,
+    verbalizer,
 )
 from uem_t5x.data import pipeline, seal, sentences, synthetic
 from uem_t5x.data.prepare import PrepareOptions
 from uem_t5x.errors import DamagedError, InputError
 from uem_t5x.tasks import movielens
 from uem_t5x.trained_model import TrainedModel
+from uem_t5x.trainer import Trainer
 
 
 def run(model_dir, dataset_folder, *bindings):
@@ -86,31 +92,80 @@ def test_a_run_that_is_told_to_stop_goes_on_as_if_undisturbed(
     options = ("TRAIN_STEPS = 6", "EVAL_PERIOD = 2", "CHECKPOINT_PERIOD = 100")
     with monkeypatch.context() as patched:
         patched.setattr(infer.Predictor, "predict_dataset", told_to_stop)
-        with pytest.raises(preemption.Preempted, match=r"told to stop \(SIGTERM\) at step 3"):
+        with pytest.raises(preemption.Preempted, match=r"told to stop \(SIGTERM\) at step 2"):
             run(tmp_path, dataset_folder, *options)
-    assert [path.name for path in tmp_path.glob("checkpoint_*")] == ["checkpoint_3"]
+    assert [path.name for path in tmp_path.glob("checkpoint_*")] == ["checkpoint_2"]
     step, resumed = run(tmp_path, dataset_folder, *options)
     assert step == 6
     assert_same_params(resumed, undisturbed[1])
+    # Nor is a measurement missing.
+    metrics = tmp_path / "inference_eval/movielens_genres_uem_20-metrics.jsonl"
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert steps == [2, 4, 6]
 
 
-def test_a_loss_that_is_no_number_stops_the_run(dataset_folder, tmp_path, capsys):
-    places = [f"--gin.MODEL_DIR={tmp_path}", f"--gin.DATA_DIR={dataset_folder.path}"]
-    bindings = [f"--gin.{line.replace(' = ', '=')}" for line in TINY]
-    # The first step is small yet, and saved; the second one leads to where nothing is a number.
-    rates = ["--gin.LEARNING_RATE=1e30", "--gin.WARMUP_STEPS=1", "--gin.CHECKPOINT_PERIOD=1"]
-    code = train.main([f"--gin_file={RECIPE}", *bindings, *places, *rates, "--gin.EVAL_PERIOD=0"])
-    assert code == 1
-    message = capsys.readouterr().err.splitlines()[-1]
-    found = re.fullmatch(
-        r"uem_t5x\.train: the loss is not a finite number at step (\d+); its batch holds the users "
-        r"([^;]*); checkpoint_(\d+) is still good\. .*",
-        message,
+def test_told_to_stop_while_it_starts(undisturbed, dataset_folder, tmp_path, monkeypatch):
+    copy = shutil.copytree(undisturbed[0], tmp_path / "copy")
+    restore = checkpoint_manager.CheckpointManager.restore
+
+    def told_to_stop(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return restore(*arguments)
+
+    monkeypatch.setattr(checkpoint_manager.CheckpointManager, "restore", told_to_stop)
+    monkeypatch.setattr(Trainer, "_train_step", mock.Mock(side_effect=AssertionError))
+    with pytest.raises(preemption.Preempted, match=r"at step 6"):
+        run(copy, dataset_folder, "TRAIN_STEPS = 8")
+
+
+def test_told_to_stop_while_the_last_checkpoint_is_written(dataset_folder, tmp_path, monkeypatch):
+    close = checkpoint_manager.CheckpointManager.close
+
+    def told_to_stop(manager):
+        os.kill(os.getpid(), signal.SIGTERM)
+        close(manager)
+
+    monkeypatch.setattr(checkpoint_manager.CheckpointManager, "close", told_to_stop)
+    step, _ = run(tmp_path, dataset_folder, "TRAIN_STEPS = 1", "EVAL_PERIOD = 0")
+    assert step == 1
+    checkpoint_folders.check(tmp_path / "checkpoint_1")
+
+
+class TestDivergence:
+    MESSAGE = (
+        r"uem_t5x\.train: the (loss|gradient) is not a finite number at step (\d+); "
+        r"its batch holds the users ([^;]*); (.*)\. Look at their histories, or lower LEARNING_RATE"
     )
-    step, users, saved = int(found[1]), found[2].split(", "), int(found[3])
-    assert saved == step - 1
-    assert [path.name for path in tmp_path.glob("checkpoint_*")] == [f"checkpoint_{saved}"]
-    assert len(users) == 16
+    # One update of this size leads to where nothing is a number, though its own loss is one.
+    RUINOUS = ("LEARNING_RATE=1e30", "WARMUP_STEPS=0", "CHECKPOINT_PERIOD=1", "EVAL_PERIOD=0")
+
+    def stopped(self, model_dir, dataset_folder, capsys, *macros):
+        places = [f"MODEL_DIR={model_dir}", f"DATA_DIR={dataset_folder.path}"]
+        tiny = [line.replace(" = ", "=") for line in TINY]
+        given = [f"--gin.{macro}" for macro in (*tiny, *places, *macros)]
+        assert train.main([f"--gin_file={RECIPE}", *given]) == 1
+        found = re.fullmatch(self.MESSAGE, capsys.readouterr().err.splitlines()[-1])
+        assert len(found[3].split(", ")) == 16
+        return found[1], int(found[2]), found[4]
+
+    def test_what_gives_no_loss_is_not_saved(self, undisturbed, dataset_folder, tmp_path, capsys):
+        copy = shutil.copytree(undisturbed[0], tmp_path / "copy")
+        stopped = self.stopped(copy, dataset_folder, capsys, "TRAIN_STEPS=9", *self.RUINOUS)
+        assert stopped == ("loss", 7, "checkpoint_6 is still good")
+        # And so it is: training goes on from it.
+        step, state = run(copy, dataset_folder, "TRAIN_STEPS = 7")
+        assert step == 7
+        jax.tree.map(lambda leaf: np.testing.assert_array_less(np.abs(leaf), 1e3), state.params)
+
+    def test_a_run_that_never_was_good(self, dataset_folder, tmp_path, capsys):
+        stopped = self.stopped(tmp_path, dataset_folder, capsys, *self.RUINOUS)
+        assert stopped == ("loss", 1, "no checkpoint was saved")
+        assert not list(tmp_path.glob("checkpoint_*"))
+
+    def test_a_gradient_that_is_no_number(self, dataset_folder, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(optax, "global_norm", lambda _: jax.numpy.float32(np.inf))
+        stopped = self.stopped(tmp_path, dataset_folder, capsys, "TRAIN_STEPS=2")
+        assert stopped == ("gradient", 1, "no checkpoint was saved")
 
 
 def test_the_users_of_a_batch(dataset_folder):
@@ -257,6 +312,22 @@ class TestTrained:
         scores = evaluate.evaluate(careful, "validation")
         assert scores["methods"]["uem"]["unparseable"] == 0
 
+    def test_every_answer_is_written_with_the_truth(self, undisturbed, dataset_folder, tmp_path):
+        careful = TrainedModel.load(undisturbed[0], step=6, well_formed=True)
+        file = tmp_path / "answers.jsonl"
+        scores = evaluate.evaluate(careful, "validation", answers_file=file)
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        with data_sources.use_dataset_folder(dataset_folder):
+            users = baselines.Users.read("validation")
+        assert [row["user_id"] for row in rows] == users.ids
+        assert [(row["true_liked"], row["true_disliked"]) for row in rows] == users.tastes
+        # What a user of these files would compute is what was scored.
+        predicted = [(row["liked"], row["disliked"]) for row in rows]
+        again = metrics.score(users.tastes, predicted, dataset_folder.genres)
+        assert again == scores["methods"]["uem"]
+        assert [row["answer"] for row in rows] == [verbalizer.write_answer(*p) for p in predicted]
+        assert {row["items"] for row in rows} == {20}
+
     def test_training_users_are_scored_as_they_are(self, trained):
         scores = evaluate.evaluate(trained, "train")
         # Histories of 50 items of which the 20 most recent are read, not stretches of 10 to 100.
@@ -397,7 +468,8 @@ def test_microbatches_give_the_gradients_of_the_whole_batch(dataset_folder, tmp_
 def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
     options = ("TRAIN_STEPS = 1", "EVAL_PERIOD = 0", "HISTORY_LENGTH = 5")
     places = [f"MODEL_DIR = {str(tmp_path)!r}", f"DATA_DIR = {str(dataset_folder.path)!r}"]
-    train.run_recipe(["gin/text_tiny.gin"], [*TINY, *places, *options])
+    tiny = [line for line in TINY if not line.startswith("UEM_LAYERS")]
+    train.run_recipe(["gin/text_tiny.gin"], [*tiny, *places, *options])
     trained = TrainedModel.load(tmp_path)
     assert not trained.flax_mutables
     result = evaluate.evaluate(trained, "validation")
@@ -412,6 +484,8 @@ def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
         (["BATCH_SIZE = 0"], r"BATCH_SIZE=0: no batch; use 2"),
         (["HISTORY_LENGTH = 0"], r"HISTORY_LENGTH=0: bind it to 1 or more"),
         (["MIXTURE_OR_TASK_NAME = 'nonsense'"], r"'nonsense': no such SeqIO task"),
+        (["EVAL_PERIOD = 4", "CHECKPOINT_PERIOD = 6"], r"EVAL_PERIOD=4, CHECKPOINT_PERIOD=6: make"),
+        (["UEM_LAYER = 1"], r"gin/uem_tiny.gin has no macro UEM_LAYER; it has .*UEM_LAYERS"),
         (["NONSENSE.x = 1"], r"gin/uem_tiny.gin: .*NONSENSE"),
         (["DATA_DIR = '/nowhere'"], r"/nowhere: no such folder"),
     ],

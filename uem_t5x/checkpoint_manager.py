@@ -1,7 +1,7 @@
 """Checkpoints of the built-in engine: Orbax, in T5X's layout.
 
     MODEL_DIR/checkpoint_<step>/state      parameters, optimizer state, step, item table
-    MODEL_DIR/checkpoint_<step>/dataset    the position in the training data, one file a process
+    MODEL_DIR/checkpoint_<step>/dataset    the position in the training data, one file a part of it
     MODEL_DIR/checkpoint_<step>/metrics    validation metrics, where they were measured
     MODEL_DIR/checkpoint_<step>/checksums.json
 
@@ -37,7 +37,7 @@ STATE, DATASET = "state", "dataset"
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """When to save, what to keep, where to start.
+    """When to save, what to keep.
 
     Attributes:
       period: steps between checkpoints; 0 for none.
@@ -181,6 +181,7 @@ class CheckpointManager:
         if BEST_METRIC in metrics and jax.process_index() == 0:
             with self._explaining():
                 checkpoint_folders.add_metrics(self._folder(step), metrics)
+                self._manager.reload()  # or it would not keep it for the best
 
     def restore(self, step: int, template: TrainState, iterator: TrainIterator) -> TrainState:
         """Restores a run.

@@ -165,7 +165,7 @@ def recipe(files: Sequence[str], bindings: Sequence[str]) -> Iterator[dict[str, 
     Without a `DATA_DIR` among the bindings it reads a stand-in for a dataset folder.
 
     Raises:
-      InputError: a recipe that cannot be read.
+      InputError: a recipe that cannot be read, or a macro that it does not have.
     """
     import logging
 
@@ -173,6 +173,7 @@ def recipe(files: Sequence[str], bindings: Sequence[str]) -> Iterator[dict[str, 
 
     from uem_t5x import data_sources, gin_utils, layouts, train
 
+    gin_utils.check_bindings(files, bindings)
     places = ["MODEL_DIR = ''", "DATA_DIR = ''", "INITIAL_CHECKPOINT_PATH = ''"]
     has_data = any(binding.startswith("DATA_DIR = ") for binding in bindings)
     folder = contextlib.nullcontext() if has_data else data_sources.use_dataset_folder(_stand_in())

@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", type=int, help="of the checkpoint; the best one by default")
     parser.add_argument("--batch-size", type=int, help="the recipe's by default")
     parser.add_argument("--output", help="where to write the scores as JSON")
+    parser.add_argument("--answers", help="where to write each user's answer, as JSON lines")
     parser.add_argument(
         "--well-formed", action="store_true", help="write nothing but answers that can be read back"
     )
@@ -39,16 +40,18 @@ def run(args: argparse.Namespace) -> int:
     from uem_t5x import report_tables
     from uem_t5x.trained_model import TrainedModel
 
-    if args.output:
-        atomic.check_file(args.output)
+    for output in filter(None, (args.output, args.answers)):
+        atomic.check_file(output)
     trained = TrainedModel.load(args.model_dir, args.step, args.well_formed)
-    result = evaluate(trained, args.split, args.data_dir, args.batch_size)
+    result = evaluate(trained, args.split, args.data_dir, args.batch_size, args.answers)
     console = Console()
     console.print(report_tables.methods_table(result))
     console.print(report_tables.genres_table(result))
     if args.output:
         write_metrics(result, args.output)
         console.print(f"scores written to {args.output}")
+    if args.answers:
+        console.print(f"{result['examples']} answers written to {args.answers}")
     return 0
 
 
@@ -62,6 +65,7 @@ def evaluate(
     split: str = "test",
     data_dir: str | None = None,
     batch_size: int | None = None,
+    answers_file: epath.PathLike | None = None,
 ) -> dict[str, Any]:
     """Scores a model and the baselines on the users of a split.
 
@@ -70,6 +74,9 @@ def evaluate(
       split: `train`, `validation` or `test`.
       data_dir: a dataset folder of the same catalogue; the one of the recipe by default.
       batch_size: users that are answered at once; it does not change the scores.
+      answers_file: gets a JSON line for each user of the split: `user_id`, `items` (how many the
+        model read), `answer`, `liked` and `disliked` as read back from it (null where that fails),
+        `true_liked`, `true_disliked`, and the `f1` of both kinds together.
 
     Returns:
       `methods` (for each its scores: `uem` or `text`, `counting` over whole histories, `rule` over
@@ -112,6 +119,10 @@ def evaluate(
             "counting": baselines.counting(users, folder),
             "rule": baselines.rule(users.most_recent(items_read), folder),
         }
+    answered = _answered(users, items_read.tolist(), answers, predicted)
+    if answers_file is not None:
+        with atomic.writing_file(answers_file) as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in answered)
     return {
         "methods": {
             name: metrics.score(users.tastes, tastes, folder.genres)
@@ -127,7 +138,7 @@ def evaluate(
             "mean": float(items_read.mean()),
             "most": int(items_read.max()),
         },
-        "users": _some_users(users, folder, answers, predicted),
+        "users": _some_users(users, folder, answered),
         "examples": len(users.tastes),
         "history_length": trained.history_length,
         "step": trained.step,
@@ -136,20 +147,46 @@ def evaluate(
     }
 
 
-def _some_users(
+def _answered(
     users: "baselines.Users",
-    folder: "DatasetFolder",
+    items_read: Sequence[int],
     answers: Sequence[str],
     predicted: "Sequence[Taste | None]",
+) -> list[dict[str, Any]]:
+    """Returns what `answers_file` says of each user."""
+    from uem_t5x import metrics
+
+    rows = []
+    for user_id, items, answer, taste, truth in zip(
+        users.ids, items_read, answers, predicted, users.tastes
+    ):
+        liked, disliked = taste or (None, None)
+        true_liked, true_disliked = truth
+        rows.append(
+            {
+                "user_id": user_id,
+                "items": items,
+                "answer": answer,
+                "liked": liked,
+                "disliked": disliked,
+                "true_liked": true_liked,
+                "true_disliked": true_disliked,
+                "f1": metrics.user_f1(truth, taste),
+            }
+        )
+    return rows
+
+
+def _some_users(
+    users: "baselines.Users", folder: "DatasetFolder", answered: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Shows users, evenly from the worst answered to the best: history, truth and answer."""
     import numpy as np
 
-    from uem_t5x import metrics, verbalizer
+    from uem_t5x import verbalizer
     from uem_t5x.labels import HALF_STARS_PER_STAR
 
-    scores = [metrics.user_f1(*pair) for pair in zip(users.tastes, predicted)]
-    order = np.argsort(scores, kind="stable")
+    order = np.argsort([row["f1"] for row in answered], kind="stable")
     shown = order[np.linspace(0, len(order) - 1, min(_SHOWN_USERS, len(order))).astype(int)]
     movies = folder.movies()
     rows = []
@@ -169,8 +206,8 @@ def _some_users(
                     for row, stars in recent
                 ],
                 "truth": verbalizer.write_answer(*users.tastes[user]),
-                "answer": answers[user],
-                "f1": scores[user],
+                "answer": answered[user]["answer"],
+                "f1": answered[user]["f1"],
             }
         )
     return rows

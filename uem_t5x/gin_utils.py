@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,31 @@ def parse(files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ())
             message = f"the macro {unbound[1]} is not bound; add --gin.{unbound[1]}=VALUE"
         gin.clear_config(clear_constants=True)  # nothing of a recipe that is half read stays
         raise InputError(f"{', '.join(map(str, files))}: {message}") from error
+
+
+def check_bindings(recipes: Sequence[str | os.PathLike[str]], bindings: Iterable[str]) -> None:
+    """Checks the macros that are to be bound beside recipes: gin takes any name, and ignores it.
+
+    Args:
+      recipes: the recipes.
+      bindings: lines of gin, such as `TRAIN_STEPS = 10`. Parameters (`module.function.parameter`)
+        are left to gin, which knows them.
+
+    Raises:
+      InputError: if no recipe has such a macro, or one is no recipe.
+    """
+    names = {binding.partition("=")[0].strip() for binding in bindings}
+    macros = {name for recipe in recipes for name in read(recipe)[0]}
+    where = ", ".join(map(str, recipes))
+    check_macros(where, {name for name in names if name.isidentifier()}, macros)
+
+
+def check_macros(where: str, names: Collection[str], macros: Collection[str]) -> None:
+    """Raises an InputError if one of the names is not among the macros of a recipe."""
+    if unknown := set(names) - set(macros):
+        raise InputError(
+            f"{where} has no macro {', '.join(sorted(unknown))}; it has {', '.join(sorted(macros))}"
+        )
 
 
 def _find(recipe: str | os.PathLike[str]) -> epath.Path:

@@ -4,7 +4,7 @@ import signal
 import threading
 import types
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import jax
 from jax.experimental import multihost_utils
@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 # What `python -m uem_t5x.train` ends with: BSD's EX_TEMPFAIL, "try again later".
 EXIT_CODE = 75
 
+_Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
@@ -57,13 +58,23 @@ class PreemptionNotice:
         if self._may_interrupt:
             raise _Interrupted
 
+    @property
+    def was_received(self) -> bool:
+        """Whether this process, if it is the only one, was told to stop."""
+        return self._received
+
     def is_due(self, step: int) -> bool:
         """Says whether to stop after this step; several processes are all told the same."""
         if self._is_alone:
             return self._received
         return multihost_utils.reached_preemption_sync_point(step)
 
-    def interrupts(self, work: Callable[[], _Result]) -> _Result | None:
+    def interrupts(
+        self,
+        work: Callable[_Arguments, _Result],
+        *args: _Arguments.args,
+        **kwargs: _Arguments.kwargs,
+    ) -> _Result | None:
         """Does what may be given up half-done, such as measuring; None if it was.
 
         A process of several finishes it: the others wait for its part.
@@ -71,7 +82,7 @@ class PreemptionNotice:
         try:
             try:
                 self._may_interrupt = self._listens
-                return None if self._received else work()
+                return None if self._received else work(*args, **kwargs)
             finally:
                 self._may_interrupt = False
         except _Interrupted:

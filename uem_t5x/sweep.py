@@ -201,11 +201,7 @@ def _literals(macros: Mapping[str, Any]) -> dict[str, str]:
 def _bind(path: str, recipe: str, bound: Mapping[str, str]) -> dict[str, Any]:
     """Returns a recipe's macros, those that are bound among them; only those it has can be."""
     macros, _ = gin_utils.read(recipe)
-    if unknown := bound.keys() - macros.keys():
-        raise InputError(
-            f"{path}: {recipe} has no macro {', '.join(sorted(unknown))}; it has "
-            f"{', '.join(sorted(macros))}"
-        )
+    gin_utils.check_macros(f"{path}: {recipe}", bound.keys(), macros.keys())
     return macros | {name: gin_utils.literal_value(literal) for name, literal in bound.items()}
 
 

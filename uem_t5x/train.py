@@ -11,11 +11,9 @@ import dataclasses
 import functools
 import itertools
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -23,12 +21,18 @@ import gin
 import jax
 import numpy as np
 import seqio
-import tensorflow as tf
 from absl import logging
 from clu import metric_writers
 from etils import epath
 
-from uem_t5x import checkpoint_folders, datasets, gin_utils, infer, preemption
+from uem_t5x import (
+    checkpoint_folders,
+    datasets,
+    file_handles,
+    gin_utils,
+    infer,
+    preemption,
+)
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x.checkpoint_manager import (
     CheckpointConfig,
@@ -36,15 +40,15 @@ from uem_t5x.checkpoint_manager import (
     saved_num_shards,
 )
 from uem_t5x.datasets import DatasetConfig
-from uem_t5x.errors import DivergedError, InputError
+from uem_t5x.errors import DivergedError, InputError, line_of
 from uem_t5x.models import EncoderDecoderModel, Metrics
 from uem_t5x.partitioning import Partitioner
 from uem_t5x.preemption import Preempted, PreemptionNotice
 from uem_t5x.progress import TrainingProgress
 from uem_t5x.trainer import Trainer, TrainState, TrainStateInitializer, summarize
+from uem_t5x.types import Batch
 
 _SHOWN_USERS = 200
-_FILE_HANDLES = 256  # several times what a run has been seen to hold
 
 
 def train(
@@ -74,7 +78,7 @@ def train(
       train_dataset_cfg: what to train on.
       train_eval_dataset_cfg: what to measure the loss on, or None.
       infer_eval_dataset_cfg: what to answer and score with the task's metrics, or None.
-      checkpoint_cfg: when to save, what to keep, where to start.
+      checkpoint_cfg: when to save, what to keep.
       partitioner: how arrays lie on the devices.
       trainer_cls: makes the trainer.
       train_state_initializer_cls: makes what makes the first state.
@@ -95,101 +99,151 @@ def train(
     Raises:
       InputError: if `model_dir` holds checkpoints of another model or of other movies, or none but
         damaged ones, or the devices cannot share a batch evenly.
-      DivergedError: if the loss is no longer a finite number.
+      DivergedError: if the loss is no longer a finite number; its last checkpoint is still good.
       Preempted: if the process was told to stop (SIGTERM), after saving a checkpoint.
       OSError: if `model_dir` takes no more or is gone; its last checkpoint is still good.
     """
     partitioner.check_batch_size(train_dataset_cfg.batch_size)
-    checkpoint_folders.set_aside_damaged(model_dir)
-    model_dir_lib.check_catalogue(model_dir)
-    impl = "unsafe_rbg" if use_hardware_rng else None
-    init_rng, trainer_rng = jax.random.split(jax.random.key(random_seed, impl=impl))
-    train_dataset_cfg = _as_before(train_dataset_cfg, saved_num_shards(model_dir))
-    iterator = datasets.TrainIterator(
-        train_dataset_cfg, model.FEATURE_CONVERTER_CLS, partitioner.data_share
-    )
-    initializer = train_state_initializer_cls(
-        model=model, input_shapes=iterator.batch_shapes, partitioner=partitioner
-    )
-    trainer = trainer_cls(
-        model=model,
-        rng=trainer_rng,
-        partitioner=partitioner,
-        state_shape=initializer.state_shape,
-    )
-    manager = CheckpointManager(model_dir, checkpoint_cfg)
-    if (latest := manager.latest_step()) is not None:
-        logging.info("Resuming from checkpoint_%d in %s", latest, model_dir)
-        state = manager.restore(latest, initializer.state_shape, iterator)
-    else:
-        state = initializer.from_scratch(init_rng)
-    step = int(state.step)
+    periods = _Periods(total_steps, stats_period, eval_period, checkpoint_cfg.period)
+    with PreemptionNotice() as notice:
+        checkpoint_folders.set_aside_damaged(model_dir)
+        model_dir_lib.check_catalogue(model_dir)
+        impl = "unsafe_rbg" if use_hardware_rng else None
+        init_rng, trainer_rng = jax.random.split(jax.random.key(random_seed, impl=impl))
+        train_dataset_cfg = _as_before(train_dataset_cfg, saved_num_shards(model_dir))
+        iterator = datasets.TrainIterator(
+            train_dataset_cfg, model.FEATURE_CONVERTER_CLS, partitioner.data_share
+        )
+        initializer = train_state_initializer_cls(
+            model=model, input_shapes=iterator.batch_shapes, partitioner=partitioner
+        )
+        trainer = trainer_cls(
+            model=model,
+            rng=trainer_rng,
+            partitioner=partitioner,
+            state_shape=initializer.state_shape,
+        )
+        manager = CheckpointManager(model_dir, checkpoint_cfg)
+        if (latest := manager.latest_step()) is not None:
+            logging.info("Resuming from checkpoint_%d in %s", latest, model_dir)
+            state = manager.restore(latest, initializer.state_shape, iterator)
+        else:
+            state = initializer.from_scratch(init_rng)
+        step = int(state.step)
 
-    train_writer = _writer(model_dir, "train")
-    summarize_config_fn(model_dir, train_writer, step)
-    evaluate = _make_evaluation(
-        model,
-        partitioner,
-        trainer,
-        model_dir,
-        train_eval_dataset_cfg,
-        infer_eval_dataset_cfg,
-        eval_steps,
-        inference_evaluator_cls,
-    )
-    pending: list[Metrics] = []
-    stopwatch = time.monotonic()
-    is_preempted = False
-    with (
-        manager,
-        TrainingProgress(total_steps, step, quiet=jax.process_index() > 0) as progress,
-        PreemptionNotice() as notice,
-    ):
-        if latest == total_steps and not manager.is_measured(latest):
-            # It was told to stop while it measured its last step.
-            scores = notice.interrupts(functools.partial(evaluate, state, step))
-            is_preempted = scores is None
-            manager.add_metrics(step, scores or {})
-        while step < total_steps and not is_preempted:
-            batch = partitioner.shard_local_batch(next(iterator))
-            state, metrics = trainer.train_step(state, batch)
-            pending.append(metrics)
-            step += 1
-            is_preempted = notice.is_due(step)
-            is_last = step == total_steps or is_preempted
-            evaluates = is_last or (eval_period and step % eval_period == 0)
-            saves = checkpoint_cfg.period and (is_last or step % checkpoint_cfg.period == 0)
-            reports = is_last or (stats_period and step % stats_period == 0)
-            if reports or evaluates or saves:
-                _check_finite(pending, step, iterator, manager.latest_step())
-            if reports:
-                summary = summarize(pending)
-                summary["timing/steps_per_second"] = len(pending) / (time.monotonic() - stopwatch)
-                pending.clear()
-                train_writer.write_scalars(step, summary)
-                progress.report(step, _status(summary))
-                stopwatch = time.monotonic()
-            scores = None
-            if evaluates and not is_preempted:
-                began = time.monotonic()
-                scores = notice.interrupts(functools.partial(evaluate, state, step))
-                is_preempted = is_last and scores is None  # or else it is after the next step
-                if scores:
-                    progress.report(step, " ".join(f"{k}={v:.3f}" for k, v in _headline(scores)))
-                stopwatch += time.monotonic() - began
-            if saves:
-                model_dir_lib.check_is_there(model_dir)
-                manager.save(state, iterator, scores, partitioner.is_first_of_its_share)
-    train_writer.close()
-    if is_preempted:
+        train_writer = _writer(model_dir, "train")
+        summarize_config_fn(model_dir, train_writer, step)
+        evaluation = _Evaluation(
+            model,
+            partitioner,
+            trainer,
+            model_dir,
+            train_eval_dataset_cfg,
+            infer_eval_dataset_cfg,
+            eval_steps,
+            inference_evaluator_cls,
+        )
+        measure = functools.partial(notice.interrupts, evaluation.measure)
+        pending: list[Metrics] = []
+        stopwatch = time.monotonic()
+        is_stopped = notice.was_received
+        with manager, TrainingProgress(total_steps, step, jax.process_index() > 0) as progress:
+            if latest and periods.evaluates(latest) and not manager.is_measured(latest):
+                # It was told to stop while it measured this step.
+                scores = measure(state, step)
+                is_stopped = scores is None
+                manager.add_metrics(step, scores or {})
+            while step < total_steps and not is_stopped:
+                batch = partitioner.shard_local_batch(next(iterator))
+                state, metrics = trainer.train_step(state, batch)
+                pending.append(metrics)
+                step += 1
+                is_stopped = notice.is_due(step)
+                reports = periods.reports(step) or is_stopped
+                evaluates = periods.evaluates(step) and not is_stopped
+                saves = periods.saves(step, is_stopped)
+                if reports or evaluates or saves:
+                    _check_finite(pending, step, iterator, manager.latest_step())
+                if (
+                    (evaluates or saves)
+                    and not is_stopped
+                    and not evaluation.is_finite(state, batch)
+                ):
+                    raise _diverged("loss", step, iterator, manager.latest_step())
+                if reports:
+                    summary = summarize(pending)
+                    seconds = time.monotonic() - stopwatch
+                    summary["timing/steps_per_second"] = len(pending) / seconds
+                    pending.clear()
+                    train_writer.write_scalars(step, summary)
+                    progress.report(step, _status(summary))
+                    stopwatch = time.monotonic()
+                scores = None
+                if evaluates:
+                    began = time.monotonic()
+                    scores = measure(state, step)
+                    is_stopped = scores is None
+                    saves = periods.saves(step, is_stopped)
+                    if scores:
+                        headline = " ".join(f"{k}={v:.3f}" for k, v in _headline(scores))
+                        progress.report(step, headline)
+                    stopwatch += time.monotonic() - began
+                if saves:
+                    model_dir_lib.check_is_there(model_dir)
+                    manager.save(state, iterator, scores, partitioner.is_first_of_its_share)
+        train_writer.close()
+    if is_stopped:
         raise Preempted(step)
     return step, state
+
+
+@dataclasses.dataclass(frozen=True)
+class _Periods:
+    """What is due after which step; a period of 0 stands for the last step alone, or for never.
+
+    Attributes:
+      total_steps: the last step.
+      stats: steps between training metrics.
+      evaluation: steps between evaluations.
+      checkpoint: steps between checkpoints; 0 for none.
+
+    Raises:
+      InputError: if neither of the last two is a multiple of the other.
+    """
+
+    total_steps: int
+    stats: int
+    evaluation: int
+    checkpoint: int
+
+    def __post_init__(self) -> None:
+        shorter, longer = sorted((self.evaluation, self.checkpoint))
+        if shorter and longer % shorter:
+            raise InputError(
+                f"EVAL_PERIOD={self.evaluation}, CHECKPOINT_PERIOD={self.checkpoint}: make one a "
+                "multiple of the other, or scores belong to no checkpoint"
+            )
+
+    def reports(self, step: int) -> bool:
+        """Whether training metrics are written."""
+        return self._is_due(self.stats, step)
+
+    def evaluates(self, step: int) -> bool:
+        """Whether the model is measured."""
+        return self._is_due(self.evaluation, step)
+
+    def saves(self, step: int, is_stopped: bool) -> bool:
+        """Whether a checkpoint is saved, where it is the last one if the run `is_stopped`."""
+        return bool(self.checkpoint) and (is_stopped or self._is_due(self.checkpoint, step))
+
+    def _is_due(self, period: int, step: int) -> bool:
+        return step == self.total_steps or bool(period and step % period == 0)
 
 
 def _check_finite(
     pending: Sequence[Metrics], step: int, iterator: datasets.TrainIterator, saved: int | None
 ) -> None:
-    """Stops a run whose loss is no number, before that is saved or measured.
+    """Stops a run whose loss or gradient is no number, before that is saved or measured.
 
     Args:
       pending: the metrics of the steps up to `step`; this waits for them.
@@ -198,19 +252,29 @@ def _check_finite(
       saved: the step of the last checkpoint.
 
     Raises:
-      DivergedError: if it is.
+      DivergedError: if one is.
     """
-    losses = [metrics["loss"].total for metrics in pending]
-    diverged = np.flatnonzero(~np.isfinite(jax.device_get(losses)))
-    if not len(diverged):
-        return
-    bad = step - len(pending) + 1 + int(diverged[0])
-    users = iterator.user_ids(bad - 1)
-    shown = ", ".join(users[:_SHOWN_USERS]) + (", ..." if len(users) > _SHOWN_USERS else "")
+    figures = [(metrics["loss"].total, metrics["gradient_norm"].total) for metrics in pending]
+    for bad, (loss, norm) in enumerate(jax.device_get(figures), start=step - len(pending) + 1):
+        if not np.isfinite(loss):
+            raise _diverged("loss", bad, iterator, saved)
+        if not np.isfinite(norm):
+            raise _diverged("gradient", bad, iterator, saved)
+
+
+def _diverged(
+    what: str, step: int, iterator: datasets.TrainIterator, saved: int | None
+) -> DivergedError:
+    """Returns what tells of a step whose loss or gradient, or the loss after it, is no number."""
     last_good = "no checkpoint was saved" if saved is None else f"checkpoint_{saved} is still good"
-    raise DivergedError(
-        f"the loss is not a finite number at step {bad}; its batch holds the users {shown}; "
-        f"{last_good}. Look at their histories, or lower LEARNING_RATE"
+    message = f"the {what} is not a finite number at step {step}"
+    # Finding the users again reads the data from its beginning.
+    logging.error("%s; %s. Looking for the users of its batch", message, last_good)
+    users = iterator.user_ids(step - 1)
+    shown = ", ".join(users[:_SHOWN_USERS]) + (", ..." if len(users) > _SHOWN_USERS else "")
+    return DivergedError(
+        f"{message}; its batch holds the users {shown}; {last_good}. Look at their histories, or "
+        "lower LEARNING_RATE"
     )
 
 
@@ -224,74 +288,100 @@ def _as_before(config: DatasetConfig, num_shards: int | None) -> DatasetConfig:
     return dataclasses.replace(config, num_shards=num_shards or config.num_shards)
 
 
-def _make_evaluation(
-    model: EncoderDecoderModel,
-    partitioner: Partitioner,
-    trainer: Trainer,
-    model_dir: str,
-    train_eval_cfg: DatasetConfig | None,
-    infer_eval_cfg: DatasetConfig | None,
-    eval_steps: int,
-    evaluator_cls: Callable[..., seqio.Evaluator],
-) -> Callable[[TrainState, int], dict[str, float]]:
-    """Returns a function that measures a state and writes down what it found.
+class _Evaluation:
+    """Measures a state.
 
     As in T5X: below `training_eval` the loss on given answers, below `inference_eval` the task's
     metrics on written ones. Every process reads the whole split, runs its devices' part of each
-    batch, and is given all answers; the first one writes.
+    batch, and is given all answers; the first one writes. Other than T5X, which repeats a split
+    until it has filled all batches, this counts every example once.
     """
-    is_first = jax.process_index() == 0
-    if infer_eval_cfg and datasets.num_examples(infer_eval_cfg) == 0:
-        logging.warning("No users in %s: no scores are measured", infer_eval_cfg.split)
-        infer_eval_cfg = None
-    batches: list[dict[str, Any]] = []
-    if train_eval_cfg:
-        partitioner.check_batch_size(train_eval_cfg.batch_size, "EVAL_BATCH_SIZE")
-        some = itertools.islice(
-            datasets.eval_batches(train_eval_cfg, model.FEATURE_CONVERTER_CLS), eval_steps
-        )
-        # Rows that fill up the last batch carry no loss.
-        batches = [datasets.pad_batch(batch, train_eval_cfg.batch_size) for batch in some]
-        loss_writer = _writer(model_dir, f"training_eval/{train_eval_cfg.mixture_or_task_name}")
-    if infer_eval_cfg:
-        evaluator = evaluator_cls(
-            mixture_or_task_name=infer_eval_cfg.mixture_or_task_name,
-            feature_converter=model.FEATURE_CONVERTER_CLS(pack=False),
-            eval_split=infer_eval_cfg.split,
-            use_cached=infer_eval_cfg.use_cached,
-            seed=infer_eval_cfg.seed,
-            sequence_length=dict(infer_eval_cfg.task_feature_lengths),
-            log_dir=str(epath.Path(model_dir) / "inference_eval") if is_first else None,
-            **({} if is_first else {"logger_cls": ()}),
-        )
-        partitioner.check_batch_size(infer_eval_cfg.batch_size, "EVAL_BATCH_SIZE")
-        predictor = infer.Predictor(model, partitioner, infer_eval_cfg.batch_size)
 
-    def evaluate(state: TrainState, step: int) -> dict[str, float]:
-        scores: dict[str, float] = {}
-        if batches:
-            sharded = map(partitioner.shard_batch, batches)
-            losses = summarize([trainer.eval_step(state, batch) for batch in sharded])
-            loss_writer.write_scalars(step, losses)
-            scores |= {f"eval_{name}": value for name, value in losses.items()}
+    def __init__(
+        self,
+        model: EncoderDecoderModel,
+        partitioner: Partitioner,
+        trainer: Trainer,
+        model_dir: str,
+        train_eval_cfg: DatasetConfig | None,
+        infer_eval_cfg: DatasetConfig | None,
+        eval_steps: int,
+        evaluator_cls: Callable[..., seqio.Evaluator],
+    ) -> None:
+        self._partitioner = partitioner
+        self._trainer = trainer
+        is_first = jax.process_index() == 0
+        if infer_eval_cfg and datasets.num_examples(infer_eval_cfg) == 0:
+            logging.warning("No users in %s: no scores are measured", infer_eval_cfg.split)
+            infer_eval_cfg = None
+        self._batches: list[Batch] = []
+        if train_eval_cfg:
+            partitioner.check_batch_size(train_eval_cfg.batch_size, "EVAL_BATCH_SIZE")
+            some = itertools.islice(
+                datasets.eval_batches(train_eval_cfg, model.FEATURE_CONVERTER_CLS), eval_steps
+            )
+            # Rows that fill up the last batch carry no loss.
+            self._batches = [datasets.pad_batch(batch, train_eval_cfg.batch_size) for batch in some]
+            self._loss_writer = _writer(
+                model_dir, f"training_eval/{train_eval_cfg.mixture_or_task_name}"
+            )
+        self._evaluator: seqio.Evaluator | None = None
         if infer_eval_cfg:
-            future, _ = evaluator.evaluate(
+            self._evaluator = evaluator_cls(
+                mixture_or_task_name=infer_eval_cfg.mixture_or_task_name,
+                feature_converter=model.FEATURE_CONVERTER_CLS(pack=False),
+                eval_split=infer_eval_cfg.split,
+                use_cached=infer_eval_cfg.use_cached,
+                seed=infer_eval_cfg.seed,
+                sequence_length=dict(infer_eval_cfg.task_feature_lengths),
+                log_dir=str(epath.Path(model_dir) / "inference_eval") if is_first else None,
+                **({} if is_first else {"logger_cls": ()}),
+            )
+            partitioner.check_batch_size(infer_eval_cfg.batch_size, "EVAL_BATCH_SIZE")
+            self._predictor = infer.Predictor(model, partitioner, infer_eval_cfg.batch_size)
+
+    def is_finite(self, state: TrainState, training_batch: Batch) -> bool:
+        """Says whether parameters still give a loss: a step's own loss is of those before it.
+
+        Args:
+          state: the state after a step.
+          training_batch: is used, on the devices as it is, where there are no others.
+        """
+        batch = training_batch
+        if self._batches:  # their shape is compiled anyway
+            batch = self._partitioner.shard_batch(self._batches[0])
+        loss = self._trainer.eval_step(state, batch)["loss"].total
+        return bool(np.isfinite(jax.device_get(loss)))
+
+    def measure(self, state: TrainState, step: int) -> dict[str, float]:
+        """Returns the scores of the state after a step, by name, and writes them down."""
+        scores: dict[str, float] = {}
+        if self._batches:
+            sharded = map(self._partitioner.shard_batch, self._batches)
+            losses = summarize([self._trainer.eval_step(state, batch) for batch in sharded])
+            self._loss_writer.write_scalars(step, losses)
+            self._loss_writer.flush()
+            scores |= {f"eval_{name}": value for name, value in losses.items()}
+        if self._evaluator:
+            future, _ = self._evaluator.evaluate(
                 compute_metrics=True,
                 step=step,
                 predict_fn=functools.partial(
-                    predictor.predict_dataset, state.params, state.flax_mutables
+                    self._predictor.predict_dataset, state.params, state.flax_mutables
                 ),
             )
             for metrics in (future.result() or {}).values():
                 scores |= {name: float(value) for name, value in metrics.items()}
         return scores
 
-    return evaluate
-
 
 def _writer(model_dir: str, collection: str) -> metric_writers.MetricWriter:
+    # Not asynchronous: a disk that takes no more is told where it is written to.
     return metric_writers.create_default_writer(
-        model_dir, just_logging=jax.process_index() > 0, collection=collection
+        model_dir,
+        just_logging=jax.process_index() > 0,
+        asynchronous=False,
+        collection=collection,
     )
 
 
@@ -320,9 +410,11 @@ def run_recipe(
       The last step and its state.
 
     Raises:
-      InputError: a recipe that cannot be read, a MODEL_DIR that another process trains in, or
-        anything that `train` refuses.
+      InputError: a recipe that cannot be read, a macro that it does not have, a MODEL_DIR that
+        another process trains in, or anything that `train` refuses.
     """
+    file_handles.take()
+    gin_utils.check_bindings(files, bindings)
     with gin_utils.main_module(sys.modules[__name__]):
         gin_utils.parse(files, bindings)
         arguments = gin.get_bindings(train, resolve_references=True)
@@ -348,23 +440,6 @@ def _join_processes(arguments: argparse.Namespace) -> None:
             f"cannot join the other processes: {error}; give --coordinator_address=HOST:PORT "
             "--process_count=N --process_index=I"
         ) from error
-
-
-def _take_file_handles() -> None:
-    """Takes as many as training may need; without them tf.data would wait for one for ever.
-
-    Raises:
-      InputError: if the system gives fewer.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= _FILE_HANDLES:
-        return
-    if hard != resource.RLIM_INFINITY and hard < _FILE_HANDLES:
-        raise InputError(
-            f"this process may open {hard} files, training needs up to {_FILE_HANDLES}; raise the "
-            f"limit (ulimit -n {_FILE_HANDLES})"
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_FILE_HANDLES, hard))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -398,22 +473,21 @@ def main(argv: Sequence[str]) -> int:
     if not files:
         parser.error("--gin_file is missing")
     try:
-        _take_file_handles()
         _join_processes(arguments)
         run_recipe(files, bindings)
     except InputError as error:
         print(f"uem_t5x.train: {error.line}", file=sys.stderr)
         return 2
-    except (DivergedError, OSError) as error:
-        print(f"uem_t5x.train: {error}", file=sys.stderr)
-        return 1
-    except tf.errors.OpError as error:  # TensorFlow writes what TensorBoard reads
-        reason = error.message.splitlines()[0].rpartition("}} ")[2]
-        print(f"uem_t5x.train: {reason}", file=sys.stderr)
-        return 1
     except Preempted as notice:
         print(f"uem_t5x.train: {notice}", file=sys.stderr)
         return preemption.EXIT_CODE
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if (line := line_of(error)) is None:
+            raise
+        print(f"uem_t5x.train: {line}", file=sys.stderr)
+        return 1
     return 0
 
 

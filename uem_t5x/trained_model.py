@@ -12,6 +12,7 @@ from uem_t5x import (
     answer_grammar,
     checkpoint_folders,
     data_sources,
+    file_handles,
     gin_utils,
     infer,
     partitioning,
@@ -71,6 +72,7 @@ class TrainedModel:
         Raises:
           InputError: if the folder holds no trained model, or not this step of it.
         """
+        file_handles.take()
         recipe = model_dir_lib.recipe(model_dir)
         catalogue = model_dir_lib.catalogue(model_dir)
         with data_sources.use_dataset_folder(catalogue):
@@ -111,10 +113,20 @@ class TrainedModel:
 
     @property
     def history_length(self) -> int:
-        """The number of most recent items that the model reads: the paper's p."""
-        if self.reads_embeddings:
-            return self.feature_lengths["history_items"]
-        return int(self.task.rsplit("_", 1)[1])
+        """The number of most recent items that the model reads: the paper's p.
+
+        Raises:
+          InputError: if neither the task's name ends in it nor its features are so many.
+        """
+        given = [self.feature_lengths["history_items"]] if self.reads_embeddings else []
+        if (number := self.task.rpartition("_")[2]).isdecimal():
+            given.append(int(number))
+        if not given:
+            raise InputError(
+                f"{self.task}: the number of items is unknown; end the task's name in it, as in "
+                f"{self.task}_50"
+            )
+        return min(given)
 
     def answerer(self, batch_size: int) -> "Answerer":
         """Returns what writes answers, compiled for batches of one size.
