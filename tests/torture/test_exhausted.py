@@ -8,6 +8,7 @@ import tiny_recipe
 from torture import victims
 
 from uem_t5x import checkpoint_folders
+from uem_t5x.data import synthetic
 
 TRAINING = [*tiny_recipe.BINDINGS, "CHECKPOINT_PERIOD = 2", "EVAL_PERIOD = 0"]
 
@@ -39,26 +40,48 @@ def shell(arguments):
 def test_a_full_disk(dataset_folder, tmp_path):
     disk, kept = tmp_path / "disk", tmp_path / "kept"
     disk.mkdir()
-    train = shell(arguments(disk / "model", dataset_folder.path, "TRAIN_STEPS = 400"))
+    endless = ("TRAIN_STEPS = 400", "CHECKPOINTS_KEPT = 400")
+    train = shell(arguments(disk / "model", dataset_folder.path, *endless))
     done = run_on_a_disk(
         disk,
-        # What else there is on it leaves room for some checkpoints.
-        f"{train.replace('=400', '=4')} && head -c 1G /dev/zero > {disk}/others; "
+        # What else there is on it leaves room for one checkpoint and a half.
+        f"{train.replace('STEPS=400', 'STEPS=4')} && "
+        f"size=$(du -sB1 {disk}/model/checkpoint_4 | cut -f1) && "
+        f"free=$(df --output=avail -B1 {disk} | tail -1) && "
+        f"head -c $((free - size * 3 / 2)) /dev/zero > {disk}/others || exit 98; "
         f"{train}; code=$?; rm {disk}/others; cp -r {disk}/model {kept}; exit $code",
-        "-o size=12m",
+        "-o size=64m",
     )
     lines = [line for line in done.stderr.splitlines() if line.startswith("uem_t5x.train: ")]
     print(lines)
     assert done.returncode == 1
-    assert "cannot be saved" in lines[-1] or "No space left" in lines[-1]
+    assert lines[-1].startswith(f"uem_t5x.train: {disk}/model: a checkpoint cannot be saved")
+    assert "checkpoint_6 is still good" in lines[-1]
     assert "Traceback" not in done.stderr
-    found = checkpoint_folders.find(kept)
-    assert 4 in found
-    assert checkpoint_folders.choose(kept) in found
+    assert list(checkpoint_folders.find(kept)) == [2, 4, 6]
+    assert checkpoint_folders.choose(kept) == 6
     # There is room now: it goes on.
     log = tmp_path / "log"
     bindings = [*TRAINING, *tiny_recipe.places(kept, dataset_folder.path), "TRAIN_STEPS = 8"]
     victims.finish(victims.start(victims.train, str(log), tiny_recipe.RECIPE, bindings), log)
+
+
+def test_a_full_disk_and_the_other_commands(dataset_folder, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    movielens = dataset_folder.path.parent / "movielens"
+    command = (
+        f"{sys.executable} -m uem_t5x.cli prepare --movielens {movielens} --descriptions "
+        f"{movielens}/{synthetic.DESCRIPTIONS} --encoder-width 16 --validation-users 10 "
+        f"--test-users 10 --vocabulary-size 256 --output {disk}/dataset"
+    )
+    done = run_on_a_disk(disk, f"{command}; code=$?; ls -A {disk}; exit $code", "-o size=64k")
+    print(done.stderr.splitlines()[-1])
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("uem-t5x prepare: ")
+    assert "No space left" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not done.stdout.split()  # nothing half-written
 
 
 def test_a_read_only_disk(dataset_folder, tmp_path):

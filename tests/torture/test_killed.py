@@ -1,6 +1,7 @@
 """`kill -9` at any moment of training and scoring changes nothing in the end."""
 
 import collections
+import contextlib
 import json
 import time
 
@@ -11,7 +12,7 @@ import pytest
 import tiny_recipe
 from torture import victims
 
-from uem_t5x import preemption
+from uem_t5x import checkpoint_folders, preemption
 
 STEPS = 24
 KILLS_A_RUN = 7  # so many that four runs are enough
@@ -23,9 +24,10 @@ TRAINING = [
 ]
 
 
-def start_training(model_dir, dataset_folder, log):
+def start_training(model_dir, dataset_folder, log, measurements=None):
     bindings = [*TRAINING, *tiny_recipe.places(model_dir, dataset_folder.path)]
-    return victims.start(victims.train, str(log), tiny_recipe.RECIPE, bindings)
+    arguments = (str(log), tiny_recipe.RECIPE, bindings, None, measurements and str(measurements))
+    return victims.start(victims.train, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -46,60 +48,73 @@ def final_state(model_dir):
 class Moments:
     """Kinds of moments of a training run, told from outside by what lies in its folder."""
 
-    def __init__(self, model_dir, rng):
-        self._model_dir, self._rng = model_dir, rng
-        self._checkpoints = self._saved()
-        self._measured = self._sizes()
+    def __init__(self, model_dir, rng, measurements=None):
+        self._model_dir, self._rng, self._measurements = model_dir, rng, measurements
+        self._start = time.time()
+        self._steps = self.saved()
 
-    def _saved(self):
-        return {path.name for path in self._model_dir.glob("checkpoint_*")}
+    def saved(self):
+        return set(checkpoint_folders.find(self._model_dir))
 
-    def _sizes(self):
-        files = self._model_dir.glob("training_eval/**/events.*")
-        return sum(path.stat().st_size for path in files)
+    def _begun(self):
+        """Whether this process, and not one before it, has begun to write a checkpoint."""
+        for path in self._model_dir.glob("checkpoint_*tmp*"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ctime > self._start:
+                    return True
+        return False
 
     def starting(self, process):
         victims.soon(self._rng, 6)
         return process.is_alive()
 
     def saving(self, process):
-        found = victims.wait_for(
-            process, lambda: any(self._model_dir.glob("checkpoint_*tmp*")), timeout=120
-        )
+        found = victims.wait_for(process, self._begun, timeout=120)
         victims.soon(self._rng, 0.1)
         return found
 
     def training(self, process):
-        found = victims.wait_for(process, lambda: self._saved() - self._checkpoints, timeout=120)
+        some = self._rng.randint(1, 3)
+        found = victims.wait_for(process, lambda: len(self.saved() - self._steps) >= some, 120)
         victims.soon(self._rng, 0.5)
         return found
 
     def evaluating(self, process):
-        found = victims.wait_for(process, lambda: self._sizes() > self._measured, timeout=120)
+        some = self._rng.randint(1, 2)
+        file = self._measurements
+        found = victims.wait_for(
+            process, lambda: file.exists() and file.stat().st_size >= some, timeout=120
+        )
         victims.soon(self._rng, 0.2)
         return found
 
 
 def test_training(undisturbed, dataset_folder, tmp_path, rng):
-    log = tmp_path / "log"
+    log, measurements = tmp_path / "log", tmp_path / "measurements"
     kinds = ("starting", "saving", "training", "evaluating")
     expected = final_state(undisturbed)
-    killed = collections.Counter()
+    killed, reached = collections.Counter(), []
     for run in range(victims.KILLS):
         model_dir = tmp_path / f"model-{run}"
         for kind in rng.sample(2 * kinds, KILLS_A_RUN):
-            process = start_training(model_dir, dataset_folder, log)
-            if getattr(Moments(model_dir, rng), kind)(process):
-                killed[kind] += victims.kill(process)
+            measurements.unlink(missing_ok=True)
+            process = start_training(model_dir, dataset_folder, log, measurements)
+            moments = Moments(model_dir, rng, measurements)
+            if getattr(moments, kind)(process) and victims.kill(process):
+                killed[kind] += 1
+                reached.append(max(moments.saved(), default=0))
             process.join()
         victims.finish(start_training(model_dir, dataset_folder, log), log)
         jax.tree.map(np.testing.assert_array_equal, final_state(model_dir), expected)
         assert not list(model_dir.glob("*tmp*"))
         if killed.total() >= victims.KILLS:
             break
-    print(f"killed {dict(killed)} in {run + 1} runs")
+    print(
+        f"killed {dict(killed)} in {run + 1} runs, with checkpoints of the steps {sorted(reached)}"
+    )
     assert killed.total() >= victims.KILLS
     assert set(killed) == set(kinds)
+    assert max(reached) > STEPS / 2
 
 
 def test_being_told_to_stop_takes_less_than_the_grace_period(dataset_folder, tmp_path, rng):
