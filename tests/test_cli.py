@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from uem_t5x import cli, quickstart
+from uem_t5x import atomic, cli, evaluate, quickstart
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS)])
@@ -54,6 +55,26 @@ def test_the_quickstart_removes_no_model_but_its_own(tmp_path, capsys):
     assert quickstart.main(["--output", str(tmp_path)]) == 2
     assert "model: exists and is no quickstart's" in capsys.readouterr().err
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "mine"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line_that_names_the_file(monkeypatch, tmp_path, capsys):
+    def write(_):
+        with atomic.writing_file(tmp_path / "scores.json"), Path("/dev/full").open("w") as file:
+            file.write("x")
+
+    monkeypatch.setattr(evaluate, "run", write)
+    assert cli.main(["evaluate", "--model-dir", "m"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("uem-t5x evaluate: ") and error.count("\n") == 1
+    assert "No space left on device" in error and str(tmp_path / "scores.json") in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_of_ours_has_a_traceback(monkeypatch):
+    monkeypatch.setattr(evaluate, "run", lambda _: {}["none"])
+    with pytest.raises(KeyError):
+        cli.main(["evaluate", "--model-dir", "m"])
 
 
 def test_a_macro_may_hold_spaces(monkeypatch):

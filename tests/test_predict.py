@@ -34,6 +34,20 @@ def test_unknown_movies_are_counted_or_taken_as_described():
     assert user.unknown == 1
 
 
+def test_a_described_movie_is_refused_where_a_channel_is_not_made_of_text():
+    described = {"title": "Space War", "rating": 5}
+    lines = [line(described), line({"movieId": 1, "rating": 5}, user_id="v")]
+    refused = []
+    users = list(
+        predict.read_users(map(str.encode, lines), "in.jsonl", ROWS, refused.append, "poster")
+    )
+    assert [user.user_id for user in users] == ["v"]
+    assert [error.line for error in refused] == [
+        "in.jsonl: line 1: item 1 of the history: the model's channel 'poster' is not made of "
+        "text, so a movie that its catalogue lacks has no embedding; leave it out"
+    ]
+
+
 def test_an_empty_history_and_blank_lines_are_fine():
     users, refused = read(line(), "", "  \n", line(user_id=3))
     assert [user.user_id for user in users] == ["u", 3]

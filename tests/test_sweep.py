@@ -101,6 +101,12 @@ def test_commands_survive_a_shell(read, tmp_path, capsys):
     [
         ("seeds = [", (), "not a TOML file"),
         ("seeds = [0]", (), r"needs \[\[runs\]\]"),
+        ("runs = [1]", (), r"needs \[\[runs\]\]"),
+        ("runs = ['recipes']", (), r"needs \[\[runs\]\]"),
+        ("[[runs]]\nrecipes = 3", (), r"needs \[\[runs\]\]"),
+        ("[[runs]]\nrecipes = ['uem_tiny']\nmacros = 3", (), r"needs \[\[runs\]\]"),
+        ("recipes.uem_tiny = 3\n" + HISTORIES, (), r"recipes: give tables, \[recipes.NAME\]"),
+        ("seeds = " + "[" * 5000, (), "not a TOML file"),
         ("[[runs]]\nrecipes = []\nmacro.A = 1", (), "unknown keys macro"),
         ("[[runs]]\nrecipes = ['uem_huge']", (), "gin/uem_huge.gin: no such recipe"),
         (HISTORIES, (), "gin/uem_tiny.gin needs DATA_DIR; add --gin.DATA_DIR=VALUE"),

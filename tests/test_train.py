@@ -1,5 +1,6 @@
 """Training as a user runs it, on a tiny model: recipe in, checkpoints and metrics out."""
 
+import dataclasses
 import json
 import os
 import re
@@ -35,6 +36,7 @@ from uem_t5x import (
     verbalizer,
 )
 from uem_t5x.data import pipeline, seal, sentences, synthetic
+from uem_t5x.data.manifest import Channel
 from uem_t5x.data.prepare import PrepareOptions
 from uem_t5x.errors import DamagedError, InputError
 from uem_t5x.tasks import movielens
@@ -415,6 +417,18 @@ class TestTrained:
         expected, answered = predict.predict(trained, [inside, outside], batch_size=4)
         assert answered == expected
 
+    @pytest.mark.parametrize(
+        "channel", [Channel("poster", 16, "item"), Channel("description", 8, "item")]
+    )
+    def test_a_channel_that_is_not_the_encoders_has_no_movies_outside(self, trained, channel):
+        manifest = trained.catalogue.manifest
+        changed = dataclasses.replace(manifest, channels=(*manifest.channels[:1], channel))
+        catalogue = dataclasses.replace(trained.catalogue, manifest=changed)
+        other = dataclasses.replace(trained, catalogue=catalogue)
+        user = predict.User("u", (predict.Movie("Space War", (), ""),), (9,), unknown=0)
+        with pytest.raises(InputError, match=f"channel '{channel.name}' is not made of text"):
+            list(predict.predict(other, [user], batch_size=4))
+
     def test_the_predict_command_reports_bad_lines_and_answers_the_others(
         self, undisturbed, tmp_path, capsys
     ):
@@ -495,6 +509,16 @@ def test_refused_recipes(bindings, message, dataset_folder, tmp_path):
         run(tmp_path / "model", dataset_folder, *bindings)
     assert "\n" not in error.value.line
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("content", [b"include 'own.gin'", b"A = '\xff'", b"A = " + b"[" * 5000])
+def test_a_recipe_that_is_none(content, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("own.gin").write_bytes(content)
+    assert train.main(["--gin_file=own.gin"]) == 2
+    assert "own.gin: " in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"own\.gin"):
+        gin_utils.parse(["own.gin"])
 
 
 def test_an_unbound_macro_is_named(capsys):

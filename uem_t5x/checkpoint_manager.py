@@ -12,10 +12,12 @@ The tree below `state` has T5X's names: `target`, `state/step`, `state/param_sta
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import absl.logging
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -33,6 +35,14 @@ from uem_t5x.trainer import TrainState
 from uem_t5x.types import PyTree
 
 STATE, DATASET = "state", "dataset"
+
+
+def _is_not_told_by_us(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and "orbax" in record.pathname)
+
+
+# A thread of Orbax' logs the traceback of what it then raises where it is waited for.
+absl.logging.get_absl_logger().addFilter(_is_not_told_by_us)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,7 +77,14 @@ def parse(files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ())
     found = [os.fspath(_find(file)) for file in files]
     try:
         gin.parse_config_files_and_bindings(found, list(bindings))
-    except (ValueError, SyntaxError, OSError, ImportError, AttributeError) as error:
+    except (
+        ValueError,
+        SyntaxError,
+        OSError,
+        ImportError,
+        AttributeError,
+        RecursionError,  # a recipe that includes itself
+    ) as error:
         message = " ".join(str(error).split())
         if unbound := _UNBOUND_MACRO.search(message):
             message = f"the macro {unbound[1]} is not bound; add --gin.{unbound[1]}=VALUE"
@@ -156,7 +163,7 @@ def _statements(
                 yield from _statements(statement.filename)
             elif isinstance(statement, config_parser.BindingStatement):
                 yield statement
-    except SyntaxError as error:
+    except (SyntaxError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{recipe}: not a recipe: {' '.join(str(error).split())}") from error
 
 

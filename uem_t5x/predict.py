@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from uem_t5x.trained_model import TrainedModel
 
+_ENCODED = ("title_genres", "description")  # the channels that `prepare` makes of text
 # Movies that a batch of users may bring along; a multiple, so that few shapes are compiled.
 _NEW_ITEM_ROWS = 64
 # A line is parsed whole, into as much as 35 times its size. 30,000 ratings, more than anyone in
@@ -90,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         is_stdin = args.input == "-"
         file = sys.stdin.buffer if is_stdin else stack.enter_context(Path(args.input).open("rb"))
-        users = read_users(read_lines(file), args.input, _movie_rows(trained), report)
+        rows, untold = _movie_rows(trained), _untold_channel(trained)
+        users = read_users(read_lines(file), args.input, rows, report, untold)
         answers = predict(trained, users, args.batch_size)
         if args.output:
             _write_whole(answers, args.output)
@@ -109,6 +111,23 @@ def _write_whole(answers: Iterable[dict[str, Any]], output: str) -> None:
 def _movie_rows(trained: "TrainedModel") -> dict[int, int]:
     movies = trained.catalogue.movies()
     return dict(zip(movies["movieId"].to_list()[1:], movies["row"].to_list()[1:]))
+
+
+def _untold_channel(trained: "TrainedModel") -> str | None:
+    """Returns the channel of a movie's embedding that is not the encoder's, or None."""
+    catalogue = trained.catalogue
+    for channel in catalogue.channels:
+        is_encoded = channel.name in _ENCODED and channel.width == catalogue.encoder.width
+        if channel.index == "item" and not is_encoded:
+            return channel.name
+    return None
+
+
+def _no_embedding(untold: str) -> InputError:
+    return InputError(
+        f"the model's channel {untold!r} is not made of text, so a movie that its catalogue lacks "
+        "has no embedding; leave it out"
+    )
 
 
 def write_line(answer: dict[str, Any]) -> str:
@@ -132,6 +151,7 @@ def read_users(
     name: str,
     rows: dict[int, int],
     report: Callable[[InputError], Any],
+    untold: str | None = None,
 ) -> Iterator[User]:
     """Yields the user of each line.
 
@@ -141,17 +161,18 @@ def read_users(
       name: of the file, for messages.
       rows: the row of each movieId in the movie table.
       report: is called with the InputError of a line that cannot be read, which is skipped.
+      untold: a channel that no text tells of; where there is one, described movies are refused.
     """
     for number, line in enumerate(lines, start=1):
         if len(line) <= MAX_LINE_BYTES and not line.strip():
             continue
         try:
-            yield _read_user(line, rows)
+            yield _read_user(line, rows, untold)
         except (InputError, RecursionError) as error:
             report(InputError(f"{name}: line {number}: {error}"))
 
 
-def _read_user(line: bytes, rows: dict[int, int]) -> User:
+def _read_user(line: bytes, rows: dict[int, int], untold: str | None) -> User:
     if len(line) > MAX_LINE_BYTES:
         raise InputError(
             f"longer than {MAX_LINE_BYTES >> 20} MiB; give the most recent items of the history"
@@ -171,6 +192,8 @@ def _read_user(line: bytes, rows: dict[int, int]) -> User:
     for position, entry in enumerate(record["history"], start=1):
         try:
             item = _read_item(entry, rows)
+            if untold and isinstance(item, Movie):
+                raise _no_embedding(untold)
             stars = _read_rating(entry)
         except InputError as error:
             raise InputError(f"item {position} of the history: {error}") from error
@@ -287,6 +310,8 @@ class _ItemEncoder:
         from uem_t5x import sentence_encoders
         from uem_t5x.data import sentences
 
+        if untold := _untold_channel(self._trained):
+            raise _no_embedding(untold)
         catalogue = self._trained.catalogue
         if self._sentence_encoder is None:
             record = catalogue.encoder
@@ -300,17 +325,11 @@ class _ItemEncoder:
             ),
             "description": encode([movie.description for movie in movies]),
         }
-        by_item = [channel.name for channel in catalogue.channels if channel.index == "item"]
-        if unknown := sorted(set(by_item) - set(vectors)):
-            raise InputError(
-                f"the channel {unknown[0]} of this model is not made of text, so a movie outside "
-                "the catalogue cannot be embedded; leave such movies out"
-            )
         spare = -len(movies) % _NEW_ITEM_ROWS
 
         def extend(path: tuple[Any, ...], table: "jax.Array") -> "jax.Array":
             name = path[-1].key
-            if name not in by_item:
+            if name not in vectors:
                 return table
             return jnp.concatenate([table, np.pad(vectors[name], ((0, spare), (0, 0)))])
 

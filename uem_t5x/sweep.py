@@ -170,18 +170,32 @@ def _read_toml(path: str) -> dict[str, Any]:
         raise InputError(f"{path}: no such sweep; see the folder gin/sweeps/ for those there are")
     try:
         sweep = tomllib.loads(found.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not a TOML file: {error}") from error
     entries = sweep.get("runs")
-    if not isinstance(entries, list) or not all("recipes" in entry for entry in entries):
-        raise InputError(f"{path}: needs [[runs]], each with recipes = [...]")
+    if not isinstance(entries, list) or not all(map(_is_entry, entries)):
+        raise InputError(
+            f'{path}: needs [[runs]], each with recipes = ["NAME", ...], and macros.NAME = VALUE'
+        )
     if not isinstance(sweep.get("seeds", []), list):
         raise InputError(f"{path}: seeds = {sweep['seeds']!r}: give a list, such as [0, 1, 2]")
+    of_recipes = sweep.get("recipes", {})
+    if not isinstance(of_recipes, dict) or not all(
+        isinstance(macros, dict) for macros in of_recipes.values()
+    ):
+        raise InputError(f"{path}: recipes: give tables, [recipes.NAME], with the macros of each")
     unknown = sweep.keys() - _KEYS
     unknown |= {key for entry in entries for key in entry.keys() - _RUN_KEYS}
     if unknown:
         raise InputError(f"{path}: unknown keys {', '.join(sorted(unknown))}")
     return sweep
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("macros", {}), dict):
+        return False
+    recipes = entry.get("recipes")
+    return isinstance(recipes, list) and all(isinstance(recipe, str) for recipe in recipes)
 
 
 def _combinations(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
