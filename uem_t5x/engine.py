@@ -38,7 +38,7 @@ def running_on_t5x() -> bool:
 
 
 def adafactor(scan_layers: bool = False) -> Any:
-    """Returns Adafactor as T5X fine-tunes with it, without its learning rate.
+    """Returns Adafactor with the settings of T5X's fine-tuning, without its learning rate.
 
     Factored second moments from 128 columns on, decay 1 - t^-0.8, updates clipped to a root mean
     square of 1 and scaled by that of their parameter, no momentum (Shazeer and Stern 2018,
