@@ -14,6 +14,7 @@ from etils import epath
 
 from uem_t5x.errors import InputError
 
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # safetensors has no OSError
 _BUCKET = re.compile(r"\w+:/")  # `pathlib` leaves one of two slashes
 
 
@@ -109,6 +110,13 @@ def _naming(path: epath.PathLike) -> Iterator[None]:
     except OSError as error:
         if error.filename is None and error.errno is not None:
             raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
+    except InputError:
+        raise
+    except Exception as error:
+        if found := _RUST_ERROR.search(str(error)):
+            number = int(found[1])
+            raise OSError(number, os.strerror(number), os.fspath(path)) from error
         raise
 
 

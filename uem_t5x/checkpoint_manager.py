@@ -260,7 +260,8 @@ class CheckpointManager:
             folder = epath.Path(self._manager.directory)
             steps = checkpoint_folders.find(folder) if folder.is_dir() else {}
             left = f"checkpoint_{max(steps)} is still good" if steps else "none was saved before"
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            said = str(error).rpartition("}} ")[2]  # behind what TensorFlow says of the place
+            reason = f"{type(error).__name__}: {said}".splitlines()[0][:300]
             raise OSError(
                 f"{folder}: a checkpoint cannot be saved ({reason}); {left}. See that the folder "
                 "can be written and has room, then run the same command again"

@@ -58,15 +58,18 @@ def test_a_full_disk(dataset_folder, tmp_path):
     assert lines[-1].startswith(f"uem_t5x.train: {disk}/model: a checkpoint cannot be saved")
     assert "checkpoint_6 is still good" in lines[-1]
     assert "Traceback" not in done.stderr
-    assert list(checkpoint_folders.find(kept)) == [2, 4, 6]
-    assert checkpoint_folders.choose(kept) == 6
+    found = checkpoint_folders.find(kept)
+    assert list(found) == [2, 4, 6]
+    for checkpoint in found.values():
+        checkpoint_folders.check(checkpoint)
     # There is room now: it goes on.
     log = tmp_path / "log"
     bindings = [*TRAINING, *tiny_recipe.places(kept, dataset_folder.path), "TRAIN_STEPS = 8"]
     victims.finish(victims.start(victims.train, str(log), tiny_recipe.RECIPE, bindings), log)
 
 
-def test_a_full_disk_and_the_other_commands(dataset_folder, tmp_path):
+@pytest.mark.parametrize("size", ["16k", "64k"])
+def test_a_full_disk_and_the_other_commands(size, dataset_folder, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     movielens = dataset_folder.path.parent / "movielens"
@@ -75,7 +78,7 @@ def test_a_full_disk_and_the_other_commands(dataset_folder, tmp_path):
         f"{movielens}/{synthetic.DESCRIPTIONS} --encoder-width 16 --validation-users 10 "
         f"--test-users 10 --vocabulary-size 256 --output {disk}/dataset"
     )
-    done = run_on_a_disk(disk, f"{command}; code=$?; ls -A {disk}; exit $code", "-o size=64k")
+    done = run_on_a_disk(disk, f"{command}; code=$?; ls -A {disk}; exit $code", f"-o size={size}")
     print(done.stderr.splitlines()[-1])
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("uem-t5x prepare: ")
