@@ -429,19 +429,15 @@ def _suggestion(row: Row, plan: _Plan, needed: int, available: int) -> str:
 
 
 def _with_memory(row: Row, memory: Any) -> Row:
-    parts = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-        + memory.generated_code_size_in_bytes
-    )
+    # `temp_size_in_bytes` may be more than there is of a program that fits: it does not say what
+    # is held at the same time.
+    held = memory.peak_memory_in_bytes
     return dataclasses.replace(
         row,
         fits=True,
         argument_bytes=memory.argument_size_in_bytes,
-        temporary_bytes=memory.temp_size_in_bytes,
-        peak_bytes=max(parts, memory.peak_memory_in_bytes),
+        temporary_bytes=held - memory.argument_size_in_bytes,
+        peak_bytes=held + memory.generated_code_size_in_bytes,
     )
 
 
