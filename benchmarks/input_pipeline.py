@@ -2,8 +2,8 @@
 
 Batches have the lengths of the paper's recipes at 50 items. The peer is what one would write for
 PyTorch's DataLoader: records read and parsed one by one, tokenized with SentencePiece, padded with
-NumPy, on one thread. What is needed is what a host of the fastest TPUs of docs/tpu.md uses up: of all
-data where there is one host, of its part where there are many.
+NumPy, on one thread. What is needed is what a host of the fastest TPUs of docs/tpu.md uses up: of
+all data where there is one host, of its part where there are many.
 """
 
 import argparse
