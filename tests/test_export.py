@@ -29,7 +29,7 @@ def model_dir(tmp_path_factory, dataset_folder):
     model_dir = tmp_path_factory.mktemp("run")
     places = tiny_recipe.places(model_dir, dataset_folder.path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "_make_evaluation", lambda *_: lambda state, step: {})
+        patch.setattr(train._Evaluation, "measure", lambda *_: {})
         train.run_recipe([tiny_recipe.RECIPE], [*TINY, *places])
     return model_dir
 

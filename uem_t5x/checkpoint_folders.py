@@ -49,6 +49,11 @@ def add_metrics(checkpoint: epath.Path, metrics: Mapping[str, float]) -> None:
     seal(checkpoint)
 
 
+def has_checksums(checkpoint: epath.Path) -> bool:
+    """Whether the built-in engine saved it."""
+    return (checkpoint / _SUMS).is_file()
+
+
 def is_measured(checkpoint: epath.Path) -> bool:
     """Whether it holds a validation F1."""
     return _validation_score(checkpoint) > float("-inf")

@@ -178,9 +178,11 @@ class CheckpointManager:
                 force=True,
             )
 
-    def is_measured(self, step: int) -> bool:
-        """Whether a checkpoint holds a validation F1."""
-        return checkpoint_folders.is_measured(self._folder(step))
+    def lacks_metrics(self, step: int) -> bool:
+        """Whether a checkpoint holds no validation F1; one of T5X's never does, and is left so."""
+        checkpoint = self._folder(step)
+        is_ours = checkpoint_folders.has_checksums(checkpoint)
+        return is_ours and not checkpoint_folders.is_measured(checkpoint)
 
     def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds an F1, and what else was measured, to a checkpoint that was saved without.

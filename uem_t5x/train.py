@@ -148,7 +148,7 @@ def train(
         stopwatch = time.monotonic()
         is_stopped = notice.was_received
         with manager, TrainingProgress(total_steps, step, jax.process_index() > 0) as progress:
-            if latest and periods.evaluates(latest) and not manager.is_measured(latest):
+            if latest and periods.evaluates(latest) and manager.lacks_metrics(latest):
                 # It was told to stop while it measured this step.
                 scores = measure(state, step)
                 is_stopped = scores is None
