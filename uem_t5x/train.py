@@ -164,12 +164,6 @@ def train(
                 saves = periods.saves(step, is_stopped)
                 if reports or evaluates or saves:
                     _check_finite(pending, step, iterator, manager.latest_step())
-                if (
-                    (evaluates or saves)
-                    and not is_stopped
-                    and not evaluation.is_finite(state, batch)
-                ):
-                    raise _diverged("loss", step, iterator, manager.latest_step())
                 if reports:
                     summary = summarize(pending)
                     seconds = time.monotonic() - stopwatch
@@ -178,16 +172,18 @@ def train(
                     train_writer.write_scalars(step, summary)
                     progress.report(step, _status(summary))
                     stopwatch = time.monotonic()
-                scores = None
+                began = time.monotonic()
+                is_kept = (evaluates or saves) and not is_stopped
+                if is_kept and not evaluation.is_finite(state, batch):
+                    raise _diverged("loss", step, iterator, manager.latest_step())
+                scores = measure(state, step) if evaluates else None
+                stopwatch += time.monotonic() - began
                 if evaluates:
-                    began = time.monotonic()
-                    scores = measure(state, step)
                     is_stopped = scores is None
                     saves = periods.saves(step, is_stopped)
-                    if scores:
-                        headline = " ".join(f"{k}={v:.3f}" for k, v in _headline(scores))
-                        progress.report(step, headline)
-                    stopwatch += time.monotonic() - began
+                if scores:
+                    headline = " ".join(f"{k}={v:.3f}" for k, v in _headline(scores))
+                    progress.report(step, headline)
                 if saves:
                     model_dir_lib.check_is_there(model_dir)
                     manager.save(state, iterator, scores, partitioner.is_first_of_its_share)
