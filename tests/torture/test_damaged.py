@@ -15,8 +15,8 @@ from uem_t5x.checkpoint_manager import CheckpointManager
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.errors import DamagedError, InputError
 
-REGIONS = 16  # of a file; each is flipped at a random place
-CUTS = 6
+REGIONS = 24  # of a file; each is flipped at a random place
+CUTS = 8
 STEP = 4
 
 
