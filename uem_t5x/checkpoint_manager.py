@@ -30,7 +30,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from uem_t5x import checkpoint_folders, datasets, layer_stacks
 from uem_t5x.checkpoint_folders import BEST_METRIC
 from uem_t5x.datasets import TrainIterator
-from uem_t5x.errors import InputError
+from uem_t5x.errors import InputError, line_of
 from uem_t5x.trainer import TrainState
 from uem_t5x.types import PyTree
 
@@ -262,7 +262,7 @@ class CheckpointManager:
             folder = epath.Path(self._manager.directory)
             steps = checkpoint_folders.find(folder) if folder.is_dir() else {}
             left = f"checkpoint_{max(steps)} is still good" if steps else "none was saved before"
-            said = str(error).rpartition("}} ")[2]  # behind what TensorFlow says of the place
+            said = line_of(error) or str(error)
             reason = f"{type(error).__name__}: {said}".splitlines()[0][:300]
             raise OSError(
                 f"{folder}: a checkpoint cannot be saved ({reason}); {left}. See that the folder "

@@ -62,6 +62,7 @@ def test_a_full_disk(dataset_folder, tmp_path):
     assert list(found) == [2, 4, 6]
     for checkpoint in found.values():
         checkpoint_folders.check(checkpoint)
+    assert checkpoint_folders.choose(kept) in found
     # There is room now: it goes on.
     log = tmp_path / "log"
     bindings = [*TRAINING, *tiny_recipe.places(kept, dataset_folder.path), "TRAIN_STEPS = 8"]
