@@ -34,17 +34,16 @@ def test_unknown_movies_are_counted_or_taken_as_described():
     assert user.unknown == 1
 
 
-def test_a_described_movie_is_refused_where_a_channel_is_not_made_of_text():
+def test_a_described_movie_is_refused_where_a_model_cannot_be_told_of_it():
     described = {"title": "Space War", "rating": 5}
     lines = [line(described), line({"movieId": 1, "rating": 5}, user_id="v")]
     refused = []
     users = list(
-        predict.read_users(map(str.encode, lines), "in.jsonl", ROWS, refused.append, "poster")
+        predict.read_users(map(str.encode, lines), "in.jsonl", ROWS, refused.append, "leave it out")
     )
     assert [user.user_id for user in users] == ["v"]
     assert [error.line for error in refused] == [
-        "in.jsonl: line 1: item 1 of the history: the model's channel 'poster' is not made of "
-        "text, so a movie that its catalogue lacks has no embedding; leave it out"
+        "in.jsonl: line 1: item 1 of the history: leave it out"
     ]
 
 

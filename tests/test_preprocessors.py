@@ -182,6 +182,15 @@ class TestTrainingStretches:
         with pytest.raises(InputError, match=r"^preprocessors\.training_stretches.*bind"):
             preprocessors.training_stretches(read(), **settings)
 
+    def test_differ_between_the_parts_of_the_data(self):
+        # The users of two hosts that stand at the same place: SeqIO gives both the same seed.
+        lengths = [
+            [len(example["history_items"]) for example in stretched(part, min_length=10)]
+            for part in (read().shard(2, 0), read().shard(2, 1))
+        ]
+        same = np.mean([one == other for one, other in zip(*lengths)])
+        assert same < 0.3
+
 
 class TestRandomTastes:
     def test_are_off_unless_asked_for(self):

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 from unittest import mock
 
+import gin
 import jax
 import numpy as np
 import optax
@@ -367,16 +368,31 @@ class TestTrained:
 
     def test_predict_asks_as_the_task_does(self, trained, dataset_folder):
         config = datasets.DatasetConfig(trained.task, trained.feature_lengths, "test", 4)
-        with data_sources.use_dataset_folder(dataset_folder):
+        with trained.current(dataset_folder):
             users = baselines.Users.read("test")
-            batch = next(datasets.eval_batches(config, trained.model.FEATURE_CONVERTER_CLS))
+            asked = datasets.answer_batches(config, trained.model.FEATURE_CONVERTER_CLS)
             instruction = trained.model.input_vocabulary.encode(sentences.INSTRUCTION)
         assert len(instruction) > trained.feature_lengths["inputs"]  # it is cut
-        histories = [users.history(user) for user in range(4)]
-        recent = [[part[-20:].tolist() for part in history] for history in histories]
-        features = predict._features(trained, *zip(*recent))
-        for name in ("encoder_input_tokens", "history_items", "history_ratings"):
-            np.testing.assert_array_equal(features[name], batch[name])
+        histories = [users.history(user) for user in range(len(users.ids))]
+        given = [
+            {"user_id": "u", "history_items": items, "history_ratings": half_stars}
+            for items, half_stars in histories
+        ]
+        with trained.current():
+            other = datasets.answer_batches(config, trained.model.FEATURE_CONVERTER_CLS, given)
+        features = ("encoder_input_tokens", "history_items", "history_ratings")
+        for (batch, items_read), (again, items_read_again) in zip(asked, other, strict=True):
+            np.testing.assert_array_equal(items_read, items_read_again)
+            for name in features:
+                np.testing.assert_array_equal(batch[name], again[name])
+
+    def test_it_stays_what_it_is_when_another_recipe_is_read(self, trained):
+        scores = evaluate.evaluate(trained, "validation")
+        with gin.unlock_config():
+            gin.bind_parameter("uem_t5x.vocabularies.sentencepiece_model_file.path", "other.model")
+        assert evaluate.evaluate(trained, "validation") == scores
+        user = predict.User("u", (5, 6), (9, 2), unknown=0)
+        assert len(list(predict.predict(trained, [user]))) == 1
 
     @pytest.mark.parametrize("size", ["0", "-1", "3"])
     def test_batches_that_devices_cannot_share(self, size, undisturbed, tmp_path, capsys):
@@ -440,7 +456,7 @@ class TestTrained:
         histories, answers = tmp_path / "in.jsonl", tmp_path / "out/answers.jsonl"
         histories.write_text("\n".join(lines))
         arguments = ["predict", "--model-dir", str(undisturbed[0]), "--input", str(histories)]
-        assert cli.main([*arguments, "--output", str(answers)]) == 1
+        assert cli.main([*arguments, "--output", str(answers)]) == 2
         error = capsys.readouterr().err
         assert f"{histories}: line 2: no JSON" in error
         answered = [json.loads(line) for line in answers.read_text().splitlines()]
@@ -486,9 +502,23 @@ def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
     train.run_recipe(["gin/text_tiny.gin"], [*tiny, *places, *options])
     trained = TrainedModel.load(tmp_path)
     assert not trained.flax_mutables
-    result = evaluate.evaluate(trained, "validation")
+    answers = tmp_path / "answers.jsonl"
+    result = evaluate.evaluate(trained, "validation", answers_file=answers)
     assert list(result["methods"]) == ["text", "counting", "rule"]
     assert result["history_length"] == 5
+
+    with data_sources.use_dataset_folder(dataset_folder):
+        users = baselines.Users.read("validation")
+    histories = [map(tuple, users.history(user)) for user in range(len(users.ids))]
+    asked = [predict.User(name, *part, unknown=0) for name, part in zip(users.ids, histories)]
+    expected = [json.loads(line) for line in answers.read_text().splitlines()]
+    given = [(row["user_id"], row["items"], row["answer"]) for row in expected]
+    predicted = list(predict.predict(trained, asked, batch_size=4))
+    assert [(row["user_id"], row["items"], row["answer"]) for row in predicted] == given
+
+    described = predict.User("u", (predict.Movie("Space War", (), ""),), (9,), unknown=0)
+    with pytest.raises(InputError, match="movies of its catalogue as text, and no others"):
+        list(predict.predict(trained, [described]))
 
 
 @pytest.mark.parametrize(
@@ -499,6 +529,13 @@ def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
         (["HISTORY_LENGTH = 0"], r"HISTORY_LENGTH=0: bind it to 1 or more"),
         (["MIXTURE_OR_TASK_NAME = 'nonsense'"], r"'nonsense': no such SeqIO task"),
         (["EVAL_PERIOD = 4", "CHECKPOINT_PERIOD = 6"], r"EVAL_PERIOD=4, CHECKPOINT_PERIOD=6: make"),
+        (["SCAN_LAYERS = 'false'"], r"SCAN_LAYERS = 'false': give True or False"),
+        (["BATCH_SIZE = 'all'"], r"BATCH_SIZE = 'all': give a number"),
+        (["BATCH_SIZE = 16.0"], r"BATCH_SIZE = 16.0: write 16"),
+        (["RANDOM_SEED = None"], r"RANDOM_SEED = None: give a number"),
+        (["EVAL_BATCH_SIZE = True"], r"EVAL_BATCH_SIZE = True: give a number"),
+        (["LAYOUT = 8"], r"LAYOUT = 8: give a text"),
+        (["MODEL_DIR = 2024"], r"gin/uem_tiny.gin: MODEL_DIR = 2024: give a text"),
         (["UEM_LAYER = 1"], r"gin/uem_tiny.gin has no macro UEM_LAYER; it has .*UEM_LAYERS"),
         (["NONSENSE.x = 1"], r"gin/uem_tiny.gin: .*NONSENSE"),
         (["DATA_DIR = '/nowhere'"], r"/nowhere: no such folder"),

@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand.
 
     Returns:
-        The exit code: 0 for success, 1 where some of the input was answered and some was not, or
-        a disk takes no more, 2 for refused input.
+        The exit code: 0 for success, 1 where a disk takes no more, 2 for refused input (of which
+        `predict` answers the rest).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv and argv[0] in COMMANDS else None

@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import seqio
@@ -11,6 +12,8 @@ from clu.data import dataset_iterator
 from etils import epath
 
 from uem_t5x.errors import InputError
+
+_ITEMS_READ = "items_read"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,14 +185,80 @@ def eval_batches(
     yield from dataset.batch(config.batch_size).as_numpy_iterator()
 
 
-def examples(config: DatasetConfig) -> Iterator[dict[str, np.ndarray]]:
-    """Yields each example of a split once, as the task gives it, before batches are made.
+def answer_batches(
+    config: DatasetConfig,
+    converter_cls: type[seqio.FeatureConverter],
+    examples: Iterable[Mapping[str, Any]] | None = None,
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """Reads users that are to be answered, each once and in order.
+
+    Args:
+      config: what to read, and in batches of how many.
+      converter_cls: the model's.
+      examples: other users than the split's: `user_id`, `history_items` and `history_ratings`, as
+        in a dataset folder. The task's own steps are taken with them. A few are read ahead.
+
+    Returns:
+      The batches, of which the last may be smaller: the model's features, and how many items of
+      each history they tell of, [batch].
 
     Raises:
-      InputError: if there is no such task.
+      InputError: if there is no such task; or a mixture is to be asked about other users.
     """
-    unshuffled = dataclasses.replace(config, shuffle=False)
-    yield from _task_dataset(unshuffled, num_epochs=1).as_numpy_iterator()
+    _check_task(config)
+    task = seqio.get_mixture_or_task(config.mixture_or_task_name)
+    if examples is not None:
+        task = _with_examples(task, examples, config.split)
+    dataset = task.get_dataset(
+        sequence_length=dict(config.task_feature_lengths),
+        split=config.split,
+        use_cached=config.use_cached and examples is None,
+        shuffle=False,
+        seed=config.seed,
+    )
+
+    def count(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {**example, _ITEMS_READ: tf.size(example["history_items"])[tf.newaxis]}
+
+    converter = converter_cls(
+        pack=False,
+        use_custom_packing_ops=False,
+        passthrough_features={_ITEMS_READ: seqio.FeatureConverter.FeatureSpec(dtype=tf.int32)},
+    )
+    lengths = {**config.task_feature_lengths, _ITEMS_READ: 1}
+    batches = converter(dataset.map(count), lengths).batch(config.batch_size)
+    return ((batch, batch.pop(_ITEMS_READ)[:, 0]) for batch in batches.as_numpy_iterator())
+
+
+def _with_examples(
+    task: seqio.Task | seqio.Mixture, examples: Iterable[Mapping[str, Any]], split: str
+) -> seqio.Task:
+    """Returns the task over other users, who have no labels."""
+    if isinstance(task, seqio.Mixture):
+        raise InputError(
+            f"MIXTURE_OR_TASK_NAME={task.name!r}: a mixture of tasks has no one question; name one "
+            "of its tasks in the recipe"
+        )
+    ids, text = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.string)
+    names = tf.TensorSpec([None], tf.string)
+    signature = {
+        **{"user_id": text, "history_items": ids, "history_ratings": ids},
+        **{"liked": names, "disliked": names, "split": text},
+    }
+
+    def read(split: str, shuffle_files: bool = False, seed: int | None = None) -> tf.data.Dataset:
+        del shuffle_files, seed
+        unknown = {"liked": [], "disliked": [], "split": split}
+        return tf.data.Dataset.from_generator(
+            lambda: ({**example, **unknown} for example in examples), output_signature=signature
+        )
+
+    return seqio.Task(
+        task.name,
+        source=seqio.FunctionDataSource(read, splits=[split]),
+        output_features=task.output_features,
+        preprocessors=task.preprocessors,
+    )
 
 
 def num_examples(config: DatasetConfig) -> int | None:
@@ -208,6 +277,24 @@ def _check_task(config: DatasetConfig) -> None:
         raise InputError(
             f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r}: no such SeqIO task; the "
             "recipe must import the module that registers it, such as uem_t5x.tasks.movielens"
+        )
+    if config.use_cached:
+        for task in seqio.get_subtasks(seqio.get_mixture_or_task(config.mixture_or_task_name)):
+            if task.supports_caching:
+                _check_cache(task, config.split)
+
+
+def _check_cache(task: seqio.Task, split: str) -> None:
+    if not task.cache_dir:
+        raise InputError(
+            f"USE_CACHED_TASKS=True: {task.name} is in none of the folders of caches; fill "
+            "one with seqio_cache_tasks, and give it as --seqio_additional_cache_dirs=FOLDER"
+        )
+    cached, given = task.get_cached_stats(split)["examples"], task.num_input_examples(split)
+    if given is not None and cached != given:
+        raise InputError(
+            f"{task.cache_dir}: a cache of other data, with {cached} users for {split} and not "
+            f"{given}; fill it anew with seqio_cache_tasks"
         )
 
 

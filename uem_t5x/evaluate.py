@@ -90,7 +90,7 @@ def evaluate(
     """
     import numpy as np
 
-    from uem_t5x import baselines, data_sources, datasets, metrics, postprocessors
+    from uem_t5x import baselines, datasets, metrics, postprocessors, progress
     from uem_t5x.data.dataset_folder import DatasetFolder
     from uem_t5x.errors import InputError
 
@@ -106,20 +106,25 @@ def evaluate(
     config = datasets.DatasetConfig(
         trained.task, trained.feature_lengths, split, batch_size, seed=0
     )
-    with data_sources.use_dataset_folder(folder):
+    with trained.current(folder):
         users = baselines.Users.read(split)
-        items_read = np.array(
-            [len(example["history_items"]) for example in datasets.examples(config)]
-        )
-        batches = datasets.eval_batches(config, trained.model.FEATURE_CONVERTER_CLS)
-        answers = list(trained.answerer(batch_size)(batches))
+        batches = datasets.answer_batches(config, trained.model.FEATURE_CONVERTER_CLS)
+        answerer = trained.answerer(batch_size)
+        answers: list[str] = []
+        read: list[int] = []
+        with progress.counting("answering", folder.num_examples(split)) as advance:
+            for index, (batch, batch_read) in enumerate(batches):
+                answers += answerer(batch, index=index)
+                read += batch_read.tolist()
+                advance(len(batch_read))
+        items_read = np.array(read)
         predicted = [postprocessors.genres(answer) for answer in answers]
         predictions = {
             "uem" if trained.reads_embeddings else "text": predicted,
             "counting": baselines.counting(users, folder),
             "rule": baselines.rule(users.most_recent(items_read), folder),
         }
-    answered = _answered(users, items_read.tolist(), answers, predicted)
+    answered = _answered(users, read, answers, predicted)
     if answers_file is not None:
         with atomic.writing_file(answers_file) as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in answered)

@@ -59,9 +59,9 @@ def export_huggingface(trained: "TrainedModel", folder: Path) -> None:
     Raises:
       InputError: if the language model is neither a T5 1.1 nor a LongT5.
     """
-    from uem_t5x import checkpoints, data_sources, huggingface
+    from uem_t5x import checkpoints, huggingface
 
-    with data_sources.use_dataset_folder(trained.catalogue):
+    with trained.current():
         vocabulary = trained.model.output_vocabulary
         sentencepiece_model, extra_ids = vocabulary.sentencepiece_model_file, vocabulary.extra_ids
     huggingface.write_language_model(

@@ -44,14 +44,17 @@ class TextFeatureConverter(seqio.EncDecFeatureConverter):
         super().__init__(pack=pack, **kwargs)
 
     def _convert_example(self, features: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
-        return _select(super()._convert_example(features), TextFeatureConverter.MODEL_FEATURES)
+        return _select(super()._convert_example(features), self._text_features())
 
     def get_model_feature_lengths(
         self, task_feature_lengths: Mapping[str, int]
     ) -> Mapping[str, int]:
         """Returns the length of each model feature."""
         lengths = super().get_model_feature_lengths(task_feature_lengths)
-        return _select(lengths, TextFeatureConverter.MODEL_FEATURES)
+        return _select(lengths, self._text_features())
+
+    def _text_features(self) -> list[str]:
+        return [*TextFeatureConverter.MODEL_FEATURES, *self._passthrough_features]
 
 
 class UserEmbeddingFeatureConverter(TextFeatureConverter):

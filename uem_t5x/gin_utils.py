@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ CIRCUMSTANCES = frozenset(
     "NUM_MICROBATCHES NUM_DATA_SHARDS USE_HARDWARE_RNG EVAL_STEPS EVAL_BATCH_SIZE EVAL_PERIOD "
     "CHECKPOINT_PERIOD CHECKPOINTS_KEPT STATS_PERIOD".split()
 )
+_PLACES = ("_DIR", "_FILE", "_PATH")  # macros that name a folder or a file end so
 _UNBOUND_MACRO = re.compile(r"(\w+)/macro\.value set to `%gin\.REQUIRED`")
 _MACRO_FLAG = re.compile(r"--gin\.([A-Za-z_][\w./]*)=(.*)", re.DOTALL)
 
@@ -93,7 +94,7 @@ def parse(files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ())
 
 
 def check_bindings(recipes: Sequence[str | os.PathLike[str]], bindings: Iterable[str]) -> None:
-    """Checks the macros that are to be bound beside recipes: gin takes any name, and ignores it.
+    """Checks the macros that are to be bound beside recipes.
 
     Args:
       recipes: the recipes.
@@ -101,20 +102,65 @@ def check_bindings(recipes: Sequence[str | os.PathLike[str]], bindings: Iterable
         are left to gin, which knows them.
 
     Raises:
-      InputError: if no recipe has such a macro, or one is no recipe.
+      InputError: as in `check_macros`, or one is no recipe.
     """
-    names = {binding.partition("=")[0].strip() for binding in bindings}
-    macros = {name for recipe in recipes for name in read(recipe)[0]}
-    where = ", ".join(map(str, recipes))
-    check_macros(where, {name for name in names if name.isidentifier()}, macros)
+    given = {}
+    for binding in bindings:
+        name, _, literal = (part.strip() for part in binding.partition("="))
+        if name.isidentifier():
+            given[name] = literal_value(literal)
+    macros = {}
+    for recipe in recipes:
+        macros |= read(recipe)[0]
+    check_macros(", ".join(map(str, recipes)), given, macros)
 
 
-def check_macros(where: str, names: Collection[str], macros: Collection[str]) -> None:
-    """Raises an InputError if one of the names is not among the macros of a recipe."""
-    if unknown := set(names) - set(macros):
+def check_macros(where: str, given: Mapping[str, Any], macros: Mapping[str, Any]) -> None:
+    """Checks the macros that are to be bound beside a recipe: gin takes any name and any value.
+
+    Args:
+      where: the recipe, for messages.
+      given: the new values by name; of a reference the text, as `read` gives it.
+      macros: the recipe's own.
+
+    Raises:
+      InputError: if the recipe has no such macro, or its value is of another kind: a truth value, a
+        number or a text. A macro without a value of its own takes any, but for a folder or a file.
+    """
+    if unknown := given.keys() - macros.keys():
         raise InputError(
             f"{where} has no macro {', '.join(sorted(unknown))}; it has {', '.join(sorted(macros))}"
         )
+    for name, value in given.items():
+        wanted = "a text" if name.endswith(_PLACES) else _kind(_follow(macros[name], macros))
+        may_be_none = wanted in (None, "a text") and value is None
+        if wanted is None or may_be_none or _is_reference(value):
+            continue
+        if _kind(value) != wanted:
+            raise InputError(f"{where}: {name} = {value!r}: give {wanted}")
+        if isinstance(macros[name], int) and isinstance(value, float) and value.is_integer():
+            raise InputError(f"{where}: {name} = {value!r}: write {int(value)}")
+
+
+def _kind(value: Any) -> str | None:
+    """Says what a value is in a message; None for what macros are seldom."""
+    if _is_reference(value):
+        return None
+    kinds = {bool: "True or False", int: "a number", float: "a number", str: "a text"}
+    return kinds.get(type(value))
+
+
+def _is_reference(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(("@", "%"))
+
+
+def _follow(value: Any, macros: Mapping[str, Any]) -> Any:
+    """Returns what a macro that refers to another one stands for, where that is a value."""
+    for _ in macros:
+        if not _is_reference(value) or value[1:] not in macros:
+            break
+        value = macros[value[1:]]
+    return value
 
 
 def _find(recipe: str | os.PathLike[str]) -> epath.Path:

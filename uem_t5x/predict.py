@@ -1,6 +1,7 @@
 """`uem-t5x predict`: one JSON line a user in, one JSON line with their taste out."""
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import io
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the subcommand; returns 1 if lines were refused and the others answered."""
+    """Runs the subcommand; returns 2 if lines were refused, though the others are answered."""
     if args.input != "-" and not Path(args.input).is_file():
         raise InputError(f"{args.input}: no such file; give JSON lines, a user each")
     if args.output:
@@ -91,21 +92,24 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         is_stdin = args.input == "-"
         file = sys.stdin.buffer if is_stdin else stack.enter_context(Path(args.input).open("rb"))
-        rows, untold = _movie_rows(trained), _untold_channel(trained)
-        users = read_users(read_lines(file), args.input, rows, report, untold)
+        lines, rows = read_lines(file), _movie_rows(trained)
+        users = read_users(lines, args.input, rows, report, _why_not_described(trained))
         answers = predict(trained, users, args.batch_size)
         if args.output:
             _write_whole(answers, args.output)
         else:
             for answer in answers:
                 print(write_line(answer), flush=True)
-    return 1 if refused else 0
+    return 2 if refused else 0
 
 
 def _write_whole(answers: Iterable[dict[str, Any]], output: str) -> None:
-    with atomic.writing_file(output) as file:
+    from uem_t5x import progress
+
+    with progress.counting("answering") as advance, atomic.writing_file(output) as file:
         for answer in answers:
             file.write(write_line(answer) + "\n")
+            advance(1)
 
 
 def _movie_rows(trained: "TrainedModel") -> dict[int, int]:
@@ -113,21 +117,19 @@ def _movie_rows(trained: "TrainedModel") -> dict[int, int]:
     return dict(zip(movies["movieId"].to_list()[1:], movies["row"].to_list()[1:]))
 
 
-def _untold_channel(trained: "TrainedModel") -> str | None:
-    """Returns the channel of a movie's embedding that is not the encoder's, or None."""
+def _why_not_described(trained: "TrainedModel") -> str | None:
+    """Returns why a model cannot be told of movies that its catalogue lacks; None if it can."""
     catalogue = trained.catalogue
+    if not trained.reads_embeddings:
+        return "the model reads movies of its catalogue as text, and no others; leave it out"
     for channel in catalogue.channels:
         is_encoded = channel.name in _ENCODED and channel.width == catalogue.encoder.width
         if channel.index == "item" and not is_encoded:
-            return channel.name
+            return (
+                f"the model's channel {channel.name!r} is not made of text, so a movie that its "
+                "catalogue lacks has no embedding; leave it out"
+            )
     return None
-
-
-def _no_embedding(untold: str) -> InputError:
-    return InputError(
-        f"the model's channel {untold!r} is not made of text, so a movie that its catalogue lacks "
-        "has no embedding; leave it out"
-    )
 
 
 def write_line(answer: dict[str, Any]) -> str:
@@ -151,7 +153,7 @@ def read_users(
     name: str,
     rows: dict[int, int],
     report: Callable[[InputError], Any],
-    untold: str | None = None,
+    why_not_described: str | None = None,
 ) -> Iterator[User]:
     """Yields the user of each line.
 
@@ -161,18 +163,18 @@ def read_users(
       name: of the file, for messages.
       rows: the row of each movieId in the movie table.
       report: is called with the InputError of a line that cannot be read, which is skipped.
-      untold: a channel that no text tells of; where there is one, described movies are refused.
+      why_not_described: refuses movies that are only described, in these words.
     """
     for number, line in enumerate(lines, start=1):
         if len(line) <= MAX_LINE_BYTES and not line.strip():
             continue
         try:
-            yield _read_user(line, rows, untold)
+            yield _read_user(line, rows, why_not_described)
         except (InputError, RecursionError) as error:
             report(InputError(f"{name}: line {number}: {error}"))
 
 
-def _read_user(line: bytes, rows: dict[int, int], untold: str | None) -> User:
+def _read_user(line: bytes, rows: dict[int, int], why_not_described: str | None) -> User:
     if len(line) > MAX_LINE_BYTES:
         raise InputError(
             f"longer than {MAX_LINE_BYTES >> 20} MiB; give the most recent items of the history"
@@ -192,8 +194,8 @@ def _read_user(line: bytes, rows: dict[int, int], untold: str | None) -> User:
     for position, entry in enumerate(record["history"], start=1):
         try:
             item = _read_item(entry, rows)
-            if untold and isinstance(item, Movie):
-                raise _no_embedding(untold)
+            if why_not_described and isinstance(item, Movie):
+                raise InputError(why_not_described)
             stars = _read_rating(entry)
         except InputError as error:
             raise InputError(f"item {position} of the history: {error}") from error
@@ -245,11 +247,11 @@ def _read_rating(entry: dict[str, Any]) -> int:
 def predict(
     trained: "TrainedModel", users: Iterable[User], batch_size: int = 32
 ) -> Iterator[dict[str, Any]]:
-    """Answers users, in order.
+    """Answers users, in order, as the task that the model was trained on asks about them.
 
     Args:
       trained: the model.
-      users: whose histories are cut to the model's most recent items.
+      users: who is asked about; some are read before the answers of those before them are there.
       batch_size: users answered at once; it does not change the answers.
 
     Yields:
@@ -257,50 +259,99 @@ def predict(
       the model read) and, where there were any, `unknown_items`.
 
     Raises:
-      InputError: if the model reads histories as text, which this does not render.
+      InputError: if a movie is only described, and the model cannot be told of it.
     """
-    from uem_t5x import verbalizer
+    from uem_t5x import datasets, verbalizer
 
-    if not trained.reads_embeddings:
-        raise InputError(f"{trained.task}: predict needs a model that reads embeddings")
-    users = iter(users)
     encoder = _ItemEncoder(trained)
     answerer = trained.answerer(batch_size)
-    while batch := list(itertools.islice(users, batch_size)):
-        recent = [(user.items[-trained.history_length :]) for user in batch]
-        rows, flax_mutables = encoder.rows(recent)
-        features = _features(trained, rows, [user.half_stars for user in batch])
-        answers = answerer([features], flax_mutables)
-        for user, items, answer in zip(batch, recent, answers):
+    asked: collections.deque[tuple[list[User], list[Movie]]] = collections.deque()
+    config = datasets.DatasetConfig(trained.task, trained.feature_lengths, "predict", batch_size)
+    with trained.current():
+        batches = datasets.answer_batches(
+            config,
+            trained.model.FEATURE_CONVERTER_CLS,
+            _examples(iter(users), batch_size, encoder, asked),
+        )
+    for index, (batch, items_read) in enumerate(batches):
+        batch_users, described = asked.popleft()
+        answers = answerer(*encoder.embed(batch, described), index)
+        for user, items, answer in zip(batch_users, items_read.tolist(), answers):
             liked, disliked = verbalizer.read_answer(answer, trained.catalogue.genres)
             result = {
                 "user_id": user.user_id,
                 "answer": answer,
                 "liked": liked,
                 "disliked": disliked,
-                "items": len(items),
+                "items": items,
             }
             yield {**result, "unknown_items": user.unknown} if user.unknown else result
 
 
+def _examples(
+    users: Iterator[User],
+    batch_size: int,
+    encoder: "_ItemEncoder",
+    asked: collections.deque[tuple[list[User], list[Movie]]],
+) -> Iterator[dict[str, Any]]:
+    """Yields users as a dataset folder holds them.
+
+    Before a batch of them, they are appended to `asked`, with the described movies among their
+    items, of which the first one is given the row `encoder.first_row`.
+    """
+    while batch := list(itertools.islice(users, batch_size)):
+        items = (item for user in batch for item in user.items)
+        described = list(dict.fromkeys(item for item in items if isinstance(item, Movie)))
+        # Where the model cannot be told of them, `embed` refuses the batch.
+        first = 0 if encoder.why_not_described else encoder.first_row
+        rows = {movie: first + index for index, movie in enumerate(described)}
+        asked.append((batch, described))
+        for user in batch:
+            yield {
+                "user_id": str(user.user_id).encode("utf-8", "backslashreplace"),
+                "history_items": [rows.get(item, item) for item in user.items],
+                "history_ratings": user.half_stars,
+            }
+
+
 class _ItemEncoder:
-    """Gives every item a row: of the checkpoint's table, or of new rows appended to it."""
+    """Embeds described movies, in rows that are appended to the checkpoint's item table.
+
+    Attributes:
+      first_row: of those.
+      why_not_described: the model cannot be told of them; None if it can.
+    """
 
     def __init__(self, trained: "TrainedModel") -> None:
+        self.first_row = len(trained.catalogue.movies())
         self._trained = trained
+        self.why_not_described = _why_not_described(trained)
         self._sentence_encoder: Any = None
 
-    def rows(self, histories: Sequence[Sequence[int | Movie]]) -> tuple[list[list[int]], Any]:
-        """Returns the rows of all items, and the item table that they refer to."""
-        trained = self._trained
-        movies = {item for items in histories for item in items if isinstance(item, Movie)}
-        if not movies:
-            return [list(items) for items in histories], trained.flax_mutables
-        ordered = sorted(movies, key=lambda movie: (movie.title, movie.genres, movie.description))
-        first = len(trained.catalogue.movies())
-        new_rows = {movie: first + index for index, movie in enumerate(ordered)}
-        table = self._extend(ordered)
-        return [[new_rows.get(item, item) for item in items] for items in histories], table
+    def embed(
+        self, batch: "dict[str, np.ndarray]", described: Sequence[Movie]
+    ) -> "tuple[dict[str, np.ndarray], Any]":
+        """Returns a batch and the item table that it refers to.
+
+        Args:
+          batch: the model's features.
+          described: movies that it may refer to; only those that it does are embedded.
+
+        Raises:
+          InputError: if there are any, and the model cannot be told of them.
+        """
+        import numpy as np
+
+        if described and self.why_not_described:
+            raise InputError(self.why_not_described)
+        if not described or not (batch["history_items"] >= self.first_row).any():
+            return batch, self._trained.flax_mutables
+        items = batch["history_items"].copy()
+        is_described = items >= self.first_row
+        rows, index = np.unique(items[is_described], return_inverse=True)
+        items[is_described] = self.first_row + index
+        table = self._extend([described[row - self.first_row] for row in rows])
+        return {**batch, "history_items": items}, table
 
     def _extend(self, movies: Sequence[Movie]) -> Any:
         import jax
@@ -310,8 +361,6 @@ class _ItemEncoder:
         from uem_t5x import sentence_encoders
         from uem_t5x.data import sentences
 
-        if untold := _untold_channel(self._trained):
-            raise _no_embedding(untold)
         catalogue = self._trained.catalogue
         if self._sentence_encoder is None:
             record = catalogue.encoder
@@ -334,32 +383,3 @@ class _ItemEncoder:
             return jnp.concatenate([table, np.pad(vectors[name], ((0, spare), (0, 0)))])
 
         return jax.tree_util.tree_map_with_path(extend, self._trained.flax_mutables)
-
-
-def _features(
-    trained: "TrainedModel", rows: Sequence[Sequence[int]], ratings: Sequence[Sequence[int]]
-) -> "dict[str, np.ndarray]":
-    """Returns the model's features of a batch of users, as the task would make them."""
-    import numpy as np
-
-    from uem_t5x import data_sources
-    from uem_t5x.data import sentences
-
-    vocabulary = trained.model.input_vocabulary
-    length = trained.history_length
-
-    def pad(values: Sequence[int], size: int) -> "np.ndarray":
-        return np.pad(np.asarray(values, np.int32)[-size:], (0, max(0, size - len(values))))
-
-    inputs_length = trained.feature_lengths["inputs"]
-    with data_sources.use_dataset_folder(trained.catalogue):
-        # As SeqIO trims: the first tokens, and the end after them.
-        first = vocabulary.encode(sentences.INSTRUCTION)[: inputs_length - 1]
-        instruction = pad([*first, vocabulary.eos_id], inputs_length)
-    blank = np.zeros((len(rows), trained.feature_lengths["targets"]), np.int32)
-    return {
-        "encoder_input_tokens": np.tile(instruction, (len(rows), 1)),
-        "decoder_target_tokens": blank,
-        "history_items": np.stack([pad(items, length) for items in rows]),
-        "history_ratings": np.stack([pad(stars, length) for stars in ratings]),
-    }

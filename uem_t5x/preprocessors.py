@@ -174,6 +174,9 @@ def _change_training_examples(
 
     @seqio.map_over_dataset(num_seeds=1)
     def maybe_change(example: Example, seed: tuple[tf.Tensor, tf.Tensor]) -> Example:
+        # SeqIO numbers the seeds anew in every part of the data, so the parts' are the same ones.
+        user = tf.strings.to_hash_bucket_fast(example["user_id"], 2**31 - 1)
+        seed = tf.random.experimental.stateless_fold_in(seed, user)
         coin, own_seed = tf.unstack(tf.random.experimental.stateless_split(seed, num=2))
         return tf.cond(
             (example["split"] == "train") & (tf.random.stateless_uniform([], coin) < probability),

@@ -1,10 +1,19 @@
-"""What a person watches while a model trains."""
+"""What a person watches while a model trains or answers."""
 
+import contextlib
 import datetime
 import time
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class TrainingProgress:
@@ -49,3 +58,18 @@ class TrainingProgress:
             left = f", {datetime.timedelta(seconds=round(seconds))} left"
         line = f"step {step}/{self._total}: {status}{left}"
         self._console.print(line, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Shows a live count in a terminal, on standard error; gives what adds to it.
+
+    Args:
+      what: is being done.
+      total: what it will come to, if that is known.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn(f"[bold]{what}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda number: progress.advance(task, number)

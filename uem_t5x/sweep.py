@@ -215,8 +215,9 @@ def _literals(macros: Mapping[str, Any]) -> dict[str, str]:
 def _bind(path: str, recipe: str, bound: Mapping[str, str]) -> dict[str, Any]:
     """Returns a recipe's macros, those that are bound among them; only those it has can be."""
     macros, _ = gin_utils.read(recipe)
-    gin_utils.check_macros(f"{path}: {recipe}", bound.keys(), macros.keys())
-    return macros | {name: gin_utils.literal_value(literal) for name, literal in bound.items()}
+    values = {name: gin_utils.literal_value(literal) for name, literal in bound.items()}
+    gin_utils.check_macros(f"{path}: {recipe}", values, macros)
+    return macros | values
 
 
 def _name(recipe: str, special: Mapping[str, str], seed: int) -> str:

@@ -453,6 +453,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--coordinator_address", help="HOST:PORT of the first process, elsewhere")
     parser.add_argument("--process_count", type=int, help="how many there are")
     parser.add_argument("--process_index", type=int, help="which one this is, from 0")
+    parser.add_argument(
+        "--seqio_additional_cache_dirs",
+        type=lambda folders: folders.split(","),
+        default=[],
+        metavar="FOLDER[,FOLDER]",
+        help="where USE_CACHED_TASKS=True finds what seqio_cache_tasks wrote",
+    )
     return parser
 
 
@@ -470,6 +477,7 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--gin_file is missing")
     try:
         _join_processes(arguments)
+        seqio.add_global_cache_dirs(arguments.seqio_additional_cache_dirs)
         run_recipe(files, bindings)
     except InputError as error:
         print(f"uem_t5x.train: {error.line}", file=sys.stderr)

@@ -1,8 +1,9 @@
 """A trained model, read back from its MODEL_DIR alone."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gin
@@ -17,10 +18,11 @@ from uem_t5x import (
     infer,
     partitioning,
     train,
+    vocabularies,
 )
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x.checkpoint_manager import CheckpointManager
-from uem_t5x.data.dataset_folder import DatasetFolder
+from uem_t5x.data.dataset_folder import VOCABULARY, DatasetFolder
 from uem_t5x.errors import InputError
 from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.types import Batch, PyTree
@@ -106,6 +108,22 @@ class TrainedModel:
             well_formed=well_formed,
         )
 
+    @contextlib.contextmanager
+    def current(self, folder: DatasetFolder | None = None) -> Iterator[None]:
+        """Lets tasks, vocabularies and metrics mean this model's, inside a `with`.
+
+        They ask the recipe that was read last, which may be that of a model loaded since.
+
+        Args:
+          folder: where to read users, of the model's catalogue; the catalogue itself has none.
+        """
+        vocabulary = os.fspath(self.catalogue.path / VOCABULARY)
+        with (
+            data_sources.use_dataset_folder(folder or self.catalogue),
+            vocabularies.use_model_file(vocabulary),
+        ):
+            yield
+
     @property
     def reads_embeddings(self) -> bool:
         """Whether histories reach the model as embeddings, and not as text."""
@@ -137,7 +155,7 @@ class TrainedModel:
         self.partitioner.check_batch_size(batch_size, "--batch-size")
         decoder_params = {}
         if self.well_formed:
-            with data_sources.use_dataset_folder(self.catalogue):
+            with self.current():
                 decoder_params["grammar"] = answer_grammar.answer_grammar()
         predictor = infer.Predictor(
             self.model, self.partitioner, batch_size, decoder_params=decoder_params
@@ -153,21 +171,20 @@ class Answerer:
     predictor: infer.Predictor
 
     def __call__(
-        self, batches: Iterable[Batch], flax_mutables: PyTree | None = None
-    ) -> Iterator[str]:
-        """Yields the sentence for every example, in order.
+        self, batch: Batch, flax_mutables: PyTree | None = None, index: int = 0
+    ) -> list[str]:
+        """Returns the sentence for every example of a batch.
 
         Args:
-          batches: the model's features, at most the compiled number of examples each.
+          batch: the model's features, of at most the compiled number of examples.
           flax_mutables: replaces the item table, to answer about movies that it lacks.
+          index: of the batch; a `decode_fn` that draws does so anew for each.
         """
         trained = self.trained
         mutables = trained.flax_mutables if flax_mutables is None else flax_mutables
-        for index, batch in enumerate(batches):
-            with data_sources.use_dataset_folder(trained.catalogue):
-                tokens = self.predictor.predict_batch(trained.params, mutables, batch, index)
-                sentences = [trained.model.output_vocabulary.decode(ids) for ids in tokens.tolist()]
-            yield from sentences
+        with trained.current():
+            tokens = self.predictor.predict_batch(trained.params, mutables, batch, index)
+            return [trained.model.output_vocabulary.decode(ids) for ids in tokens.tolist()]
 
 
 def _train_arguments(recipe: epath.Path, vocabulary: epath.Path) -> dict[str, Any]:

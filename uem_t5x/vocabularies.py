@@ -1,6 +1,8 @@
 """The vocabulary of the tasks: a SentencePiece model that is chosen when it is used."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
 import gin
 import seqio
@@ -23,15 +25,35 @@ _T5_PIECES, _T5_SENTINELS = 32_000, 100
 _ROW_PADDING = 128
 
 
+# A plain global, as in `data_sources`.
+_override: str | None = None
+
+
 @gin.configurable
 def sentencepiece_model_file(path: str | None = None) -> str:
     """Returns the SentencePiece model that tasks tokenize with.
 
+    The first of these that is set names it: `use_model_file`; `path`; the one that was trained for
+    the current dataset folder; the public one of Flan-T5 and T5 1.1.
+
     Args:
-      path: a file to use instead of the default, which is the one that was trained for the current
-        dataset folder or, where there is none, the public one of Flan-T5 and T5 1.1.
+      path: a file, which a recipe binds with
+        `vocabularies.sentencepiece_model_file.path = %SENTENCEPIECE_MODEL_FILE`.
     """
+    if _override:
+        return _override
     return str(path or data_sources.dataset_folder().vocabulary_path or PUBLIC_MODEL_FILE)
+
+
+@contextlib.contextmanager
+def use_model_file(file: str) -> Iterator[None]:
+    """Makes `file` the current model inside a `with`, whatever gin says."""
+    global _override
+    before, _override = _override, file
+    try:
+        yield
+    finally:
+        _override = before
 
 
 class TaskVocabulary(seqio.SentencePieceVocabulary):

@@ -2,14 +2,16 @@ import os
 import runpy
 import subprocess
 import sys
+from unittest import mock
 
 import gin
 import numpy as np
 import pytest
 import seqio
 import tensorflow as tf
+import tiny_recipe
 
-from uem_t5x import data_sources
+from uem_t5x import data_sources, train
 from uem_t5x.data import sentences
 from uem_t5x.feature_converters import UserEmbeddingFeatureConverter
 from uem_t5x.tasks import movielens
@@ -170,7 +172,7 @@ class TestOfflineCache:
         )
         assert done.returncode == 0, done.stderr
         seqio.set_global_cache_dirs([str(directory)])
-        yield
+        yield directory
         seqio.set_global_cache_dirs([])
 
     @pytest.mark.parametrize("split", ["train", "test"])
@@ -185,3 +187,28 @@ class TestOfflineCache:
             assert example.keys() == cached[user].keys()
             for name, value in example.items():
                 np.testing.assert_array_equal(value, cached[user][name])
+
+    @staticmethod
+    def train_a_step(model_dir, dataset_folder, *flags):
+        places = {"MODEL_DIR": model_dir, "DATA_DIR": dataset_folder.path}
+        macros = {"TRAIN_STEPS": 1, "EVAL_PERIOD": 0, "USE_CACHED_TASKS": True}
+        bindings = [*tiny_recipe.BINDINGS, *(f"{k} = {v}" for k, v in (macros | places).items())]
+        arguments = ["--gin." + binding.replace(" = ", "=") for binding in bindings]
+        return train.main([f"--gin_file={tiny_recipe.RECIPE}", *arguments, *flags])
+
+    def test_is_trained_on(self, dataset_folder, cache, tmp_path):
+        flag = f"--seqio_additional_cache_dirs={cache}"
+        assert self.train_a_step(tmp_path / "run", dataset_folder, flag) == 0
+        assert (tmp_path / "run/checkpoint_1").is_dir()
+
+    def test_of_other_data(self, dataset_folder, cache, tmp_path, capsys):
+        task = seqio.get_mixture_or_task(self.TASK)
+        with mock.patch.object(task, "num_input_examples", return_value=7):
+            assert self.train_a_step(tmp_path / "run", dataset_folder) == 2
+        assert "a cache of other data, with " in capsys.readouterr().err
+
+    def test_that_is_missing(self, dataset_folder, tmp_path, capsys):
+        with mock.patch.object(seqio.Task, "cache_dir", None):
+            assert self.train_a_step(tmp_path / "run", dataset_folder) == 2
+        assert f"{self.TASK} is in none of the folders of caches" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
