@@ -217,7 +217,8 @@ def answer_batches(
         seed=config.seed,
     )
 
-    def count(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    @seqio.map_over_dataset
+    def count_items(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {**example, _ITEMS_READ: tf.size(example["history_items"])[tf.newaxis]}
 
     converter = converter_cls(
@@ -226,7 +227,7 @@ def answer_batches(
         passthrough_features={_ITEMS_READ: seqio.FeatureConverter.FeatureSpec(dtype=tf.int32)},
     )
     lengths = {**config.task_feature_lengths, _ITEMS_READ: 1}
-    batches = converter(dataset.map(count), lengths).batch(config.batch_size)
+    batches = converter(count_items(dataset), lengths).batch(config.batch_size)
     return ((batch, batch.pop(_ITEMS_READ)[:, 0]) for batch in batches.as_numpy_iterator())
 
 

@@ -106,10 +106,10 @@ def evaluate(
     config = datasets.DatasetConfig(
         trained.task, trained.feature_lengths, split, batch_size, seed=0
     )
+    answerer = trained.answerer(batch_size)
     with trained.current(folder):
         users = baselines.Users.read(split)
         batches = datasets.answer_batches(config, trained.model.FEATURE_CONVERTER_CLS)
-        answerer = trained.answerer(batch_size)
         answers: list[str] = []
         read: list[int] = []
         with progress.counting("answering", folder.num_examples(split)) as advance:
