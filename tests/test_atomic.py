@@ -1,0 +1,105 @@
+"""Killed while it writes: what was there is still there, and the next writer clears up."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from uem_t5x import atomic
+from uem_t5x.errors import InputError
+
+# Gets the name of a file, of which it writes half.
+HALF_A_FILE = """
+import os, signal, sys
+from uem_t5x import atomic
+
+with atomic.writing_file(sys.argv[1]) as file:
+    file.write("half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+# The kernel ends it after 4 KiB, by whichever way it writes them.
+HALF_THE_SCORES = """
+import resource, signal, sys
+from uem_t5x import evaluate
+
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+evaluate.write_metrics({"f1": [0.5] * 10_000}, sys.argv[1])
+"""
+# Gets the name of a folder, which it replaces, and how many of the last steps it still takes.
+HALF_A_REPLACEMENT = """
+import os, shutil, signal, sys
+from pathlib import Path
+from uem_t5x import atomic
+
+steps = iter(range(int(sys.argv[2])))
+
+def counted(step):
+    def take(*arguments, **options):
+        if next(steps, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(*arguments, **options)
+    return take
+
+with atomic.writing_folder(Path(sys.argv[1]), "thing", Path.is_dir, overwrite=True) as folder:
+    (folder / "content").write_text("new")
+    Path.rename, shutil.rmtree = counted(Path.rename), counted(shutil.rmtree)
+"""
+
+
+def killed(program, *arguments, by=signal.SIGKILL):
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -by, done.stderr
+
+
+def contents(folder):
+    return [file.read_text() for file in folder.rglob("*") if file.is_file()]
+
+
+def test_a_file_is_as_it_was_when_its_writer_is_killed(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_text("old")
+    killed(HALF_A_FILE, path)
+    assert path.read_text() == "old"
+    assert sorted(contents(tmp_path)) == ["half", "old"]  # so it was killed in the midst of it
+    atomic.write_text(path, "new")
+    assert contents(tmp_path) == ["new"]
+
+
+def test_scores_are_as_they_were_when_their_writer_is_killed(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text("old")
+    killed(HALF_THE_SCORES, path, by=signal.SIGXFSZ)
+    assert path.read_text() == "old"
+    assert sorted(map(len, contents(tmp_path))) == [3, 4096]
+
+
+@pytest.mark.parametrize(
+    ("steps", "found", "left"),
+    [
+        pytest.param(0, "old", "old", id="before the old folder is moved away"),
+        pytest.param(1, None, "old", id="before the new one is moved in"),
+        pytest.param(2, "new", "new", id="before the old one is removed"),
+    ],
+)
+def test_a_replacement_that_is_cut_short_is_undone_or_done(steps, found, left, tmp_path):
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "content").write_text("old")
+    killed(HALF_A_REPLACEMENT, path, steps)
+    assert contents(path) == ([found] if found else [])
+    assert sorted(contents(tmp_path)) == ["new", "old"]
+
+    def write(text, overwrite):
+        with atomic.writing_folder(path, "thing", lambda _: True, overwrite) as folder:
+            (folder / "content").write_text(text)
+
+    with pytest.raises(InputError, match="already a thing"):
+        write("refused", overwrite=False)
+    assert contents(path) == [left]
+    assert [*tmp_path.iterdir()] == [path]
+    write("next", overwrite=True)
+    assert contents(tmp_path) == ["next"]
