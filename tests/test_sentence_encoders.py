@@ -1,8 +1,12 @@
+import hashlib
 import io
+import itertools
+import math
 import sys
 
 import numpy as np
 import pytest
+import splitmix64
 
 from uem_t5x.data.sentences import rating_sentence, title_genres_sentence
 from uem_t5x.errors import InputError
@@ -29,6 +33,22 @@ class TestHashing:
         (vector,) = make_encoder("hashing", 4).encode(["one sci-fi film of 1999"])
         golden = [-0.92521930, 0.32878327, -0.11730459, 0.14869596]
         np.testing.assert_allclose(vector, golden, atol=1e-6)
+
+    def test_a_vector_is_what_plain_python_makes_of_its_words(self):
+        words = {"one": 0.1, "sci-fi": 1.0, "film": 0.1, "of": 0.1, "1999": 1.0}
+        digests = [hashlib.blake2b(word.encode(), digest_size=8).digest() for word in words]
+        hashes = [int.from_bytes(digest, "little") for digest in digests]
+        features = [*zip(hashes, words.values())]
+        for (one, weight), (other, other_weight) in itertools.pairwise(features[:]):
+            pair = splitmix64.output((3 * one + other) % splitmix64.WORD)
+            features.append((pair, 0.5 * weight * other_weight))
+        sums = [0.0, 0.0, 0.0, 0.0]
+        for feature, weight in features:
+            for draw in range(1, 9):
+                bits = splitmix64.output((feature + draw) % splitmix64.WORD)
+                sums[(bits >> 1) % 4] += -weight if bits & 1 else weight
+        (vector,) = make_encoder("hashing", 4).encode(["One sci-fi film, of 1999."])
+        np.testing.assert_allclose(vector, np.divide(sums, math.hypot(*sums)), atol=1e-6)
 
     def test_what_is_shared_is_close(self):
         encode = make_encoder("hashing").encode
