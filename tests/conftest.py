@@ -1,6 +1,8 @@
 """Checks every annotated tensor shape while the tests run, and builds what several tests share."""
 
+import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import virtual_devices
@@ -55,3 +57,24 @@ def dataset_folder(tmp_path_factory):
             vocabulary_size=256,
         )
     )
+
+
+@pytest.fixture(scope="session")
+def sharded_folder(dataset_folder, tmp_path_factory):
+    """The same users, with those of `train` spread over three files."""
+    import tensorflow as tf
+
+    from uem_t5x.data import dataset_folder as dataset_folder_lib
+    from uem_t5x.data.manifest import Split
+
+    path = tmp_path_factory.mktemp("sharded") / "folder"
+    shutil.copytree(dataset_folder.path, path)
+    files = [str(file) for file in dataset_folder.examples("train")]
+    for index, file in enumerate(dataset_folder_lib.shard_paths(path, "train", 3)):
+        with tf.io.TFRecordWriter(str(file)) as writer:
+            for record in tf.data.TFRecordDataset(files).shard(3, index).as_numpy_iterator():
+                writer.write(record)
+    manifest = dataset_folder.manifest
+    train = Split(manifest.splits["train"].examples, shards=3)
+    dataclasses.replace(manifest, splits={**manifest.splits, "train": train}).write(path)
+    return dataset_folder_lib.DatasetFolder.open(path)

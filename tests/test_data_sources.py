@@ -1,14 +1,8 @@
-import dataclasses
-import shutil
-
 import gin
 import pytest
 import seqio
-import tensorflow as tf
 
 from uem_t5x import data_sources
-from uem_t5x.data import dataset_folder as dataset_folder_lib
-from uem_t5x.data.manifest import Split
 from uem_t5x.errors import InputError
 
 RECIPE = """
@@ -22,22 +16,6 @@ data_sources.dataset_folder.path = %DATA_DIR
 @pytest.fixture(autouse=True)
 def nothing_is_set(monkeypatch):
     monkeypatch.delenv(data_sources.DATA_DIR_VARIABLE, raising=False)
-
-
-@pytest.fixture(scope="session")
-def sharded_folder(dataset_folder, tmp_path_factory):
-    """The same users, with those of `train` spread over three files."""
-    path = tmp_path_factory.mktemp("sharded") / "folder"
-    shutil.copytree(dataset_folder.path, path)
-    files = [str(file) for file in dataset_folder.examples("train")]
-    for index, file in enumerate(dataset_folder_lib.shard_paths(path, "train", 3)):
-        with tf.io.TFRecordWriter(str(file)) as writer:
-            for record in tf.data.TFRecordDataset(files).shard(3, index).as_numpy_iterator():
-                writer.write(record)
-    manifest = dataset_folder.manifest
-    train = Split(manifest.splits["train"].examples, shards=3)
-    dataclasses.replace(manifest, splits={**manifest.splits, "train": train}).write(path)
-    return dataset_folder_lib.DatasetFolder.open(path)
 
 
 def user_ids(dataset):

@@ -353,6 +353,25 @@ class TestTrained:
         assert [row["answer"] for row in rows] == [verbalizer.write_answer(*p) for p in predicted]
         assert {row["items"] for row in rows} == {20}
 
+    def test_each_user_is_given_their_own_answer(
+        self, trained, sharded_folder, dataset_folder, tmp_path
+    ):
+        """With users in several files, whose histories and labels are read apart from batches."""
+        file = tmp_path / "answers.jsonl"
+        sharded = str(sharded_folder.path)
+        evaluate.evaluate(trained, "train", sharded, batch_size=8, answers_file=file)
+        rows = {row["user_id"]: row for row in map(json.loads, file.read_text().splitlines())}
+        with data_sources.use_dataset_folder(dataset_folder):  # in one file
+            users = baselines.Users.read("train")
+        histories = [[tuple(part.tolist()) for part in users.history(n)] for n in range(len(rows))]
+        asked = [predict.User(user, *own, unknown=0) for user, own in zip(users.ids, histories)]
+        answers = predict.predict(trained, asked, batch_size=8)
+        expected = {answer["user_id"]: answer["answer"] for answer in answers}
+        assert len(set(expected.values())) > 5
+        assert {user: row["answer"] for user, row in rows.items()} == expected
+        tastes = {user: (row["true_liked"], row["true_disliked"]) for user, row in rows.items()}
+        assert tastes == dict(zip(users.ids, users.tastes))
+
     def test_training_users_are_scored_as_they_are(self, trained):
         scores = evaluate.evaluate(trained, "train")
         # Histories of 50 items of which the 20 most recent are read, not stretches of 10 to 100.
