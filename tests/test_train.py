@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import io
 import json
 import os
 import re
@@ -504,6 +505,29 @@ class TestTrained:
         assert [answer["user_id"] for answer in answered] == ["a", "b"]
         assert [answer["items"] for answer in answered] == [1, 0]
 
+    def test_the_predict_command_reads_stdin_and_writes_stdout(
+        self, undisturbed, capsys, monkeypatch
+    ):
+        lines = [
+            '{"user_id": "a", "history": [{"movieId": 1, "rating": 4.5}]}',
+            '{"user_id": "b", "history": []}',
+        ]
+        stdin = io.TextIOWrapper(io.BytesIO("\n".join(lines).encode()))
+        monkeypatch.setattr("sys.stdin", stdin)
+        arguments = ["predict", "--model-dir", str(undisturbed[0]), "--input", "-"]
+        assert cli.main([*arguments, "--step", "4", "--well-formed"]) == 0
+        answered = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [(answer["user_id"], answer["items"]) for answer in answered] == [("a", 1), ("b", 0)]
+        for answer in answered:  # after four steps it writes no such sentence by itself
+            sentence = verbalizer.write_answer(answer["liked"], answer["disliked"])
+            assert answer["answer"] == sentence
+
+    def test_the_predict_command_takes_the_asked_step(self, undisturbed, capsys, monkeypatch):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+        arguments = ["predict", "--model-dir", str(undisturbed[0]), "--input", "-", "--step", "5"]
+        assert cli.main(arguments) == 2
+        assert "no checkpoint of step 5; it has 4, 6" in capsys.readouterr().err
+
     def test_the_evaluate_command_writes_the_scores(self, undisturbed, dataset_folder, tmp_path):
         output = tmp_path / "scores/metrics.json"
         arguments = ["evaluate", "--model-dir", str(undisturbed[0]), "--batch-size", "8"]
@@ -511,6 +535,27 @@ class TestTrained:
         scores = json.loads(output.read_text())
         assert set(scores["methods"]["uem"]) >= {"f1", "precision", "recall", "liked_f1"}
         assert len(scores["per_genre"]) == 2 * len(dataset_folder.genres)
+
+    def test_the_evaluate_command_scores_what_it_is_asked_for(
+        self, undisturbed, dataset_folder, tmp_path
+    ):
+        """The users of another folder, an earlier step, and answers that can be read back."""
+        other = shutil.copytree(dataset_folder.path, tmp_path / "other")
+        (test,), (validation,) = map(dataset_folder.examples, ("test", "validation"))
+        shutil.copy(test, other / "examples" / validation.name)
+        seal.seal(other)
+        output, answers = tmp_path / "metrics.json", tmp_path / "answers.jsonl"
+        arguments = ["evaluate", "--model-dir", str(undisturbed[0]), "--split", "validation"]
+        arguments += ["--data-dir", str(other), "--step", "4", "--well-formed", "--batch-size=8"]
+        assert cli.main([*arguments, "--output", str(output), "--answers", str(answers)]) == 0
+        scores = json.loads(output.read_text())
+        assert (scores["step"], scores["split"]) == (4, "validation")
+        assert scores["methods"]["uem"]["unparseable"] == 0
+        rows = [json.loads(line) for line in answers.read_text().splitlines()]
+        with data_sources.use_dataset_folder(dataset_folder):
+            assert [row["user_id"] for row in rows] == baselines.Users.read("test").ids
+        for row in rows:
+            assert row["answer"] == verbalizer.write_answer(row["liked"], row["disliked"])
 
     def test_a_model_of_other_sizes_is_not_gone_on_with(self, undisturbed, dataset_folder):
         with pytest.raises(InputError, match=r"another model: .* has shape .*MODEL_DIR") as error:
@@ -534,6 +579,18 @@ def test_microbatches_give_the_gradients_of_the_whole_batch(dataset_folder, tmp_
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), whole.params, parts.params
     )
+
+
+def test_the_hardware_generator_draws_other_numbers(
+    undisturbed, dataset_folder, tmp_path, monkeypatch
+):
+    score_with(monkeypatch, [0.1])
+    step, state = run(tmp_path, dataset_folder, "TRAIN_STEPS = 1", "USE_HARDWARE_RNG = True")
+    assert step == 1
+    kernels = [s.params["decoder"]["logits_dense"]["kernel"] for s in (undisturbed[1], state)]
+    assert np.isfinite(kernels).all()
+    # So few steps, at so low a rate, leave nearly all of what was drawn.
+    assert abs(np.corrcoef(np.ravel(kernels[0]), np.ravel(kernels[1]))[0, 1]) < 0.5
 
 
 def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
