@@ -14,7 +14,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python -m uem_t5x.quickstart --output runs/quickstart
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -rs
 
 # T5X's own scripts on our recipes; skipped, and said so, where T5X cannot be imported.
 test-t5x: $(VENV)/.installed-t5x
