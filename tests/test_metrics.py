@@ -25,6 +25,19 @@ def test_scores_are_weighted_by_support():
     assert scores["unparseable"] == 0
 
 
+def test_a_single_genre_is_scored_as_any_other():
+    # As liked: support 2, found once, one false alarm. As disliked: support 1, said of nobody.
+    targets = [(["Drama"], []), (["Drama"], []), ([], []), ([], ["Drama"])]
+    predictions = [(["Drama"], []), ([], []), (["Drama"], []), ([], [])]
+
+    scores = metrics.score(targets, predictions, ("Drama",))
+
+    assert scores["liked_precision"] == scores["liked_recall"] == scores["liked_f1"] == 0.5
+    assert scores["disliked_f1"] == scores["disliked_precision"] == scores["disliked_recall"] == 0
+    assert scores["f1"] == pytest.approx((2 * 0.5 + 1 * 0) / 3)
+    assert scores["precision"] == scores["recall"] == pytest.approx(1 / 3)
+
+
 def test_liking_what_is_disliked_is_wrong():
     scores = metrics.score([(["Drama"], [])], [([], ["Drama"])], GENRES)
 

@@ -61,15 +61,13 @@ def score(
     """
     truth = _indicators(targets, genres)
     predicted = _indicators(predictions, genres)
-    columns = {
-        "": slice(None),
-        "liked_": slice(None, len(genres)),
-        "disliked_": slice(len(genres), None),
-    }
+    columns = range(len(KINDS) * len(genres))
+    kinds = {"": columns, "liked_": columns[: len(genres)], "disliked_": columns[len(genres) :]}
     scores = {}
-    for prefix, kind in columns.items():
+    for prefix, classes in kinds.items():
+        # Not as columns cut out: a single one would be scored for True and for False.
         precision, recall, f1, _ = precision_recall_fscore_support(
-            truth[:, kind], predicted[:, kind], average="weighted", zero_division=0
+            truth, predicted, labels=list(classes), average="weighted", zero_division=0
         )
         scores |= {f"{prefix}f1": f1, f"{prefix}precision": precision, f"{prefix}recall": recall}
     scores["unparseable"] = sum(taste is None for taste in predictions) / max(len(predictions), 1)
