@@ -1,12 +1,13 @@
-"""Killed while it writes: what was there is still there, and the next writer clears up."""
+"""Files and folders that are written whole, whoever is killed, and what is left alone."""
 
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from uem_t5x import atomic
+from uem_t5x import atomic, cli
 from uem_t5x.errors import InputError
 
 # Gets the name of a file, of which it writes half.
@@ -103,3 +104,49 @@ def test_a_replacement_that_is_cut_short_is_undone_or_done(steps, found, left, t
     assert [*tmp_path.iterdir()] == [path]
     write("next", overwrite=True)
     assert contents(tmp_path) == ["next"]
+
+
+def test_a_link_stays_one(tmp_path):
+    target, link = tmp_path / "there/scores.json", tmp_path / "here/link.json"
+    for path in (target, link):
+        path.parent.mkdir()
+    link.symlink_to(target)
+    for text in ("new", "newer"):  # the first one leads to nothing yet
+        atomic.write_text(link, text)
+        assert link.is_symlink() and target.read_text() == text
+    assert sorted(tmp_path.rglob("*.*")) == [link, target]
+
+
+def test_a_link_of_a_run_that_fails_leads_to_what_was_there(tmp_path):
+    target, link = tmp_path / "scores.json", tmp_path / "link.json"
+    target.write_text("as it was")
+    link.symlink_to(target)
+    with pytest.raises(KeyboardInterrupt), atomic.writing_file(link) as file:
+        file.write("half")
+        raise KeyboardInterrupt
+    assert link.is_symlink() and target.read_text() == "as it was"
+    assert sorted(tmp_path.iterdir()) == [link, target]
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_what_is_no_regular_file_is_not_replaced(is_linked, tmp_path):
+    pipe = named = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if is_linked:  # as /dev/stdout is
+        named = tmp_path / "link"
+        named.symlink_to(pipe)
+    with pytest.raises(InputError) as error:
+        atomic.write_text(named, "text")
+    assert str(error.value) == f"{named}: not a regular file; give the name of one"
+    assert pipe.is_fifo() and named.is_symlink() == is_linked
+    assert set(tmp_path.iterdir()) == {pipe, named}
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_commands_refuse_a_pipe_before_a_model_is_loaded(command, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "in.jsonl").touch()
+    options = ["--input", str(tmp_path / "in.jsonl")] if command == "predict" else []
+    arguments = ["--model-dir", str(tmp_path), "--output", str(tmp_path / "pipe"), *options]
+    assert cli.main([command, *arguments]) == 2
+    assert "pipe: not a regular file; give the name of one" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def writing_folder(
             it cannot be made, or if it is in a bucket, which cannot rename a folder.
         OSError: naming it, if the disk does not take it.
     """
-    if _BUCKET.match(os.fspath(path)):
+    if _is_in_bucket(path):
         raise InputError(f"{path}: give --output a local folder, and copy it to the bucket")
     path = path.resolve()  # a link stays one
     _clear_up(path)
@@ -72,34 +72,42 @@ def writing_file(path: epath.PathLike) -> Iterator[IO[str]]:
     """Gives a file of UTF-8 text to write, which becomes `path` when the block ends well.
 
     Args:
-        path: the file, here or in a bucket; its parents are created.
+        path: the file, here or in a bucket; its parents are created. A link stays one: the file
+            that it leads to is written.
 
     Raises:
-        InputError: if it is a folder.
+        InputError: if it is a folder, a pipe or a device.
         OSError: naming it, if the disk does not take it.
     """
     check_file(path)
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    file_path = epath.Path(path if _is_in_bucket(path) else os.path.realpath(path))
+    file_path.parent.mkdir(parents=True, exist_ok=True)
+    partial = file_path.with_name(f".{file_path.name}.partial")
     try:
         with _naming(path), partial.open("w", encoding="utf-8") as file:
             yield file
-        partial.replace(path)
+        partial.replace(file_path)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def check_file(path: epath.PathLike) -> None:
-    """Raises an InputError if a file cannot take this name, as a folder has it."""
+    """Raises an InputError if a file cannot take this name: a folder, pipe or device has it."""
     if epath.Path(path).is_dir():
         raise InputError(f"{path}: a folder; give the name of a file")
+    # etils takes all that is no folder for a file.
+    if not _is_in_bucket(path) and Path(path).exists() and not Path(path).is_file():
+        raise InputError(f"{path}: not a regular file; give the name of one")
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
     """Writes a file of UTF-8 text."""
     with writing_file(path) as file:
         file.write(text)
+
+
+def _is_in_bucket(path: epath.PathLike) -> bool:
+    return _BUCKET.match(os.fspath(path)) is not None
 
 
 @contextlib.contextmanager
