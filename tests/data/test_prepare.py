@@ -3,10 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import seqio
 import tensorflow as tf
 
 from uem_t5x import baselines, cli, data_sources, metrics, verbalizer
-from uem_t5x.data import pipeline, synthetic
+from uem_t5x.data import examples, pipeline, synthetic
 from uem_t5x.data.dataset_folder import SPLITS, DatasetFolder
 from uem_t5x.data.prepare import PrepareOptions
 from uem_t5x.data.splits import split_users
@@ -203,6 +204,24 @@ class TestSynthetic:
         for file in files:
             twin = tmp_path / "two" / file.relative_to(tmp_path / "one")
             assert file.read_bytes() == twin.read_bytes(), file
+
+    def test_hosts_read_equally_many_users(self, synthetic_folder, tmp_path, monkeypatch):
+        monkeypatch.setattr(examples, "USERS_PER_SHARD", 15)
+        dataset = pipeline.prepare(options(synthetic_folder, output=tmp_path / "dataset"))
+        assert len(dataset.examples("train")) == 16  # 14 would hold them
+        task = seqio.Task("users", data_sources.DatasetFolderSource(), {}, [])
+
+        def users(index, hosts):
+            part = task.get_dataset(
+                None, "train", shuffle=False, shard_info=seqio.ShardInfo(index, hosts)
+            )
+            return len(list(part))
+
+        with data_sources.use_dataset_folder(dataset):
+            for hosts in (1, 2, 4, 8, 16):
+                parts = [users(index, hosts) for index in range(hosts)]
+                assert sum(parts) == 200
+                assert max(parts) - min(parts) <= 1, hosts
 
 
 class TestSplits:

@@ -12,7 +12,7 @@ from uem_t5x.data.dataset_folder import shard_paths
 from uem_t5x.data.histories import Histories, HistoryLabels
 from uem_t5x.data.manifest import Split
 
-USERS_PER_SHARD = 10_000
+USERS_PER_SHARD = 10_000  # at most
 
 
 def write_examples(
@@ -36,7 +36,7 @@ def write_examples(
     Returns:
         What the manifest says about the split.
     """
-    shards = np.array_split(users, max(1, -(-len(users) // USERS_PER_SHARD)))
+    shards = np.array_split(users, num_shards(len(users)))
     for path, shard in zip(shard_paths(folder, split, len(shards)), shards):
         path.parent.mkdir(exist_ok=True)
         with tf.io.TFRecordWriter(str(path)) as writer:
@@ -54,6 +54,16 @@ def write_examples(
                 writer.write(tf.train.Example(features=features).SerializeToString())
         on_progress(len(shard))
     return Split(examples=len(users), shards=len(shards))
+
+
+def num_shards(users: int) -> int:
+    """Returns over how many files the users of a split are spread: a power of two.
+
+    SeqIO gives each host whole files once there are as many of them. As many hosts as a power of
+    two, which is how they commonly come, then read equally many users, or one more.
+    """
+    needed = max(1, -(-users // USERS_PER_SHARD))
+    return 1 << (needed - 1).bit_length()
 
 
 def _strings(values: list[str]) -> tf.train.Feature:
