@@ -132,7 +132,7 @@ def _write_catalogue(folder, encoder_width, inputs, genres):
         has_vocabulary=False,
         counts={},
         options={},
-        inputs={"ratings.csv": inputs},
+        inputs={"ratings": inputs},
     ).write(folder)
 
 

@@ -619,7 +619,7 @@ def manifest(tmp_path_factory):
         has_vocabulary=False,
         counts={"users": 10, "labels_per_user": 2.5},
         options={"seed": 0, "validation_users": 0.1},
-        inputs={"movies.csv": "00"},
+        inputs={"movies": "00"},
         files={"items/movies.parquet": "00"},
     )
     written.write(folder)

@@ -388,7 +388,7 @@ class TestTrained:
     def test_other_users_of_the_catalogue_are_scored_and_not_trained_on(
         self, trained, undisturbed, dataset_folder, tmp_path
     ):
-        other = self.resealed(dataset_folder, tmp_path, inputs={"ratings.csv": "0" * 64})
+        other = self.resealed(dataset_folder, tmp_path, inputs={"ratings": "0" * 64})
         scores = evaluate.evaluate(trained, "validation", data_dir=str(other.path))
         assert scores == evaluate.evaluate(trained, "validation")
         with pytest.raises(InputError, match=r"not the data .* choose another MODEL_DIR"):

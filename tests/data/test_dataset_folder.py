@@ -22,7 +22,7 @@ MANIFEST = Manifest(
     has_vocabulary=True,
     counts={"users": 4, "labels_per_user": 3.5},
     options={"seed": 0},
-    inputs={"movies.csv": "abc"},
+    inputs={"movies": "abc"},
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from uem_t5x import baselines, cli, data_sources, metrics, verbalizer
+from uem_t5x import baselines, checksums, cli, data_sources, metrics, verbalizer
 from uem_t5x.data import examples, pipeline, synthetic
 from uem_t5x.data.dataset_folder import SPLITS, DatasetFolder
 from uem_t5x.data.prepare import PrepareOptions
@@ -54,12 +54,9 @@ def write_inputs(folder):
 
 
 def options(folder, **changes):
-    return PrepareOptions(
-        movielens=folder,
-        descriptions=folder / "descriptions.csv",
-        output=folder / "dataset",
-        **{"min_history": 2, "validation_users": 0, "test_users": 0, **changes},
-    )
+    defaults = {"min_history": 2, "validation_users": 0, "test_users": 0}
+    places = {"descriptions": folder / "descriptions.csv", "output": folder / "dataset"}
+    return PrepareOptions(movielens=folder, **{**defaults, **places, **changes})
 
 
 def users_of(dataset, split):
@@ -119,6 +116,16 @@ class TestGoldenFolder:
         assert (counts["ratings_read"], counts["ratings"]) == (11, 6)
         assert (counts["users_read"], counts["users"], counts["dropped_users"]) == (3, 2, 1)
         assert (counts["movies_read"], counts["movies"], counts["descriptions"]) == (6, 4, 5)
+
+    @pytest.mark.parametrize("name", ["descriptions.csv", "movies.csv"])
+    def test_every_input_has_its_checksum(self, inputs, name):
+        table = inputs / "tmdb" / name
+        table.parent.mkdir()
+        (inputs / "descriptions.csv").rename(table)
+        files = {kind: inputs / f"{kind}.csv" for kind in ("movies", "ratings")}
+        files["descriptions"] = table
+        sums = {kind: checksums.sha256(file) for kind, file in files.items()}
+        assert pipeline.prepare(options(inputs, descriptions=table)).manifest.inputs == sums
 
     def test_labels(self, inputs):
         ratings = inputs / "ratings.csv"

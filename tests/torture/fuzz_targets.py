@@ -41,7 +41,7 @@ MANIFEST = Manifest(
     has_vocabulary=False,
     counts={"users": 10, "labels_per_user": 2.5},
     options={"seed": 0},
-    inputs={"movies.csv": "00"},
+    inputs={"movies": "00"},
     files={"items/movies.parquet": "00"},
 )
 

@@ -82,7 +82,7 @@ class Manifest:
         has_vocabulary: whether a SentencePiece vocabulary was trained for this folder.
         counts: what was kept and what was dropped, by name.
         options: the options of `prepare`.
-        inputs: sha256 of each input file, by file name.
+        inputs: sha256 of each input file, as `movies`, `ratings` and `descriptions`.
         files: sha256 of each other file of the folder, by its place in it.
         format_version: of the folder's layout; readers refuse a newer one.
     """

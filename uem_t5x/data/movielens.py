@@ -48,7 +48,7 @@ class MovieLens:
     Attributes:
         movies: `movieId`, `title` and `genres` (a list of names, empty where none is listed).
         ratings: `userId`, `movieId`, `half_stars` (1 to 10) and `timestamp` (seconds).
-        sha256: of each file, by name.
+        sha256: of each file, by its table: `movies` and `ratings`.
     """
 
     movies: pl.DataFrame
@@ -79,7 +79,7 @@ def read_movielens(path: Path) -> MovieLens:
     return MovieLens(
         movies=_movies(tables["movies"]),
         ratings=_ratings(tables["ratings"]),
-        sha256={file: tables[table].sha256 for table, file in files.items()},
+        sha256={name: table.sha256 for name, table in tables.items()},
     )
 
 

@@ -98,7 +98,7 @@ class _Joined:
         movies: the movie table of the folder, its padding row included.
         ratings: `userId`, `row` and `half_stars`, by user and in time order.
         counts: what was read, kept and dropped, for the manifest.
-        sha256: of each input file, by name.
+        sha256: of each input file; see `Manifest.inputs`.
     """
 
     movies: pl.DataFrame
@@ -150,7 +150,7 @@ def _read(options: PrepareOptions) -> _Joined:
         "users": kept["userId"].n_unique(),
     }
     counts["dropped_users"] = counts["users_read"] - counts["users"]
-    sha256 = tables.sha256 | {options.descriptions.name: descriptions.sha256}
+    sha256 = {**tables.sha256, "descriptions": descriptions.sha256}
     return _Joined(_with_padding(movies), kept, counts, sha256)
 
 
