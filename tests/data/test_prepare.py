@@ -274,6 +274,12 @@ class TestCommand:
         } | {name.replace("_", "-"): value for name, value in changes.items()}
         return ["prepare", *(f"--{name}={value}" for name, value in arguments.items())]
 
+    def test_help_tells_fractions_from_numbers(self, capsys):
+        with pytest.raises(SystemExit):
+            cli.main(["prepare", "--help"])
+        told = " ".join(capsys.readouterr().out.split())
+        assert told.count("those of a fraction stay when users are added") == 2
+
     def test_says_what_became_of_the_input(self, inputs, capsys):
         assert cli.main(self.command(inputs)) == 0
         out = " ".join(capsys.readouterr().out.split())

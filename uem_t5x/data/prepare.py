@@ -73,7 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             type=_share,
             default=getattr(PrepareOptions, f"{split}_users"),
             metavar="N|F",
-            help=f"how many users, or what fraction, are for {split} (default: %(default)s)",
+            help=f"how many users are for {split}, or what fraction of them; those of a fraction "
+            "stay when users are added, those of a number need not (default: %(default)s)",
         )
     add("--seed", type=int, default=PrepareOptions.seed, metavar="N", help="draws the splits")
     add(
