@@ -212,6 +212,12 @@ class TestSynthetic:
             twin = tmp_path / "two" / file.relative_to(tmp_path / "one")
             assert file.read_bytes() == twin.read_bytes(), file
 
+    def test_each_process_writes_the_same_bytes(self, synthetic_folder, tmp_path):
+        dataset = pipeline.prepare(options(synthetic_folder, output=tmp_path / "dataset"))
+        for record in tf.data.TFRecordDataset([str(path) for path in dataset.examples("train")]):
+            example = tf.train.Example.FromString(record.numpy())
+            assert record.numpy() == example.SerializeToString(deterministic=True)
+
     def test_hosts_read_equally_many_users(self, synthetic_folder, tmp_path, monkeypatch):
         monkeypatch.setattr(examples, "USERS_PER_SHARD", 15)
         dataset = pipeline.prepare(options(synthetic_folder, output=tmp_path / "dataset"))

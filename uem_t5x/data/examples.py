@@ -43,15 +43,16 @@ def write_examples(
             for user in shard:
                 history = slice(histories.bounds[user], histories.bounds[user + 1])
                 liked, disliked = labels.names(user)
-                example = {
+                feature = {
                     "user_id": _strings([str(histories.user_ids[user])]),
                     "history_items": _ints(histories.items[history]),
                     "history_ratings": _ints(histories.half_stars[history]),
                     "liked": _strings(liked),
                     "disliked": _strings(disliked),
                 }
-                features = tf.train.Features(feature=example)
-                writer.write(tf.train.Example(features=features).SerializeToString())
+                example = tf.train.Example(features=tf.train.Features(feature=feature))
+                # Else the order of the features is another one in each process.
+                writer.write(example.SerializeToString(deterministic=True))
         on_progress(len(shard))
     return Split(examples=len(users), shards=len(shards))
 
