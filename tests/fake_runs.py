@@ -43,6 +43,7 @@ def write(
     losses=((20, 1.5), (40, 1.0)),
     scored=True,
     genres=GENRES,
+    users="u1",
     **macros,
 ):
     """Writes a run; `macros` are set beside those above. Returns its folder."""
@@ -56,12 +57,12 @@ def write(
     _write_catalogue(folder / "catalogue", encoder_width, inputs, genres)
     _write_training(folder, curve, losses)
     if scored:
-        result = metrics(kind, f1, macros["HISTORY_LENGTH"], title, answer, genres)
+        result = metrics(kind, f1, macros["HISTORY_LENGTH"], title, answer, genres, users)
         (folder / "metrics.json").write_text(json.dumps(result))
     return folder
 
 
-def metrics(kind, f1, history_length, title, answer, genres=GENRES):
+def metrics(kind, f1, history_length, title, answer, genres, users):
     """Returns what `evaluate` returns."""
     items_read = history_length * 0.8 if kind == "uem" else min(history_length, 4.5)
     rows = [(genre, label) for label in ("liked", "disliked") for genre in genres]
@@ -96,6 +97,7 @@ def metrics(kind, f1, history_length, title, answer, genres=GENRES):
         "history_length": history_length,
         "step": 40,
         "split": "test",
+        "split_sha256": users,
         "task": f"movielens_genres_{kind}_{history_length}",
     }
 

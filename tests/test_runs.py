@@ -30,7 +30,7 @@ def test_settings_are_what_was_run_not_where_nor_with_which_seed(tmp_path):
     two = Run.read(fake_runs.write(tmp_path / "two", RANDOM_SEED=2, STATS_PERIOD=9))
     assert one.settings == two.settings
     assert one.settings["ENCODER"] == "hashing, 96"
-    assert one.settings["SPLIT"] == ("test", 110)
+    assert one.settings["SPLIT"] == ("test", 110, "u1")
     assert not {"RANDOM_SEED", "MODEL_DIR", "STATS_PERIOD"} & one.settings.keys()
     assert one.settings["preprocessors.training_stretches.max_length"] == 100
 
@@ -41,6 +41,7 @@ def test_settings_are_what_was_run_not_where_nor_with_which_seed(tmp_path):
         ({"HISTORY_LENGTH": 5}, "HISTORY_LENGTH"),
         ({"encoder_width": 16}, "ENCODER"),
         ({"inputs": "other"}, "CATALOGUE"),
+        ({"users": "other"}, "SPLIT"),
         ({"bindings": ["network.T5Config.emb_dim = 8"]}, "network.T5Config.emb_dim"),
     ],
 )

@@ -394,6 +394,34 @@ class TestTrained:
         with pytest.raises(InputError, match=r"not the data .* choose another MODEL_DIR"):
             run(undisturbed[0], other, "TRAIN_STEPS = 8")
 
+    def test_users_that_are_split_otherwise_are_not_mixed_with_its_own(
+        self, trained, undisturbed, dataset_folder, tmp_path
+    ):
+        options = dict(dataset_folder.manifest.options, output=tmp_path / "other", seed=1)
+        for name in ("movielens", "descriptions"):
+            options[name] = Path(options[name])
+        other = pipeline.prepare(PrepareOptions(**options))
+        with pytest.raises(InputError, match=r"that it may know users of .test.; give"):
+            evaluate.evaluate(trained, data_dir=str(other.path))
+        with pytest.raises(InputError, match=r"users or labels \(train, validation, test\) are"):
+            run(undisturbed[0], other, "TRAIN_STEPS = 8")
+
+    def test_another_split_for_test_is_scored_and_not_trained_on(
+        self, trained, undisturbed, dataset_folder, tmp_path
+    ):
+        other = shutil.copytree(dataset_folder.path, tmp_path / "other")
+        (file,) = dataset_folder.examples("validation")
+        (other / "examples/test-00000-of-00001.tfrecord").write_bytes(file.read_bytes())
+        sealed = seal.seal(other)
+        scores = evaluate.evaluate(trained, data_dir=str(other))
+        of_validation = evaluate.evaluate(trained, "validation")
+        assert scores.pop("split") == "test" and of_validation.pop("split") == "validation"
+        assert scores == of_validation
+        assert scores["split_sha256"] == sealed.manifest.splits["test"].sha256
+        with pytest.raises(InputError, match=r"users or labels \(test\) are not") as error:
+            run(undisturbed[0], sealed, "TRAIN_STEPS = 8")
+        assert "\n" not in error.value.line and str(other) in error.value.line
+
     def test_a_split_without_users_has_no_scores(self, trained, dataset_folder, tmp_path):
         splits = dict(json.loads((dataset_folder.path / "manifest.json").read_text())["splits"])
         splits["test"] = {"examples": 0, "shards": 0}

@@ -82,11 +82,12 @@ def evaluate(
       `methods` (for each its scores: `uem` or `text`, `counting` over whole histories, `rule` over
       the items that the model read), `per_genre` rows and `confusion` of the model, `items_read`
       (least, mean and most items that it read of a user), `users` (some of them, from the worst
-      answered to the best), `examples`, `history_length`, `step`, `split` and `task`.
+      answered to the best), `examples`, `history_length`, `step`, `split`, `split_sha256` (of its
+      users and labels) and `task`.
 
     Raises:
-      InputError: if the dataset folder is of another catalogue than the model's, or the split has
-        no users.
+      InputError: if the dataset folder is of another catalogue than the model's, or of the same
+        users split or labelled otherwise, or the split has no users.
     """
     import numpy as np
 
@@ -99,6 +100,12 @@ def evaluate(
         raise InputError(
             f"{folder.path}: not the catalogue that the model was trained on (other movies, genres "
             "or sentence encoder); give the dataset folder of its training"
+        )
+    is_of_its_data = folder.has_inputs_of(trained.catalogue)
+    if is_of_its_data and not folder.has_split_of(trained.catalogue, "train"):
+        raise InputError(
+            f"{folder.path}: the data that the model was trained on, split or labelled otherwise, "
+            f"so that it may know users of {split!r}; give the dataset folder of its training"
         )
     if not folder.num_examples(split):
         raise InputError(f"{folder.path}: the split {split!r} has no users; choose another --split")
@@ -148,6 +155,7 @@ def evaluate(
         "history_length": trained.history_length,
         "step": trained.step,
         "split": split,
+        "split_sha256": folder.manifest.splits[split].sha256,
         "task": trained.task,
     }
 

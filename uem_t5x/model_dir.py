@@ -20,7 +20,7 @@ from etils import epath
 
 from uem_t5x import atomic, checksums, data_sources, vocabularies
 from uem_t5x.data import manifest
-from uem_t5x.data.dataset_folder import VOCABULARY, DatasetFolder, copy_catalogue
+from uem_t5x.data.dataset_folder import SPLITS, VOCABULARY, DatasetFolder, copy_catalogue
 from uem_t5x.errors import InputError
 
 _RECIPE, _CATALOGUE, _LOCK = "config.gin", "catalogue", ".lock"
@@ -124,10 +124,13 @@ def check_catalogue(model_dir: str | os.PathLike[str]) -> None:
     if not _has_catalogue(model_dir):
         return
     current, own = data_sources.dataset_folder(), catalogue(model_dir)
-    if not current.has_catalogue_of(own) or current.manifest.inputs != own.manifest.inputs:
+    mend = "give its own DATA_DIR, or choose another MODEL_DIR"
+    if not (current.has_catalogue_of(own) and current.has_inputs_of(own)):
+        raise InputError(f"{current.path}: not the data that {model_dir} was trained on; {mend}")
+    if others := [split for split in SPLITS if not current.has_split_of(own, split)]:
         raise InputError(
-            f"{current.path}: not the data that {model_dir} was trained on; give its own "
-            "DATA_DIR, or choose another MODEL_DIR"
+            f"{current.path}: its users or labels ({', '.join(others)}) are not those that "
+            f"{model_dir} was trained on; {mend}"
         )
     file = vocabularies.sentencepiece_model_file()
     if checksums.sha256(file) != own.manifest.files[str(VOCABULARY)]:

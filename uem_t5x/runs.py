@@ -113,7 +113,11 @@ class Run:
         data = {
             "ENCODER": self.encoder,
             "CATALOGUE": self.catalogue,
-            "SPLIT": (self.metrics["split"], self.metrics["examples"]),
+            "SPLIT": (
+                self.metrics["split"],
+                self.metrics["examples"],
+                self.metrics.get("split_sha256"),
+            ),
         }
         return {**chosen, **self.bindings, **data}
 

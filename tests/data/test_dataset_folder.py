@@ -66,7 +66,9 @@ def refusal(path, **options):
 
 
 def unsealed(dataset):
-    return dataclasses.replace(dataset.manifest, files={})
+    splits = dataset.manifest.splits.items()
+    splits = {name: dataclasses.replace(split, sha256=None) for name, split in splits}
+    return dataclasses.replace(dataset.manifest, splits=splits, files={})
 
 
 def test_what_is_written_is_read(folder):
@@ -129,8 +131,9 @@ def test_a_missing_file(folder, file):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"format_version": 3}, "format version 3 is newer than 2"),
-        ({"format_version": 1}, "its format version lacks checksums; `uem-t5x seal"),
+        ({"format_version": 4}, "format version 4 is newer than 3"),
+        ({"format_version": 1}, "format version 1 is older than 3; `uem-t5x seal"),
+        ({"format_version": 2}, "format version 2 is older than 3; `uem-t5x seal"),
         ({"format_version": "one"}, "format version 'one' is not a number"),
         ({"genres": ["Drama", "Wax"]}, "manifest.json: damaged: its checksum is another"),
         ({"surprise": 1}, "manifest.json: damaged: its checksum is another"),
@@ -191,6 +194,48 @@ def test_a_folder_without_checksums_is_sealed(folder):
     del manifest["files"], manifest["checksum"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert unsealed(seal.seal(folder)) == MANIFEST
+
+
+def test_a_split_is_told_by_what_its_files_hold(folder):
+    def written():
+        dataset_folder.write_manifest(folder, MANIFEST)
+        return DatasetFolder.open(folder)
+
+    before = DatasetFolder.open(folder)
+    digests = [split.sha256 for split in before.manifest.splits.values()]
+    assert len(set(digests)) == 2 and None not in digests
+    first, second = before.examples("train")
+    first.write_text("a user")
+    changed = written()
+    assert changed.has_catalogue_of(before) and changed.has_inputs_of(before)
+    assert not changed.has_split_of(before, "train") and changed.has_split_of(before, "test")
+    first.replace(second)
+    first.touch()
+    assert not written().has_split_of(changed, "train")  # in another order
+    second.write_text("")
+    assert written().has_split_of(before, "train")
+
+
+def test_a_catalogue_keeps_what_tells_its_splits(folder, tmp_path):
+    dataset = DatasetFolder.open(folder)
+    dataset_folder.copy_catalogue(dataset, tmp_path / "copy", dataset.vocabulary_path)
+    copy = DatasetFolder.open(tmp_path / "copy")
+    assert copy.is_catalogue and not dataset.is_catalogue
+    assert copy.manifest.splits == dataset.manifest.splits
+
+
+def test_an_older_catalogue_is_sealed_and_knows_no_users(folder, tmp_path):
+    dataset = DatasetFolder.open(folder)
+    copy = tmp_path / "copy"
+    dataset_folder.copy_catalogue(dataset, copy, dataset.vocabulary_path)
+    splits = {name: {"examples": 3, "shards": 2} for name in dataset.manifest.splits}
+    edit_manifest(copy, format_version=2, splits=splits)
+    assert "format version 2 is older than 3; `uem-t5x seal" in refusal(copy)
+    assert seal.seal(copy).movies().equals(dataset.movies())
+    assert all(dataset.has_split_of(DatasetFolder.open(copy), split) for split in splits)
+    (copy / dataset_folder.MOVIES).unlink()
+    with pytest.raises(InputError, match=r"items/movies.parquet: missing from the folder"):
+        seal.seal(copy)
 
 
 def test_no_file_outside_the_folder_is_read(folder, tmp_path):

@@ -57,6 +57,11 @@ def test_other_users_are_another_comparison(make):
     assert [len(comparison.runs) for comparison in comparisons] == [2, 1]
 
 
+def test_users_split_or_labelled_otherwise_are_another_comparison(make):
+    comparisons = settings.compare([make(), make(users="u2", RANDOM_SEED=1)])
+    assert [len(comparison.runs) for comparison in comparisons] == [1, 1]
+
+
 def test_other_users_are_told_by_what_counting_scores_on_them(make, monkeypatch):
     first = make()
     monkeypatch.setattr(fake_runs, "COUNTING_F1", 0.07)

@@ -18,9 +18,11 @@ table and the vocabulary.
 
 import contextlib
 import dataclasses
+import hashlib
 import io
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,26 @@ class DatasetFolder:
             return folder.genres, folder.channels, folder.encoder, movies
 
         return catalogue(self) == catalogue(other)
+
+    def has_inputs_of(self, other: "DatasetFolder") -> bool:
+        """Whether `prepare` made both of the same files, whatever it did with them."""
+        mine, theirs = (sorted(folder.manifest.inputs.values()) for folder in (self, other))
+        return mine == theirs
+
+    def has_split_of(self, other: "DatasetFolder", split: str) -> bool:
+        """Whether a split has the same users in both, with the same histories and labels.
+
+        Of a catalogue from before format 3, which cannot tell, that is taken for granted.
+        """
+        mine, theirs = (folder.manifest.splits.get(split) for folder in (self, other))
+        if mine and theirs and None in (mine.sha256, theirs.sha256):
+            return True
+        return mine == theirs
+
+    @property
+    def is_catalogue(self) -> bool:
+        """Whether it holds no users and no vectors, but what a trained model needs of it."""
+        return not any((self.path / name).exists() for name in (EMBEDDINGS, EXAMPLES))
 
     @property
     def genres(self) -> tuple[str, ...]:
@@ -169,25 +191,49 @@ def write_items(
 
 
 def write_manifest(folder: epath.PathLike, manifest: Manifest) -> None:
-    """Writes the manifest of a folder that holds all other files, with their checksums.
+    """Writes the manifest of a folder that holds all other files, with the checksums of these.
 
     Raises:
         InputError: if it does not hold all that the manifest speaks of.
     """
     folder = epath.Path(folder)
-    files = [folder / MOVIES, folder / EMBEDDINGS]
+    examples = {
+        split: [str(path.relative_to(folder)) for path in shard_paths(folder, split, record.shards)]
+        for split, record in manifest.splits.items()
+    }
+    files = [str(MOVIES), str(EMBEDDINGS), *itertools.chain.from_iterable(examples.values())]
     if manifest.has_vocabulary:
-        files.append(folder / VOCABULARY)
-    for split, record in manifest.splits.items():
-        files += shard_paths(folder, split, record.shards)
+        files.append(str(VOCABULARY))
+    sums = _checksums(folder, files)
+    splits = {
+        split: dataclasses.replace(record, sha256=_digest(sums[name] for name in examples[split]))
+        for split, record in manifest.splits.items()
+    }
+    dataclasses.replace(manifest, splits=splits, files=sums).write(folder)
+
+
+def write_catalogue_manifest(folder: epath.PathLike, manifest: Manifest) -> None:
+    """Writes the manifest of a catalogue that holds its two other files, with their checksums.
+
+    Raises:
+        InputError: if it does not hold them.
+    """
+    sums = _checksums(folder, [str(MOVIES), str(VOCABULARY)])
+    dataclasses.replace(manifest, has_vocabulary=True, files=sums).write(folder)
+
+
+def _checksums(folder: epath.PathLike, files: Sequence[str]) -> dict[str, str]:
     for file in files:
-        if not file.is_file():
+        if not (epath.Path(folder) / file).is_file():
             raise InputError(
-                f"{file}: missing from the dataset folder; copy the whole folder again, or make it "
-                "again with `uem-t5x prepare --overwrite`"
+                f"{folder}/{file}: missing from the folder; copy the whole folder again, or make "
+                "it again with `uem-t5x prepare --overwrite`"
             )
-    sums = checksums.of_files(folder, (str(file.relative_to(folder)) for file in files))
-    dataclasses.replace(manifest, files=sums).write(folder)
+    return checksums.of_files(folder, files)
+
+
+def _digest(sums: Iterable[str]) -> str:
+    return hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
 def copy_catalogue(
@@ -208,8 +254,7 @@ def copy_catalogue(
         target = destination / name
         target.parent.mkdir(parents=True, exist_ok=True)
         source.copy(target, overwrite=True)
-    sums = checksums.of_files(destination, (str(MOVIES), str(VOCABULARY)))
-    dataclasses.replace(folder.manifest, has_vocabulary=True, files=sums).write(destination)
+    write_catalogue_manifest(destination, folder.manifest)
 
 
 def writing(

@@ -16,7 +16,7 @@ from uem_t5x import atomic, checksums
 from uem_t5x.errors import DamagedError, InputError
 
 FORMAT = "uem-t5x dataset folder"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FILE_NAME = "manifest.json"
 
 
@@ -53,7 +53,13 @@ class EncoderRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """How many users a split has, and over how many files they are spread.
+    """The users of a split.
+
+    Attributes:
+        examples: how many there are.
+        shards: over how many files they are spread.
+        sha256: of the checksums of these files, in order: of the users, their histories and labels.
+            `dataset_folder.write_manifest` fills it in. None in a catalogue from before format 3.
 
     Raises:
         ValueError: if these are no counts, or there are more files than users and one.
@@ -61,6 +67,7 @@ class Split:
 
     examples: int
     shards: int
+    sha256: str | None = None
 
     def __post_init__(self) -> None:
         counts = (self.examples, self.shards)
@@ -110,7 +117,7 @@ class Manifest:
 
         Args:
             folder: the dataset folder.
-            edited: whether it may have been changed, or written before there were checksums.
+            edited: whether it may have been changed, or be of an older version.
 
         Raises:
             InputError: if it is missing, of something else, of another version, or damaged.
@@ -139,7 +146,10 @@ class Manifest:
                 "the newest this uem-t5x reads; update uem-t5x"
             )
         if version < FORMAT_VERSION and not edited:
-            raise InputError(f"{path}: its format version lacks checksums; {seal} adds them")
+            raise InputError(
+                f"{path}: format version {reprlib.repr(version)} is older than {FORMAT_VERSION}; "
+                f"{seal} brings the folder up to it"
+            )
         if not edited and not is_signed:
             raise DamagedError(
                 f"{path}: damaged: its checksum is another; {remake}. If you have changed it "

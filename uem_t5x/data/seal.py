@@ -29,10 +29,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def seal(path: str | os.PathLike[str]) -> "DatasetFolder":
-    """Writes the checksums of a folder anew.
+    """Writes the checksums of a folder anew, in the current format.
 
     Args:
-        path: a dataset folder, of this format or of the one before there were checksums.
+        path: a dataset folder, or a catalogue, of this format or an older one.
 
     Returns:
         The folder, opened.
@@ -48,6 +48,9 @@ def seal(path: str | os.PathLike[str]) -> "DatasetFolder":
     from uem_t5x.data.manifest import Manifest
 
     folder = dataset_folder.DatasetFolder(epath.Path(path), Manifest.read(path, edited=True))
+    if folder.is_catalogue:
+        dataset_folder.write_catalogue_manifest(folder.path, folder.manifest)
+        return dataset_folder.DatasetFolder.open(path)
     try:
         _check_channels(folder)
     except (OSError, SafetensorError, PolarsError) as error:
