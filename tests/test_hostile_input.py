@@ -250,6 +250,7 @@ class TestMovieLens:
         ("genres", "expected"),
         [
             ("crime", "the genres 'Crime' and 'crime' differ in case or spacing only"),
+            ("Film\u00e9|Filme\u0301", "or in how their characters are encoded (NFKC); write them"),
             (" Crime", "the genres ' Crime' and 'Crime' differ"),
             ("Crime| ", "the genres '' and ' ' differ"),
             ("|".join(f"g{n}" for n in range(1000)), "1002 genres"),
@@ -436,6 +437,10 @@ GENRES = st.lists(
             "\u2019",
             "\u0130",
             "\u00df",
+            "\u0301",
+            "\uff02",
+            "\uff0c",
+            "\uff21\uff2e\uff24",
         )
     ),
     min_size=1,

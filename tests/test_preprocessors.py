@@ -1,10 +1,12 @@
+from unittest import mock
+
 import numpy as np
 import pytest
 import seqio
 import tensorflow as tf
 
 from uem_t5x import data_sources, labels, preprocessors, verbalizer
-from uem_t5x.data import sentences
+from uem_t5x.data import sentences, vocabulary
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.errors import InputError
 
@@ -305,6 +307,51 @@ class TestAnswer:
     def test_a_genre_that_the_folder_lacks_is_named(self):
         with pytest.raises(tf.errors.InvalidArgumentError, match="Western"):
             self.write(["Drama"], ["Western"])
+
+
+class TestAnswersInTokens:
+    """What cannot be written in the tokens of `targets` is warned of, and written all the same."""
+
+    GENRES = ("Drama", "\u041a\u043e\u043c\u0435\u0434\u0438\u044f", "War")
+
+    @pytest.fixture
+    def warned(self, monkeypatch):
+        """What is logged, from now on."""
+        monkeypatch.setattr(DatasetFolder, "genres", self.GENRES)
+        preprocessors._warn_once.cache_clear()
+        said = []
+        log = mock.Mock(warning=lambda text, *values: said.append(text % values))
+        monkeypatch.setattr(preprocessors, "logging", log)
+        return said
+
+    def write(self, tmp_path, texts=(), length=None, genres=GENRES):
+        file = tmp_path / "vocabulary/spm.model"
+        texts = [verbalizer.write_answer(["Drama"], ["War"]), *texts] * 9
+        vocabulary.train_vocabulary(file, texts, genres[::2], size=64)
+        features = {"targets": seqio.Feature(seqio.SentencePieceVocabulary(str(file)))}
+        example = {"liked": tf.constant(genres[:1]), "disliked": tf.constant(genres[1:])}
+        dataset = tf.data.Dataset.from_tensors(example)
+        for _ in range(2):
+            written = preprocessors.answer(dataset, features, length and {"targets": length})
+        (target,) = written.as_numpy_iterator()
+        assert target["targets"].decode() == verbalizer.write_answer(genres[:1], genres[1:])
+        return len(features["targets"].vocabulary.encode(target["targets"].decode()))
+
+    def test_a_script_that_the_vocabulary_lacks(self, warned, tmp_path):
+        self.write(tmp_path)
+        (message,) = warned
+        assert f"{tmp_path}/vocabulary/spm.model: answers with {self.GENRES[1]!r} cannot" in message
+
+    def test_answers_that_are_too_long(self, warned, tmp_path):
+        tokens = self.write(tmp_path, self.GENRES)
+        assert warned == []
+        self.write(tmp_path, self.GENRES, length=tokens + 1)  # with the token at its end
+        assert warned == []
+        self.write(tmp_path, self.GENRES, length=tokens)
+        assert warned == [
+            f"answers have up to {tokens + 1} tokens, and lose those beyond {tokens}; raise the "
+            "length of 'targets' in TASK_FEATURE_LENGTHS"
+        ]
 
 
 class TestTextHistory:

@@ -1,10 +1,11 @@
 import itertools
 import random
 import time
+import unicodedata
 
 import pytest
 
-from uem_t5x.verbalizer import read_answer, write_answer
+from uem_t5x.verbalizer import read_answer, spell, write_answer
 
 MOVIELENS_GENRES = [
     *("Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama"),
@@ -89,6 +90,34 @@ def test_inverse_for_names_that_look_like_grammar():
 )
 def test_imperfect_answers(text, liked, disliked):
     assert read_answer(text, MOVIELENS_GENRES) == (liked, disliked)
+
+
+DECOMPOSED = "Come\u0301die"  # as some systems write file names, and SentencePiece no text
+
+
+def test_names_are_read_however_they_are_encoded():
+    genres = ["Drama", DECOMPOSED, "\uff33\uff26"]
+    answer = write_answer(["Drama", DECOMPOSED], ["\uff33\uff26"])
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        read = read_answer(unicodedata.normalize(form, answer), genres)
+        assert read == (["Drama", DECOMPOSED], ["\uff33\uff26"])
+
+
+def test_inverse_for_names_that_become_grammar():
+    """In full width, these are no letters of the grammar until they are normalized."""
+    genres = [
+        "Vol",
+        "Vol\uff0e",
+        "\uff21\uff2e\uff24",
+        "a\uff02, \uff02b",
+        "a",
+        "b",
+        "\u2116",
+        "x\u2026",
+    ]
+    assert all(spell(genre) != genre for genre in genres if genre not in ("Vol", "a", "b"))
+    for side in orderings(genres):
+        assert_inverse(side, [], genres)
 
 
 def test_no_genres():

@@ -7,7 +7,8 @@ import seqio
 import tensorflow as tf
 from sentencepiece import sentencepiece_model_pb2
 
-from uem_t5x import data_sources, vocabularies
+from uem_t5x import data_sources, verbalizer, vocabularies
+from uem_t5x.data.vocabulary import train_vocabulary
 from uem_t5x.errors import InputError
 
 TEXT = "The user likes Drama and doesn't like Horror."
@@ -130,3 +131,16 @@ class TestPublicVocabularies:
         sentencepiece_model(tmp_path / "spiece.model", 300)
         with pytest.raises(InputError, match=r"own.model: token 3 is another one in .*spiece"):
             vocabularies.check_rows(ours, 300, str(tmp_path))
+
+
+def test_a_name_of_several_encodings_is_one_token_and_read_back(tmp_path):
+    decomposed = "Come\u0301die"
+    answer = verbalizer.write_answer([decomposed], ["War"])
+    train_vocabulary(tmp_path / "vocabulary/spm.model", [answer] * 9, [decomposed, "War"], size=64)
+    vocabulary = seqio.SentencePieceVocabulary(str(tmp_path / "vocabulary/spm.model"))
+
+    ids = vocabulary.encode(answer)
+
+    assert "\N{LOWER ONE EIGHTH BLOCK}Com\u00e9die" in map(vocabulary.tokenizer.id_to_piece, ids)
+    read = verbalizer.read_answer(vocabulary.decode(ids), [decomposed, "War"])
+    assert read == ([decomposed], ["War"])

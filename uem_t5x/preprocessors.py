@@ -4,11 +4,13 @@ Nothing here runs before `seqio.CacheDatasetPlaceholder`: the cache holds whole 
 which is small, serves every history length, and lets each epoch draw its training stretches anew.
 """
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import gin
 import seqio
 import tensorflow as tf
+from absl import logging
 
 from uem_t5x import data_sources, verbalizer
 from uem_t5x.data import sentences
@@ -23,6 +25,7 @@ from uem_t5x.labels import (
 
 MAX_HALF_STARS = 10
 MOST_RECENT_FIRST, MOST_RECENT_LAST = "most_recent_first", "most_recent_last"
+_NAMED_GENRES = 10  # in a message
 
 Example = Mapping[str, tf.Tensor]
 SequenceLength = Mapping[str, int] | None
@@ -328,9 +331,23 @@ def text_history(
     return tell(dataset)
 
 
-def answer(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Writes the target sentence from `liked` and `disliked`, as `verbalizer.write_answer` does."""
+def answer(
+    dataset: tf.data.Dataset,
+    output_features: Mapping[str, seqio.Feature] | None = None,
+    sequence_length: SequenceLength = None,
+) -> tf.data.Dataset:
+    """Writes the target sentence from `liked` and `disliked`, as `verbalizer.write_answer` does.
+
+    Args:
+        dataset: examples with `liked` and `disliked`.
+        output_features: gives the vocabulary of `targets`. A warning tells of genres that it cannot
+            write.
+        sequence_length: the task's feature lengths. A warning tells of answers that are longer than
+            that of `targets`.
+    """
     genres = data_sources.dataset_folder().genres
+    if output_features and "targets" in output_features:
+        _check_answers(genres, output_features["targets"], (sequence_length or {}).get("targets"))
     names, spellings = tf.constant(genres), tf.constant([verbalizer.spell(name) for name in genres])
     parts = tf.constant(_answer_parts())
 
@@ -347,6 +364,51 @@ def answer(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return {**example, "targets": tf.strings.reduce_join(tf.stack([between, spelled], axis=1))}
 
     return write(dataset)
+
+
+def _check_answers(genres: Sequence[str], targets: seqio.Feature, length: int | None) -> None:
+    """Warns of genres and answers that a model could not learn to write.
+
+    That is no error: a small vocabulary, trained on answers, may lack genres that nobody likes.
+    """
+    vocabulary = targets.vocabulary
+
+    def is_written(liked: list[str], disliked: list[str]) -> bool:
+        text = verbalizer.write_answer(liked, disliked)
+        written = vocabulary.decode(vocabulary.encode(text))
+        if verbalizer.normalize(written) == verbalizer.normalize(text):
+            return True  # reading takes longer
+        return verbalizer.read_answer(written, genres) == (liked, disliked)
+
+    lost = [name for name in genres if not (is_written([name], []) and is_written([], [name]))]
+    if lost:
+        file = getattr(vocabulary, "sentencepiece_model_file", "the vocabulary")
+        named = ", ".join(map(repr, lost[:_NAMED_GENRES]))
+        more = f" and {len(lost) - _NAMED_GENRES} more" if len(lost) > _NAMED_GENRES else ""
+        _warn_once(
+            f"{file}: answers with {named}{more} cannot be read back from its tokens; take a "
+            "larger vocabulary, or spell these genres otherwise"
+        )
+    if length is None:
+        return
+    by_tokens = sorted(genres, key=lambda name: -len(vocabulary.encode(verbalizer.spell(name))))
+    longest = by_tokens[: 2 * MAX_LABELS]
+    answers = [
+        verbalizer.write_answer(longest[:liked], longest[liked:])
+        for liked in range(MAX_LABELS + 1)
+        if len(longest) - liked <= MAX_LABELS  # few genres fit in several ways
+    ]
+    tokens = max(map(len, map(vocabulary.encode, answers))) + int(targets.add_eos)
+    if tokens > length:
+        _warn_once(
+            f"answers have up to {tokens} tokens, and lose those beyond {length}; raise the length "
+            "of 'targets' in TASK_FEATURE_LENGTHS"
+        )
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logging.warning("%s", message)
 
 
 def _answer_parts() -> list[list[list[str]]]:

@@ -7,10 +7,12 @@ stands in double quotes. The reader forgives what an imperfect model writes; see
 
 import functools
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 _NO_TASTE = "The user has no clear taste."
 _SEPARATORS = re.compile(r'[,."]')
+_QUOTES = re.compile(r'["\N{FULLWIDTH QUOTATION MARK}]')  # both are read as the first
 _WORDS = (re.compile(r"[\w']+"), re.compile(r"\w+"))  # `doesn't` is one; `like'` holds one
 _LIKES = r"(?<!\w)likes?(?!\w)"
 _DISLIKES = r"(?<!\w)(?:(?:do|does)(?:n'?t| not) like|dislikes?)(?!\w)"
@@ -42,13 +44,13 @@ def write_answer(liked: Sequence[str], disliked: Sequence[str]) -> str:
 def read_answer(text: str, genres: Iterable[str]) -> tuple[list[str], list[str]]:
     """Reads the genres out of an answer.
 
-    Case and spacing are forgiven and unknown words are skipped. A genre belongs to the verb before
-    it (`likes`, `doesn't like`); before any verb it says nothing. Of a genre that is repeated, or
-    claimed on both sides, the first mention counts.
+    What `normalize` evens out is forgiven and unknown words are skipped. A genre belongs to the
+    verb before it (`likes`, `doesn't like`); before any verb it says nothing. Of a genre that is
+    repeated, or claimed on both sides, the first mention counts.
 
     Args:
         text: what a model wrote, anything at all.
-        genres: the class names, which differ in more than case and spacing.
+        genres: the class names, no two of which `normalize` makes the same.
 
     Returns:
         The liked and the disliked genres, each in the order of the text.
@@ -76,15 +78,21 @@ def _enumerate(genres: Sequence[str]) -> str:
 
 def spell(genre: str) -> str:
     """Returns the name as it stands in a sentence: quoted if it could be taken for grammar."""
-    words = {word for pattern in _WORDS for word in pattern.findall(normalize(genre))}
-    if _SEPARATORS.search(genre) or not _RESERVED_WORDS.isdisjoint(words):
-        return '"' + genre.replace('"', '""') + '"'
+    read = normalize(genre)
+    words = {word for pattern in _WORDS for word in pattern.findall(read)}
+    if _SEPARATORS.search(read) or not _RESERVED_WORDS.isdisjoint(words):
+        return '"' + _QUOTES.sub(r"\g<0>\g<0>", genre) + '"'
     return genre
 
 
 def normalize(text: str) -> str:
-    """Returns the text as the reader sees it: without case, and with single spaces only."""
-    return " ".join(text.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split())
+    """Returns the text as the reader sees it: without case, and with single spaces only.
+
+    Characters are made those that SentencePiece makes them before it cuts a text into tokens
+    (NFKC), and decodes to: an accent, say, may be given as a character of its own.
+    """
+    text = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split())
 
 
 @functools.lru_cache(maxsize=16)

@@ -142,8 +142,8 @@ def _check_genres(name: str, genres: list[str]) -> None:
         same = spelled.setdefault(verbalizer.normalize(genre), genre)
         if same != genre:
             raise InputError(
-                f"{name}: the genres {same!r} and {genre!r} differ in case or spacing only; "
-                "write them alike"
+                f"{name}: the genres {same!r} and {genre!r} differ in case or spacing only, or in "
+                "how their characters are encoded (NFKC); write them alike"
             )
 
 

@@ -1,6 +1,7 @@
 """Trains the small SentencePiece vocabulary of the tiny models."""
 
 import io
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,12 +20,14 @@ def train_vocabulary(path: Path, texts: Iterable[str], words: Sequence[str], siz
     Args:
         path: where the model is written; its folder is created.
         texts: what it will tokenize.
-        words: each becomes a token of its own, with the space before it.
+        words: each becomes a token of its own, with the space before it, spelled as texts are
+            before they are cut into tokens (NFKC).
         size: the most pieces it may have; few texts give fewer.
 
     Raises:
         InputError: if the texts have more characters than `size` has room for.
     """
+    symbols = [unicodedata.normalize("NFKC", word).replace(" ", _WORD_START) for word in words]
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -32,7 +35,7 @@ def train_vocabulary(path: Path, texts: Iterable[str], words: Sequence[str], siz
             model_writer=model,
             vocab_size=size,
             hard_vocab_limit=False,
-            user_defined_symbols=[_WORD_START + word.replace(" ", _WORD_START) for word in words],
+            user_defined_symbols=[_WORD_START + symbol for symbol in symbols],
             pad_id=0,
             eos_id=1,
             unk_id=2,
