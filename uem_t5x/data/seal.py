@@ -1,18 +1,25 @@
 """`uem-t5x seal`: takes a dataset folder that was changed by hand for what it is now.
 
-A fourth channel, say, is a matrix in `items/embeddings.safetensors` and a line in the manifest.
+A fourth channel, say, is a matrix in `items/embeddings.safetensors` and a line in the manifest;
+other labels are in the examples.
 """
 
 import argparse
+import collections
 import os
+import reprlib
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from uem_t5x.errors import InputError
+from uem_t5x.errors import InputError, line_of
 
 if TYPE_CHECKING:
+    from etils import epath
+
     from uem_t5x.data.dataset_folder import DatasetFolder
 
 _RATING_ROWS = 11  # padding, and half-stars 1..10
+_USERS_AT_A_TIME = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +45,8 @@ def seal(path: str | os.PathLike[str]) -> "DatasetFolder":
         The folder, opened.
 
     Raises:
-        InputError: if a file is missing, or the matrices are not those of the manifest's channels.
+        InputError: if a file is missing, the matrices are not those of the manifest's channels, or
+            a user's labels are none that an answer can name. Then nothing is written.
     """
     from etils import epath
     from polars.exceptions import PolarsError
@@ -58,6 +66,7 @@ def seal(path: str | os.PathLike[str]) -> "DatasetFolder":
             f"{folder.path}: movies or matrices cannot be read ({error}); mend them, or copy the "
             "folder again"
         ) from error
+    _check_labels(folder)
     dataset_folder.write_manifest(folder.path, folder.manifest)
     return dataset_folder.DatasetFolder.open(path)
 
@@ -74,3 +83,60 @@ def _check_channels(folder: "DatasetFolder") -> None:
                 f"{folder.path}: the channel {channel.name!r} needs a matrix float32{list(wanted)}"
                 f", there is {found}; mend items/embeddings.safetensors or manifest.json"
             )
+
+
+def _check_labels(folder: "DatasetFolder") -> None:
+    from uem_t5x.labels import MAX_LABELS
+
+    genres = {genre.encode() for genre in folder.genres}
+    for split in folder.manifest.splits:
+        for file in folder.examples(split):
+            for user, liked, disliked in _labels(file):
+                if problem := _problem(liked, disliked, genres, MAX_LABELS):
+                    raise InputError(
+                        f"{file}: user {_text(user)}: {problem}; give each user at most "
+                        f"{MAX_LABELS} genres of manifest.json a side, and none twice"
+                    )
+
+
+def _labels(file: "epath.Path") -> Iterator[tuple[bytes, list[bytes], list[bytes]]]:
+    """Yields each user of a file, what they like and what they dislike.
+
+    Raises:
+        InputError: if these are no examples of users.
+    """
+    import tensorflow as tf
+
+    names = tf.io.RaggedFeature(tf.string)
+    features = {"user_id": tf.io.FixedLenFeature([], tf.string), "liked": names, "disliked": names}
+    try:
+        for records in tf.data.TFRecordDataset(os.fspath(file)).batch(_USERS_AT_A_TIME):
+            users = tf.io.parse_example(records, features)
+            liked, disliked = users["liked"].to_list(), users["disliked"].to_list()
+            yield from zip(users["user_id"].numpy().tolist(), liked, disliked)
+    except tf.errors.OpError as error:
+        raise InputError(
+            f"{file}: no users can be read from it ({line_of(error)}); mend it, or copy the folder "
+            "again"
+        ) from error
+
+
+def _problem(
+    liked: Sequence[bytes], disliked: Sequence[bytes], genres: Collection[bytes], most: int
+) -> str | None:
+    """Returns what is wrong with the labels of a user; None if nothing is."""
+    both = [*liked, *disliked]
+    for name in both:
+        if name not in genres:
+            return f"the label {_text(name)} is no genre"
+    name, count = collections.Counter(both).most_common(1)[0] if both else (b"", 0)
+    if count > 1:
+        return f"the label {_text(name)} stands there {count} times"
+    for kind, names in {"liked": liked, "disliked": disliked}.items():
+        if len(names) > most:
+            return f"the label {_text(names[most])} is number {most + 1} of those {kind}"
+    return None
+
+
+def _text(name: bytes) -> str:
+    return reprlib.repr(name.decode("utf-8", "backslashreplace"))

@@ -1,0 +1,79 @@
+"""Labels of one's own, checked before a folder is sealed."""
+
+import shutil
+
+import pytest
+import tensorflow as tf
+
+from uem_t5x import cli
+from uem_t5x.data import seal
+from uem_t5x.data.dataset_folder import DatasetFolder
+from uem_t5x.errors import InputError
+
+
+@pytest.fixture
+def mine(dataset_folder, tmp_path):
+    return shutil.copytree(dataset_folder.path, tmp_path / "mine")
+
+
+def relabel(folder, liked, disliked):
+    """Gives other labels to one of the users for training; returns the file and the user's name."""
+    (file,) = DatasetFolder.open(folder).examples("train")
+    examples = [
+        tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(file))
+    ]
+    feature = examples[7].features.feature
+    for kind, names in {"liked": liked, "disliked": disliked}.items():
+        feature[kind].bytes_list.value[:] = names
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for example in examples:
+            writer.write(example.SerializeToString())
+    return file, feature["user_id"].bytes_list.value[0].decode()
+
+
+@pytest.mark.parametrize(
+    ("liked", "disliked", "expected"),
+    [
+        ([b"Drama", b"Wax"], [], "the label 'Wax' is no genre"),
+        ([], [b"drama"], "the label 'drama' is no genre"),
+        ([b"\xff\n"], [], r"the label '\\xff\n' is no genre"),
+        ([b"War", b"Drama", b"War"], [], "the label 'War' stands there 2 times"),
+        ([b"War"], [b"Drama", b"War"], "the label 'War' stands there 2 times"),
+        (
+            [],
+            [b"War", b"Drama", b"Crime", b"Action"],
+            "the label 'Action' is number 4 of those dis",
+        ),
+    ],
+)
+def test_labels_that_no_answer_names_are_refused(liked, disliked, expected, mine, capsys):
+    file, user = relabel(mine, liked, disliked)
+    before = (mine / "manifest.json").read_bytes()
+    assert cli.main(["seal", str(mine)]) == 2
+    error = capsys.readouterr().err
+    assert f"{file}: user {user!r}: {expected}" in error
+    assert "; give each user at most 3 genres of manifest.json a side, and none twice" in error
+    assert error.count("\n") == 1
+    assert (mine / "manifest.json").read_bytes() == before
+
+
+def test_other_labels_are_sealed(mine):
+    relabel(mine, [b"War", b"Drama", b"Crime"], [b"Action"])
+    with pytest.raises(InputError, match="damaged: its checksum is another"):
+        DatasetFolder.open(mine)
+    seal.seal(mine)
+    DatasetFolder.open(mine)
+
+
+def test_what_holds_no_users_is_not_sealed(mine):
+    file = DatasetFolder.open(mine).examples("test")[0]
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        writer.write(tf.train.Example().SerializeToString())
+    with pytest.raises(InputError, match=r"test-00000-of-00001.tfrecord: no users can be read"):
+        seal.seal(mine)
+    file.write_text("a user, and not in the form of a record")
+    with pytest.raises(InputError, match=r"no users can be read from it \(corrupted record"):
+        seal.seal(mine)
+    file.unlink()
+    with pytest.raises(InputError, match=r"no users can be read from it \(.*No such file"):
+        seal.seal(mine)
