@@ -8,7 +8,7 @@ import fake_runs
 import pytest
 
 from uem_t5x import cli
-from uem_t5x.report import command, figures
+from uem_t5x.report import command, figures, paper_results
 
 HOSTILE = "<script>alert('x')</script> & \"more\" (1999)"
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -159,6 +159,8 @@ def test_tables_in_markdown(report):
     limit = next(row for row in rows if "label rule on the 50 most recent items" in row)
     assert limit[6] == "0.660"
     assert next(row for row in rows if "counting, whole history" in row)[2] == "0.192"
+    told = "\n".join(lines).partition("**")[0]  # before the first table
+    assert all(words in told for words in paper_results.INCONSISTENCIES)
     for line in lines:
         if line.startswith("!"):
             assert (report[0] / line.rpartition("(")[2].removesuffix(")")).is_file()
