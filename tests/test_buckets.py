@@ -6,7 +6,7 @@ import gin
 import pytest
 from etils.epath import testing
 
-from uem_t5x import cli, evaluate, gin_utils
+from uem_t5x import checkpoint_folders, checkpoint_manager, cli, evaluate, gin_utils
 from uem_t5x.errors import InputError
 
 
@@ -16,10 +16,13 @@ def bucket(tmp_path, monkeypatch):
         names = (str(name).replace("gs://bucket", str(tmp_path)) for name in arguments)
         return function(*names, **options)
 
+    def found(function, pattern):
+        return [name.replace(str(tmp_path), "gs://bucket") for name in there(function, pattern)]
+
     # Or else TensorFlow would read and write there, through no mock.
     monkeypatch.setattr("etils.epath.gpath._is_tf_installed", lambda: False)
     calls = ("exists", "isdir", "makedirs", "mkdir", "open", "remove", "replace")
-    with testing.mock_epath(**dict.fromkeys(calls, there)):
+    with testing.mock_epath(glob=found, **dict.fromkeys(calls, there)):
         yield tmp_path
 
 
@@ -32,6 +35,22 @@ def test_a_trained_models_recipe(bucket):
     assert gin.query_parameter("BATCH_SIZE/macro.value") == 4
     with pytest.raises(InputError, match=r"gs://bucket/none\.gin: no such recipe"):
         gin_utils.parse(["gs://bucket/none.gin"])
+
+
+def test_a_checkpoint_counts_when_it_is_committed(bucket):
+    """There it has its name from the beginning."""
+    for step, parts in ((2, 1), (4, 2), (6, 3)):
+        folder = bucket / f"run/checkpoint_{step}/dataset"
+        folder.mkdir(parents=True)
+        (folder / f"train_ds-000-of-{parts:03}").touch()
+    assert checkpoint_manager.saved_num_shards("gs://bucket/run") is None
+    assert checkpoint_folders.choose("gs://bucket/run") is None
+    (bucket / "run/checkpoint_2/commit_success.txt").touch()
+    assert list(checkpoint_folders.find("gs://bucket/run")) == [2]
+    (bucket / "run/checkpoint_4/checkpoint").touch()  # T5X's native format
+    assert list(checkpoint_folders.find("gs://bucket/run")) == [2, 4]
+    assert checkpoint_manager.saved_num_shards("gs://bucket/run") == 2
+    assert checkpoint_folders.choose("gs://bucket/run") == 4
 
 
 def test_folders_are_not_written_there(bucket, monkeypatch, capsys):

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-from uem_t5x import atomic, checksums
+from uem_t5x import atomic, checksums, t5x_checkpoints
 from uem_t5x.errors import DamagedError
 
 PREFIX = "checkpoint"
@@ -27,12 +28,22 @@ _NOT_SUMMED = (_SUMS, "_CHECKPOINT_METADATA", "commit_success.txt")
 
 
 def find(folder: epath.PathLike) -> dict[int, epath.Path]:
-    """Returns the checkpoints in a folder by their steps, in order."""
+    """Returns the finished checkpoints in a folder by their steps, in order.
+
+    On a disk Orbax gives a checkpoint its name when it is finished. In a bucket it has the name
+    from the beginning, and `commit_success.txt` is written last. T5X's native format, which has no
+    such file, is taken as it is.
+    """
     matches = (
         (re.fullmatch(rf"{PREFIX}_(\d+)", path.name), path)
         for path in epath.Path(folder).glob(f"{PREFIX}_*")
     )
-    return dict(sorted((int(match[1]), path) for match, path in matches if match))
+    found = ((int(match[1]), path) for match, path in matches if match)
+    return dict(sorted((step, path) for step, path in found if _is_finished(path)))
+
+
+def _is_finished(checkpoint: epath.Path) -> bool:
+    return ocp.path.step.is_path_finalized(checkpoint) or t5x_checkpoints.is_native(checkpoint)
 
 
 def seal(checkpoint: epath.Path) -> None:
