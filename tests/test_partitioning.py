@@ -74,6 +74,15 @@ def test_batches_that_do_not_divide():
         partitioner.check_batch_size(1, "EVAL_BATCH_SIZE")
 
 
+@pytest.mark.parametrize(("parts", "fitting"), [(3, 2), (5, 4), (9, 8), (-1, 1)])
+def test_parts_of_a_batch_that_do_not_divide(parts, fitting):
+    partitioner = Partitioner()
+    partitioner.check_batch_size(16, num_microbatches=fitting)
+    message = rf"NUM_MICROBATCHES={parts}: BATCH_SIZE=16 over 2 devices .* parts; use {fitting}"
+    with pytest.raises(InputError, match=message):
+        partitioner.check_batch_size(16, num_microbatches=parts)
+
+
 def test_a_batch_lies_on_all_devices():
     batch = {"x": np.arange(12).reshape(4, 3)}
     partitioner = Partitioner()

@@ -655,6 +655,8 @@ def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
     [
         (["BATCH_SIZE = 17"], r"BATCH_SIZE=17 does not divide over 2 devices; use 16"),
         (["BATCH_SIZE = 0"], r"BATCH_SIZE=0: no batch; use 2"),
+        (["EVAL_BATCH_SIZE = 17"], r"EVAL_BATCH_SIZE=17 does not divide over 2 devices; use 16"),
+        (["NUM_MICROBATCHES = 3"], r"NUM_MICROBATCHES=3: BATCH_SIZE=16 over 2 devices .* use 2"),
         (["HISTORY_LENGTH = 0"], r"HISTORY_LENGTH=0: bind it to 1 or more"),
         (["MIXTURE_OR_TASK_NAME = 'nonsense'"], r"'nonsense': no such SeqIO task"),
         (["EVAL_PERIOD = 4", "CHECKPOINT_PERIOD = 6"], r"EVAL_PERIOD=4, CHECKPOINT_PERIOD=6: make"),

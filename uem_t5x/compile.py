@@ -259,7 +259,8 @@ def _plan(arguments: Mapping[str, Any], devices: Sequence[Any], what: str) -> _P
         config, macro = arguments["train_dataset_cfg"], "BATCH_SIZE"
     else:
         config, macro = arguments["infer_eval_dataset_cfg"], "EVAL_BATCH_SIZE"
-    partitioner.check_batch_size(config.batch_size, macro)
+    num_microbatches = trainer.num_microbatches(arguments["trainer_cls"]) if what == TRAIN else 1
+    partitioner.check_batch_size(config.batch_size, macro, num_microbatches)
     converter = model.FEATURE_CONVERTER_CLS(pack=False)
     lengths = converter.get_model_feature_lengths(config.task_feature_lengths)
     shapes = {name: (config.batch_size, length) for name, length in lengths.items()}
@@ -270,9 +271,8 @@ def _plan(arguments: Mapping[str, Any], devices: Sequence[Any], what: str) -> _P
         name: jax.ShapeDtypeStruct(shape, np.int32, sharding=partitioner.batch_sharding)
         for name, shape in shapes.items()
     }
-    num_microbatches = arguments["trainer_cls"].keywords["num_microbatches"] or 1
     if what == PREDICT:
-        state, num_microbatches = state.replace(opt_state=()), 1
+        state = state.replace(opt_state=())
     return _Plan(partitioner, state, batch, config.batch_size, lengths, num_microbatches)
 
 

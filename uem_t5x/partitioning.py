@@ -54,24 +54,34 @@ class Partitioner:
 
         return jax.jit(on_mesh, **options)
 
-    def check_batch_size(self, batch_size: int, name: str = "BATCH_SIZE") -> None:
-        """Checks that the devices can share batches of a size evenly.
+    def check_batch_size(
+        self, batch_size: int, name: str = "BATCH_SIZE", num_microbatches: int = 1
+    ) -> None:
+        """Checks that the devices can share batches of a size evenly, and the parts of each.
 
         Args:
             batch_size: the size.
             name: of the macro or the option that sets it.
+            num_microbatches: parts that a batch is cut into.
 
         Raises:
-            InputError: if they cannot, or it is none.
+            InputError: if they cannot, or there is no batch or no part.
         """
-        parts = self.mesh.shape[DATA]
+        groups = self.mesh.shape[DATA]
+        devices = f"{groups} devices" if self.layout.model == 1 else f"{groups} groups of devices"
         if batch_size < 1:
-            raise InputError(f"{name}={batch_size}: no batch; use {parts} or a multiple of it")
-        if remainder := batch_size % parts:
-            devices = f"{parts} devices" if self.layout.model == 1 else f"{parts} groups of devices"
+            raise InputError(f"{name}={batch_size}: no batch; use {groups} or a multiple of it")
+        share, remainder = divmod(batch_size, groups)
+        if remainder:
             raise InputError(
                 f"{name}={batch_size} does not divide over {devices}; "
-                f"use {batch_size - remainder or parts}"
+                f"use {batch_size - remainder or groups}"
+            )
+        if num_microbatches < 1 or share % num_microbatches:
+            fitting = (n for n in range(1, min(num_microbatches, share) + 1) if share % n == 0)
+            raise InputError(
+                f"NUM_MICROBATCHES={num_microbatches}: {name}={batch_size} over {devices} does not "
+                f"divide into so many parts; use {max(fitting, default=1)}"
             )
 
     # --- Batches ---

@@ -34,6 +34,7 @@ from uem_t5x import (
     preemption,
 )
 from uem_t5x import model_dir as model_dir_lib
+from uem_t5x import trainer as trainer_lib
 from uem_t5x.checkpoint_manager import (
     CheckpointConfig,
     CheckpointManager,
@@ -103,7 +104,11 @@ def train(
       Preempted: if the process was told to stop (SIGTERM), after saving a checkpoint.
       OSError: if `model_dir` takes no more or is gone; its last checkpoint is still good.
     """
-    partitioner.check_batch_size(train_dataset_cfg.batch_size)
+    partitioner.check_batch_size(
+        train_dataset_cfg.batch_size, num_microbatches=trainer_lib.num_microbatches(trainer_cls)
+    )
+    for dataset_cfg in filter(None, (train_eval_dataset_cfg, infer_eval_dataset_cfg)):
+        partitioner.check_batch_size(dataset_cfg.batch_size, "EVAL_BATCH_SIZE")
     periods = _Periods(total_steps, stats_period, eval_period, checkpoint_cfg.period)
     with PreemptionNotice() as notice:
         checkpoint_folders.set_aside_damaged(model_dir)
@@ -312,7 +317,6 @@ class _Evaluation:
             infer_eval_cfg = None
         self._batches: list[Batch] = []
         if train_eval_cfg:
-            partitioner.check_batch_size(train_eval_cfg.batch_size, "EVAL_BATCH_SIZE")
             some = itertools.islice(
                 datasets.eval_batches(train_eval_cfg, model.FEATURE_CONVERTER_CLS), eval_steps
             )
@@ -333,7 +337,6 @@ class _Evaluation:
                 log_dir=str(epath.Path(model_dir) / "inference_eval") if is_first else None,
                 **({} if is_first else {"logger_cls": ()}),
             )
-            partitioner.check_batch_size(infer_eval_cfg.batch_size, "EVAL_BATCH_SIZE")
             self._predictor = infer.Predictor(model, partitioner, infer_eval_cfg.batch_size)
 
     def is_finite(self, state: TrainState, training_batch: Batch) -> bool:

@@ -1,7 +1,7 @@
 """One training step, and what it changes, in the built-in engine."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.core
@@ -15,8 +15,6 @@ from clu import metrics as clu_metrics
 from jaxtyping import Array, Float
 
 from uem_t5x import checkpoints, layer_stacks, vocabularies
-from uem_t5x.errors import InputError
-from uem_t5x.layouts import DATA
 from uem_t5x.learning_rates import LearningRateFn
 from uem_t5x.models import EncoderDecoderModel, Metrics
 from uem_t5x.partitioning import Partitioner
@@ -137,6 +135,11 @@ def starting_params(
     return params
 
 
+def num_microbatches(trainer_cls: Callable[..., "Trainer"]) -> int:
+    """Returns into how many parts a constructor from `engine.trainer` cuts batches; 1 for whole."""
+    return getattr(trainer_cls, "keywords", {}).get("num_microbatches") or 1
+
+
 class Trainer:
     """Takes training steps.
 
@@ -163,7 +166,6 @@ class Trainer:
         self._key_impl = jax.random.key_impl(rng)
         everywhere = partitioner.replicated
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state_shape)
-        self._batch_parts = partitioner.mesh.shape[DATA]
         self._param_shardings = shardings.params
         # The state is overwritten in place.
         self.train_step = partitioner.jit(
@@ -202,13 +204,6 @@ class Trainer:
         if parts == 1:
             return gradients_and_metrics(state.params, batch, dropout_rng)
 
-        rows = len(next(iter(batch.values())))
-        if rows % (parts * self._batch_parts):
-            raise InputError(
-                f"NUM_MICROBATCHES={parts}: {rows} examples do not divide into as many parts over "
-                f"{self._batch_parts} devices; use "
-                f"{max(n for n in range(1, parts) if rows % (n * self._batch_parts) == 0)}"
-            )
         # Every part takes each `parts`-th example, so that it lies on all devices as the batch did.
         microbatches = {
             name: jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0)
