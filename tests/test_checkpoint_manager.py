@@ -1,7 +1,9 @@
-"""Which checkpoints of a run stay: the most recent one, and the best by F1."""
+"""Which checkpoints of a run stay, and what is said of one that cannot be saved."""
 
+import logging
 from unittest import mock
 
+import absl.logging
 import jax.numpy as jnp
 import pytest
 
@@ -50,3 +52,45 @@ def test_a_checkpoint_that_is_measured_later_stays_as_the_best(tmp_path):
     save(tmp_path, [0.1, 0.2])
     assert kept(tmp_path) == [1, 3]
     assert checkpoint_folders.choose(tmp_path) == 1
+
+
+@pytest.fixture
+def manager(tmp_path):
+    with CheckpointManager(tmp_path, CheckpointConfig()) as manager:
+        yield manager
+
+
+def closing_raises(monkeypatch, manager, error):
+    def close():
+        raise error
+
+    monkeypatch.setattr(manager._manager, "close", close)
+
+
+def test_what_a_disk_does_not_take_is_told_in_a_line(manager, monkeypatch, tmp_path):
+    (tmp_path / "checkpoint_3").mkdir()
+    with monkeypatch.context() as patched:
+        closing_raises(patched, manager, ValueError('RESOURCE_EXHAUSTED: Error writing "f"\nhere'))
+        message = r"saved \(ValueError: RESOURCE_EXHAUSTED: .* \"f\"\); checkpoint_3 is still good"
+        with pytest.raises(OSError, match=message):
+            manager.close()
+
+
+def test_a_mistake_of_ours_is_none_of_the_disks(manager, monkeypatch):
+    with monkeypatch.context() as patched:
+        closing_raises(patched, manager, KeyError("none"))
+        with pytest.raises(KeyError):
+            manager.close()
+
+
+def test_orbax_tracebacks_are_kept_back_while_a_manager_is_open(tmp_path):
+    logger = absl.logging.get_absl_logger()
+    place = ("absl", logging.ERROR, "orbax/checkpoint/x.py", 1, "failed", (), (None, None, None))
+    record = logging.LogRecord(*place)
+    before = list(logger.filters)
+    assert logger.filter(record)
+    with CheckpointManager(tmp_path, CheckpointConfig()), CheckpointManager(tmp_path) as other:
+        assert not logger.filter(record)
+        other.close()
+        assert not logger.filter(record)
+    assert logger.filters == before

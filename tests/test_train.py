@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 from unittest import mock
 
+import absl.logging
 import gin
 import jax
 import numpy as np
@@ -589,6 +590,7 @@ class TestTrained:
         with pytest.raises(InputError, match=r"another model: .* has shape .*MODEL_DIR") as error:
             run(undisturbed[0], dataset_folder, "network.T5Config.mlp_dim = 24")
         assert "\n" not in error.value.line
+        assert not absl.logging.get_absl_logger().filters  # the manager was closed
 
     def test_a_step_that_is_not_there(self, undisturbed):
         with pytest.raises(InputError, match=r"no checkpoint of step 5; it has 4, 6"):

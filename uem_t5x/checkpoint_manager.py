@@ -37,12 +37,12 @@ from uem_t5x.types import PyTree
 STATE, DATASET = "state", "dataset"
 
 
-def _is_not_told_by_us(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and "orbax" in record.pathname)
+class _NotLoggedByOrbax(logging.Filter):
+    """Leaves out the traceback that a thread of Orbax logs of what it then raises in another."""
 
-
-# A thread of Orbax' logs the traceback of what it then raises where it is waited for.
-absl.logging.get_absl_logger().addFilter(_is_not_told_by_us)
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Says whether a record is logged."""
+        return not (record.exc_info and "orbax" in record.pathname)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +135,8 @@ class CheckpointManager:
             ),
             item_handlers={STATE: ocp.PyTreeCheckpointHandler(), DATASET: dataset_handler},
         )
+        self._log_filter = _NotLoggedByOrbax()
+        absl.logging.get_absl_logger().addFilter(self._log_filter)
 
     def __enter__(self) -> "CheckpointManager":
         return self
@@ -247,22 +249,26 @@ class CheckpointManager:
         Raises:
           OSError: if the last checkpoint cannot be written.
         """
-        with self._explaining():
-            self._manager.close()
+        try:
+            with self._explaining():
+                self._manager.close()
+        finally:
+            absl.logging.get_absl_logger().removeFilter(self._log_filter)
 
     @contextlib.contextmanager
     def _explaining(self) -> Iterator[None]:
-        """Says in one line what went wrong with a checkpoint, and what is left of the run.
+        """Says in one line what a disk did not take of a checkpoint, and what is left of the run.
 
-        Orbax, TensorStore and TensorFlow each have errors of their own for a disk that is full.
+        Other errors are raised as they are.
         """
         try:
             yield
         except Exception as error:
+            if (said := line_of(error)) is None:
+                raise
             folder = epath.Path(self._manager.directory)
             steps = checkpoint_folders.find(folder) if folder.is_dir() else {}
             left = f"checkpoint_{max(steps)} is still good" if steps else "none was saved before"
-            said = line_of(error) or str(error)
             reason = f"{type(error).__name__}: {said}".splitlines()[0][:300]
             raise OSError(
                 f"{folder}: a checkpoint cannot be saved ({reason}); {left}. See that the folder "

@@ -1,5 +1,16 @@
 """The exceptions that the commands print without a traceback."""
 
+import re
+
+# TensorFlow has classes of its own for what a file system does not let it do, and for mistakes.
+_MISTAKES = ("InvalidArgumentError", "InternalError", "OutOfRangeError", "UnimplementedError")
+# TensorStore has ValueErrors for both.
+_OF_STORAGE = re.compile(
+    r"(NOT_FOUND|PERMISSION_DENIED|RESOURCE_EXHAUSTED|UNAUTHENTICATED|UNAVAILABLE): |"
+    r".*\[os_error_code=",
+    re.DOTALL,
+)
+
 
 class InputError(ValueError):
     """Refused input: the message is one line that names the file, the value and the mend.
@@ -22,13 +33,22 @@ class DivergedError(ArithmeticError):
 
 
 def line_of(error: Exception) -> str | None:
-    """Returns what is told, in one line, of an error that no mend of ours would help against.
+    """Returns the one line that is printed of an error of the machine, or of the training itself.
 
-    A loss that is no number, or a disk that is full or gone: the commands exit with code 1. None of
-    any other error, which has a traceback.
+    These are a disk or a bucket that is full, closed or gone, and a loss that is not a number: the
+    commands print the line and exit with code 1.
+
+    Args:
+      error: what was raised.
+
+    Returns:
+      The line; None for any other error, whose traceback is needed.
     """
     if isinstance(error, OSError | DivergedError):
         return str(error)
-    if type(error).__module__.startswith("tensorflow."):  # of its own file systems
+    kind = type(error)
+    if kind.__module__.startswith("tensorflow.") and kind.__name__ not in _MISTAKES:
         return str(getattr(error, "message", error)).splitlines()[0].rpartition("}} ")[2]
+    if isinstance(error, ValueError) and _OF_STORAGE.match(str(error)):
+        return str(error).splitlines()[0]
     return None

@@ -7,6 +7,7 @@ at hand, with the same recipe.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -110,7 +111,7 @@ def train(
     for dataset_cfg in filter(None, (train_eval_dataset_cfg, infer_eval_dataset_cfg)):
         partitioner.check_batch_size(dataset_cfg.batch_size, "EVAL_BATCH_SIZE")
     periods = _Periods(total_steps, stats_period, eval_period, checkpoint_cfg.period)
-    with PreemptionNotice() as notice:
+    with PreemptionNotice() as notice, contextlib.ExitStack() as stack:
         checkpoint_folders.set_aside_damaged(model_dir)
         model_dir_lib.check_catalogue(model_dir)
         impl = "unsafe_rbg" if use_hardware_rng else None
@@ -128,7 +129,7 @@ def train(
             partitioner=partitioner,
             state_shape=initializer.state_shape,
         )
-        manager = CheckpointManager(model_dir, checkpoint_cfg)
+        manager = stack.enter_context(CheckpointManager(model_dir, checkpoint_cfg))
         if (latest := manager.latest_step()) is not None:
             logging.info("Resuming from checkpoint_%d in %s", latest, model_dir)
             state = manager.restore(latest, initializer.state_shape, iterator)
@@ -152,7 +153,7 @@ def train(
         pending: list[Metrics] = []
         stopwatch = time.monotonic()
         is_stopped = notice.was_received
-        with manager, TrainingProgress(total_steps, step, jax.process_index() > 0) as progress:
+        with TrainingProgress(total_steps, step, jax.process_index() > 0) as progress:
             if latest and periods.evaluates(latest) and manager.lacks_metrics(latest):
                 # It was told to stop while it measured this step.
                 scores = measure(state, step)

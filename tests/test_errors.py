@@ -1,0 +1,33 @@
+"""Which errors are told in one line."""
+
+import pytest
+import tensorflow as tf
+
+from uem_t5x.errors import DivergedError, line_of
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device", "f"), "[Errno 28] No space left on device: 'f'"),
+        (DivergedError("the loss is no number"), "the loss is no number"),
+        (tf.errors.ResourceExhaustedError(None, None, "{{node Save}} f; No space"), "f; No space"),
+        (ValueError('RESOURCE_EXHAUSTED: Error writing "f"\nat x'), None),
+        (ValueError("UNKNOWN: Error writing f [os_error_code='5']"), None),
+    ],
+)
+def test_what_the_machine_does_not_let_us_do_is_a_line(error, line):
+    assert line_of(error) == (line or str(error).splitlines()[0])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("none"),
+        ValueError("INVALID_ARGUMENT: rank 2 is not 3"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate"),  # a device's
+        tf.errors.InvalidArgumentError(None, None, "shapes differ"),
+    ],
+)
+def test_a_mistake_of_ours_is_none(error):
+    assert line_of(error) is None
