@@ -4,6 +4,8 @@ Files are summed with SHA-256. A JSON object holds the sum of what it says itsel
 white space.
 """
 
+import concurrent.futures
+import functools
 import hashlib
 import json
 import reprlib
@@ -29,12 +31,15 @@ def sha256(path: epath.PathLike) -> str:
 
 
 def of_files(folder: epath.PathLike, names: Iterable[str]) -> dict[str, str]:
-    """Returns the checksums of files, by their names within a folder."""
-    return {name: sha256(epath.Path(folder) / name) for name in sorted(names)}
+    """Returns the checksums of files, by their names within a folder; several are read at once."""
+    names = sorted(names)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        sums = pool.map(sha256, (epath.Path(folder) / name for name in names))
+        return dict(zip(names, sums))
 
 
 def check_files(folder: epath.PathLike, sums: Mapping[str, str], mend: str) -> None:
-    """Checks that files are what they were when they were summed.
+    """Checks that files are what they were when they were summed; several are read at once.
 
     Args:
       folder: where they lie.
@@ -42,19 +47,25 @@ def check_files(folder: epath.PathLike, sums: Mapping[str, str], mend: str) -> N
       mend: what to do about one that is not.
 
     Raises:
-      DamagedError: naming a file that is missing or another.
+      DamagedError: naming the first one that is missing or another.
       InputError: if a name leads out of the folder.
     """
-    for name, expected in sums.items():
+    for name in sums:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             shown = reprlib.repr(name)
             raise InputError(f"{folder}: names {shown}, which lies outside of it; {mend}")
-        file = epath.Path(folder) / name
-        if not file.is_file():
-            raise DamagedError(f"{file}: missing; {mend}")
-        if sha256(file) != expected:
-            raise DamagedError(f"{file}: damaged: its checksum is another; {mend}")
+    files = (epath.Path(folder) / name for name in sums)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for _ in pool.map(functools.partial(_check_file, mend), files, sums.values()):
+            pass
+
+
+def _check_file(mend: str, file: epath.Path, expected: str) -> None:
+    if not file.is_file():
+        raise DamagedError(f"{file}: missing; {mend}")
+    if sha256(file) != expected:
+        raise DamagedError(f"{file}: damaged: its checksum is another; {mend}")
 
 
 def signed(fields: Mapping[str, Any]) -> dict[str, Any]:
