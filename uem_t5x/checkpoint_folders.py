@@ -93,13 +93,19 @@ def check(checkpoint: epath.PathLike) -> None:
 def set_aside_damaged(model_dir: str | os.PathLike[str]) -> None:
     """Renames the damaged checkpoints of a run to `damaged_checkpoint_<step>`, and says so.
 
-    The first process does it, before any opens the run; the others wait.
+    The first process does it, before any opens the run; the others wait. All are checked: a damaged
+    one that was the best would be kept in place of one that can be read.
 
     Raises:
       DamagedError: if there are none but damaged ones; then they stay as they are.
     """
     if jax.process_index() == 0:
-        for path, error in _sort_out(model_dir)[1].items():
+        found = find(model_dir)
+        damage = {step: error for step, path in found.items() if (error := _damage(path))}
+        if damage and len(damage) == len(found):
+            raise _none_left(damage)
+        for step, error in damage.items():
+            path = found[step]
             aside = path.with_name(f"{_DAMAGED}{path.name}")
             if aside.exists():  # the same step, damaged before
                 aside.rmtree()
@@ -112,35 +118,36 @@ def set_aside_damaged(model_dir: str | os.PathLike[str]) -> None:
 def choose(model_dir: str | os.PathLike[str]) -> int | None:
     """Returns the step of the best checkpoint by validation F1, or else the most recent one.
 
-    A damaged one is passed over, and that is said. None if there are none.
+    They are checked from the best one down, until one is good; damaged ones are passed over, and
+    that is said. None if there are none.
 
     Raises:
       DamagedError: if there are none but damaged ones.
     """
-    good, damaged = _sort_out(model_dir)
-    for error in damaged.values():
-        logging.warning("%s. Another one is used", error)
-    return max(good, key=lambda step: (_validation_score(good[step]), step), default=None)
+    found = find(model_dir)
+    damage: dict[int, DamagedError] = {}
+    for step in sorted(found, key=lambda step: (_validation_score(found[step]), step))[::-1]:
+        if (error := _damage(found[step])) is None:
+            for told in damage.values():
+                logging.warning("%s. Another one is used", told)
+            return step
+        damage[step] = error
+    if damage:
+        raise _none_left(damage)
+    return None
 
 
-def _sort_out(
-    model_dir: str | os.PathLike[str],
-) -> tuple[dict[int, epath.Path], dict[epath.Path, DamagedError]]:
-    """Returns the good checkpoints by their steps, and what is wrong with the others.
+def _damage(checkpoint: epath.Path) -> DamagedError | None:
+    """Returns what is wrong with a checkpoint, or None."""
+    try:
+        check(checkpoint)
+    except DamagedError as error:
+        return error
+    return None
 
-    Raises:
-      DamagedError: if there are none but damaged ones.
-    """
-    good, damaged = {}, {}
-    for step, path in find(model_dir).items():
-        try:
-            check(path)
-            good[step] = path
-        except DamagedError as error:
-            damaged[path] = error
-    if damaged and not good:
-        raise DamagedError(f"no checkpoint is left that can be read: {[*damaged.values()][-1]}")
-    return good, damaged
+
+def _none_left(damage: Mapping[int, DamagedError]) -> DamagedError:
+    return DamagedError(f"no checkpoint is left that can be read: {damage[max(damage)]}")
 
 
 def _validation_score(checkpoint: epath.Path) -> float:
