@@ -215,6 +215,16 @@ def test_the_users_of_a_batch(dataset_folder):
                 np.testing.assert_array_equal(items[items > 0], expected)
 
 
+def test_metrics_are_written_as_often_as_they_are_asked_for():
+    def written(stats, evaluation):
+        periods = train._Periods(9, stats, evaluation, checkpoint=0)
+        return [step for step in range(1, 10) if periods.reports(step)]
+
+    assert written(2, 4) == [2, 4, 6, 8, 9]
+    assert written(0, 4) == [4, 8, 9]
+    assert written(0, 0) == [9]
+
+
 def test_a_finished_run_is_not_trained_again(undisturbed, dataset_folder, tmp_path):
     model_dir, state = undisturbed
     copy = shutil.copytree(model_dir, tmp_path / "copy")

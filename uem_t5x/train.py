@@ -88,7 +88,8 @@ def train(
       total_steps: the step to stop after.
       eval_steps: batches for each measurement of the loss.
       eval_period: steps between evaluations; the last step is evaluated too.
-      stats_period: steps between training metrics; 0 for those of the last step alone.
+      stats_period: steps between training metrics, which are means over these; 0 for as many as
+        between evaluations, as in T5X.
       random_seed: of parameters and dropout.
       use_hardware_rng: draw them with XLA's generator, which is faster to compile and run on a TPU;
         its numbers depend on the layout and the number of devices.
@@ -201,12 +202,12 @@ def train(
 
 @dataclasses.dataclass(frozen=True)
 class _Periods:
-    """What is due after which step; a period of 0 stands for the last step alone, or for never.
+    """What is due after which step, and after the last one.
 
     Attributes:
       total_steps: the last step.
-      stats: steps between training metrics.
-      evaluation: steps between evaluations.
+      stats: steps between training metrics; 0 for as many as between evaluations.
+      evaluation: steps between evaluations; 0 for the last step alone.
       checkpoint: steps between checkpoints; 0 for none.
 
     Raises:
@@ -228,7 +229,7 @@ class _Periods:
 
     def reports(self, step: int) -> bool:
         """Whether training metrics are written."""
-        return self._is_due(self.stats, step)
+        return self._is_due(self.stats or self.evaluation, step)
 
     def evaluates(self, step: int) -> bool:
         """Whether the model is measured."""
