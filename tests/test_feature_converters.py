@@ -48,5 +48,5 @@ def test_a_missing_history_length_is_named():
 
 @pytest.mark.parametrize("converter", [UserEmbeddingFeatureConverter, TextFeatureConverter])
 def test_packing_is_refused_by_name(converter):
-    with pytest.raises(InputError, match=r"utils\.DatasetConfig\.pack"):
+    with pytest.raises(InputError, match=r"pass pack=False, .*utils\.DatasetConfig\.pack"):
         converter(pack=True)

@@ -38,8 +38,7 @@ class TextFeatureConverter(seqio.EncDecFeatureConverter):
         if pack:
             raise InputError(
                 "pack = True: users cannot be packed into one sequence, as each may have a soft "
-                "prompt of its own; bind engine.dataset_config.pack (T5X's own: "
-                "utils.DatasetConfig.pack) to False"
+                "prompt of its own; pass pack=False, or bind T5X's utils.DatasetConfig.pack to it"
             )
         super().__init__(pack=pack, **kwargs)
 
