@@ -66,7 +66,7 @@ def model(scan_layers, encoder_attention):
         prompt_length=4,
     )
     vocabulary = seqio.PassThroughVocabulary(VOCAB_SIZE, eos_id=1)
-    return models.EncoderDecoderModel(module, vocabulary, vocabulary, engine.adafactor(scan_layers))
+    return models.EncoderDecoderModel(module, vocabulary, vocabulary, engine.adafactor())
 
 
 def item_vectors(name):

@@ -40,7 +40,7 @@ def test_what_has_no_layers_stays_as_it_is(params):
 
 def test_the_optimizer_treats_each_layer_by_itself(params):
     """Adafactor clips and scales by root mean squares that must not mix layers."""
-    one_by_one, stacked = engine.adafactor(), engine.adafactor(scan_layers=True)
+    one_by_one = stacked = engine.adafactor()
     stacked_params = layer_stacks.stack(params)
     states = one_by_one.init(params), stacked.init(stacked_params)
     rng = np.random.default_rng(1)

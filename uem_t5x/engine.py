@@ -37,15 +37,12 @@ def running_on_t5x() -> bool:
     return getattr(module, "__name__", None) == "t5x.partitioning"
 
 
-def adafactor(scan_layers: bool = False) -> Any:
+def adafactor() -> Any:
     """Returns Adafactor with the settings of T5X's fine-tuning, without its learning rate.
 
     Factored second moments from 128 columns on, decay 1 - t^-0.8, updates clipped to a root mean
     square of 1 and scaled by that of their parameter, no momentum (Shazeer and Stern 2018,
-    algorithm 4). The trainer applies the learning rate.
-
-    Args:
-      scan_layers: whether the built-in engine keeps layers stacked.
+    algorithm 4), for each layer by itself. The trainer applies the learning rate.
     """
     if running_on_t5x():
         from t5x import adafactor as t5x_adafactor
@@ -57,7 +54,7 @@ def adafactor(scan_layers: bool = False) -> Any:
         optax.clip_by_block_rms(1.0),
         _scale_by_param_rms(),
     )
-    return layer_stacks.over_layers(optimizer) if scan_layers else optimizer
+    return layer_stacks.over_layers(optimizer)
 
 
 def _scale_by_param_rms(least: float = 1e-3) -> optax.GradientTransformation:
