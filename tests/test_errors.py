@@ -1,9 +1,10 @@
-"""Which errors are told in one line."""
+"""Which errors are told in one line, and what commands end with."""
 
 import pytest
 import tensorflow as tf
 
-from uem_t5x.errors import DivergedError, line_of
+from uem_t5x import cli, evaluate, quickstart, train
+from uem_t5x.errors import DivergedError, InputError, line_of
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,31 @@ def test_what_the_machine_does_not_let_us_do_is_a_line(error, line):
 )
 def test_a_mistake_of_ours_is_none(error):
     assert line_of(error) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (
+            InputError("f: no such folder; name another\n  in gin"),
+            2,
+            "f: no such folder; name another",
+        ),
+        (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_every_command_ends_alike(error, code, told, monkeypatch, capsys):
+    def run(*_):
+        raise error
+
+    monkeypatch.setattr(evaluate, "run", run)
+    monkeypatch.setattr(train, "run_recipe", run)
+    monkeypatch.setattr(quickstart, "run", run)
+    for program, main, arguments in (
+        ("uem-t5x evaluate", cli.main, ["evaluate", "--model-dir", "m"]),
+        ("uem_t5x.train", train.main, ["--gin_file=r"]),
+        ("quickstart", quickstart.main, []),
+    ):
+        assert main(arguments) == code
+        assert capsys.readouterr().err == (f"{program}: {told}\n" if told else "")

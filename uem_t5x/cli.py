@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from uem_t5x import __version__
-from uem_t5x.errors import InputError, line_of
+from uem_t5x.errors import exit_code
 
 # name: (module, one line of help)
 COMMANDS = {
@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand.
 
     Returns:
-        The exit code: 0 for success, 1 where a disk takes no more, 2 for refused input (of which
-        `predict` answers the rest).
+        The exit code: 0 for success, 2 where `predict` refused some of the input and answered the
+        rest; see `errors.exit_code` for those of errors.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv and argv[0] in COMMANDS else None
@@ -62,18 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        return importlib.import_module(COMMANDS[args.command][0]).run(args)
-    except InputError as error:
-        print(f"uem-t5x {args.command}: {error.line}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        if (line := line_of(error)) is None:
-            raise
-        print(f"uem-t5x {args.command}: {line}", file=sys.stderr)
-        return 1
+    module = COMMANDS[args.command][0]
+    return exit_code(f"uem-t5x {args.command}", lambda: importlib.import_module(module).run(args))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""The exceptions that the commands print without a traceback."""
+"""The exceptions that the commands print without a traceback, and how they end."""
 
 import re
+import sys
+from collections.abc import Callable
 
 # TensorFlow has classes of its own for what a file system does not let it do, and for mistakes.
 _MISTAKES = ("InvalidArgumentError", "InternalError", "OutOfRangeError", "UnimplementedError")
@@ -52,3 +54,28 @@ def line_of(error: Exception) -> str | None:
     if isinstance(error, ValueError) and _OF_STORAGE.match(str(error)):
         return str(error).splitlines()[0]
     return None
+
+
+def exit_code(program: str, run: Callable[[], int]) -> int:
+    """Runs a command, and prints the line of an error that needs no traceback.
+
+    Args:
+      program: what the line begins with.
+      run: the command; returns its exit code.
+
+    Returns:
+      The exit code: the command's own, 2 for input that is refused, 1 for a disk that takes no more
+      or a loss that is not a number, 130 for Ctrl-C.
+    """
+    try:
+        return run()
+    except InputError as error:
+        line, code = error.line, 2
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        line, code = line_of(error), 1
+        if line is None:
+            raise
+    print(f"{program}: {line}", file=sys.stderr)
+    return code

@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from rich.console import Console
 from rich.panel import Panel
 
-from uem_t5x.errors import InputError
+from uem_t5x.errors import InputError, exit_code
 
 if TYPE_CHECKING:
     from uem_t5x.trained_model import TrainedModel
@@ -33,12 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m uem_t5x.quickstart", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/quickstart"))
     args = parser.parse_args(argv)
-    try:
+
+    def show() -> int:
         run(args.output, Console())
-    except InputError as error:
-        print(f"quickstart: {error.line}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return exit_code("quickstart", show)
 
 
 def run(output: Path, console: Console) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from uem_t5x.checkpoint_manager import (
     saved_num_shards,
 )
 from uem_t5x.datasets import DatasetConfig
-from uem_t5x.errors import DivergedError, InputError, line_of
+from uem_t5x.errors import DivergedError, InputError, exit_code
 from uem_t5x.models import EncoderDecoderModel, Metrics
 from uem_t5x.partitioning import Partitioner
 from uem_t5x.preemption import Preempted, PreemptionNotice
@@ -473,31 +473,26 @@ def main(argv: Sequence[str]) -> int:
 
     Returns:
       The exit code: 0, 1 for a loss that is no number or a disk that takes no more, 2 for input
-      that is refused, 75 for a run that was told to stop (SIGTERM) and goes on when it is repeated.
+      that is refused, 75 for a run that was told to stop (SIGTERM) and goes on when it is repeated,
+      130 for Ctrl-C.
     """
     files, bindings, rest = gin_utils.split_arguments(argv)
     parser = _parser()
     arguments = parser.parse_args(rest)
     if not files:
         parser.error("--gin_file is missing")
-    try:
-        _join_processes(arguments)
-        seqio.add_global_cache_dirs(arguments.seqio_additional_cache_dirs)
-        run_recipe(files, bindings)
-    except InputError as error:
-        print(f"uem_t5x.train: {error.line}", file=sys.stderr)
-        return 2
-    except Preempted as notice:
-        print(f"uem_t5x.train: {notice}", file=sys.stderr)
-        return preemption.EXIT_CODE
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        if (line := line_of(error)) is None:
-            raise
-        print(f"uem_t5x.train: {line}", file=sys.stderr)
-        return 1
-    return 0
+
+    def run() -> int:
+        try:
+            _join_processes(arguments)
+            seqio.add_global_cache_dirs(arguments.seqio_additional_cache_dirs)
+            run_recipe(files, bindings)
+        except Preempted as notice:
+            print(f"uem_t5x.train: {notice}", file=sys.stderr)
+            return preemption.EXIT_CODE
+        return 0
+
+    return exit_code("uem_t5x.train", run)
 
 
 if __name__ == "__main__":
