@@ -69,7 +69,8 @@ def temperature_sample(
       temperature: divides the logits; 0 is greedy decoding.
       topk: draw from the k likeliest tokens; 0 for all of them.
       topp: draw from the smallest set of tokens that holds this probability; 0 for all of them.
-      cache_offset: position of the cache's batch axis (T5X's scanned layers have one before it).
+      cache_offset: position of the cache's batch axis. T5X's own models pass it to whatever
+        decodes for them, as their scanned layers have an axis before it.
       grammar: what is written stays within it; the scores remain the network's own.
 
     Returns:
