@@ -123,19 +123,12 @@ class Partitioner:
     def shard_local_batch(self, batch: Batch) -> dict[str, jax.Array]:
         """Makes global batches of the parts that the processes hold; see `data_share`."""
         count = self.data_share[1]
-        mine = self._data_positions[jax.process_index()]
-
-        def shard(part: np.ndarray) -> jax.Array:
-            rows = len(part) // len(mine)
-            shape = (len(part) * count, *part.shape[1:])
-
-            def of_device(index: tuple[slice, ...]) -> np.ndarray:
-                place = mine.index((index[0].start or 0) // rows)
-                return part[place * rows : (place + 1) * rows]
-
-            return jax.make_array_from_callback(shape, self.batch_sharding, of_device)
-
-        return {name: shard(np.asarray(part)) for name, part in batch.items()}
+        return {
+            name: jax.make_array_from_process_local_data(
+                self.batch_sharding, part, (len(part) * count, *part.shape[1:])
+            )
+            for name, part in batch.items()
+        }
 
     def shard_batch(self, batch: Batch) -> dict[str, jax.Array]:
         """Spreads a batch that every process holds whole."""
