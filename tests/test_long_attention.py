@@ -287,3 +287,8 @@ def test_memory_grows_no_faster_than_the_text():
 def test_refused_sizes(fields, message):
     with pytest.raises(InputError, match=message):
         dataclasses.replace(TINY, **{"encoder_attention": "local", **fields})
+
+
+def test_how_a_text_is_cut_up_has_to_be_said():
+    with pytest.raises(TypeError, match="blocks"):
+        long_attention.LongAttention(num_heads=2, head_dim=8)

@@ -33,7 +33,7 @@ RATINGS = np.array([[9, 2, 7, 0], [10, 0, 0, 0]], np.int32)
 def personalized(dataset_folder):
     with data_sources.use_dataset_folder(dataset_folder):
         module = user_embedding.PersonalizedTransformer(
-            T5, UEM, user_embedding.channels(), prompt_length=3
+            T5, UEM, channels=user_embedding.channels(), prompt_length=3
         )
 
         def init(key):
@@ -193,3 +193,8 @@ def test_a_fourth_channel_widens_the_uem(dataset_folder):
     )
     assert vectors.shape == (2, 4, 3 * 16 + 8)
     np.testing.assert_allclose(vectors[0, 0, -8:], np.sqrt(8))
+
+
+def test_channels_have_to_be_said():
+    with pytest.raises(TypeError, match="channels"):
+        user_embedding.PersonalizedTransformer(network.T5Config())

@@ -151,7 +151,7 @@ class LongAttention(layers.Attention):
       blocks: how the positions are cut up.
     """
 
-    blocks: Blocks = Blocks(length=0, local_radius=127)
+    blocks: Blocks = dataclasses.field(kw_only=True)
 
     @nn.compact
     def __call__(

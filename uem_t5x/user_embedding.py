@@ -161,7 +161,7 @@ class PersonalizedTransformer(network.Transformer):
     """
 
     user_embedding_config: UserEmbeddingConfig = UserEmbeddingConfig()
-    channels: Sequence[Channel] = ()
+    channels: Sequence[Channel] = dataclasses.field(kw_only=True)
     prompt_length: int = 20
 
     def setup(self) -> None:
