@@ -112,7 +112,7 @@ def _is_in_bucket(path: epath.PathLike) -> bool:
 
 @contextlib.contextmanager
 def _naming(path: epath.PathLike) -> Iterator[None]:
-    """Has an error of the system say what was being written: of a full disk it does not."""
+    """Adds the file's name to errors of the operating system without one, such as a full disk's."""
     try:
         yield
     except OSError as error:

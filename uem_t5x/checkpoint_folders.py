@@ -55,7 +55,7 @@ def seal(checkpoint: epath.Path) -> None:
 
 def add_metrics(checkpoint: epath.Path, metrics: Mapping[str, float]) -> None:
     """Writes validation metrics into a checkpoint that was saved without any."""
-    # One that is killed before the end has unchecked metrics, and is good.
+    # If the process is killed between the two, the checkpoint is good and its metrics unchecked.
     atomic.write_text(checkpoint / METRICS / METRICS, json.dumps(dict(metrics)))
     seal(checkpoint)
 

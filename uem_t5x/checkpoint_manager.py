@@ -37,8 +37,8 @@ from uem_t5x.types import PyTree
 STATE, DATASET = "state", "dataset"
 
 
-class _NotLoggedByOrbax(logging.Filter):
-    """Leaves out the traceback that a thread of Orbax logs of what it then raises in another."""
+class _WithoutOrbaxTracebacks(logging.Filter):
+    """Drops the tracebacks that Orbax's threads log: the main thread raises the same errors."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Says whether a record is logged."""
@@ -61,7 +61,7 @@ class CheckpointConfig:
 
 
 class _DatasetHandler(ocp.CheckpointHandler):
-    """Saves the position in the training data; each process writes its parts'.
+    """Saves the position in the training data; each process writes those of its own parts.
 
     Attributes:
       checkpoint: the folder of the checkpoint that is being saved, under its temporary name.
@@ -135,14 +135,14 @@ class CheckpointManager:
             ),
             item_handlers={STATE: ocp.PyTreeCheckpointHandler(), DATASET: dataset_handler},
         )
-        self._log_filter = _NotLoggedByOrbax()
+        self._log_filter = _WithoutOrbaxTracebacks()
         absl.logging.get_absl_logger().addFilter(self._log_filter)
 
     def __enter__(self) -> "CheckpointManager":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # What ended the run in disorder is what is to be told.
+        # An error that is already on its way is the one to report.
         with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
             self.close()
 
@@ -181,7 +181,7 @@ class CheckpointManager:
             )
 
     def lacks_metrics(self, step: int) -> bool:
-        """Whether a checkpoint holds no validation F1; one of T5X's never does, and is left so."""
+        """Whether a checkpoint of this engine lacks a validation F1; T5X's stay without one."""
         checkpoint = self._folder(step)
         is_ours = checkpoint_folders.has_checksums(checkpoint)
         return is_ours and not checkpoint_folders.is_measured(checkpoint)

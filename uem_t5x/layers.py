@@ -185,9 +185,9 @@ class Attention(nn.Module):
         return self._output(attended, inputs.shape[-1])
 
     def _projection(self, name: str) -> Callable[[Array], Array]:
-        """Returns the map to `query`, `key` or `value`: from [batch, length, embed] to heads.
+        """Returns the projection to `query`, `key` or `value`, from [batch, length, embed].
 
-        What is mapped by it twice is mapped by the same parameters.
+        Its parameters are the same every time it is called.
         """
 
         def scaled_init(*args: Any) -> jax.Array:

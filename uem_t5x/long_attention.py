@@ -89,15 +89,15 @@ class Blocks:
 
 
 class LongBias(NamedTuple):
-    """What is added to logits, in all layers; a copy for each example.
+    """The position biases that every layer adds to its logits, repeated for each example.
 
-    A loop's rounds add up gradients. Those of a bias that examples share would be summed over the
-    devices in every round.
+    Each round of the loop over chunks adds to their gradients. If examples shared them, every round
+    would also have to sum these gradients over the devices.
 
     Attributes:
-      local: by position in a block, and in that block and the two beside it.
-      side: by distance to a summary, falling: what the last chunk's last position has to the first
-        summary comes first. None without summaries.
+      local: for a query's position in its block, and a key's in that block and the two beside it.
+      side: for distances to summaries, the largest first: that of the last chunk's last position to
+        the first summary. None without summaries.
     """
 
     local: Float[Array, "batch heads block window"]

@@ -52,7 +52,8 @@ class T5Config:
       local_radius: how far it sees, unless in full.
       global_block_size: positions of a summary.
       dtype: of activations; parameters, norms, softmax and logits stay in float32.
-      scan_layers: compile one layer of each stack, and run it in a loop; writing answers apart.
+      scan_layers: compile one layer of each stack and run it in a loop; generation still has them
+        one by one.
       remat: what the backward pass computes anew instead of keeping it, which takes memory:
         `none`; `minimal`, all but the results of products with weights and of long attention;
         `full`, whole layers.

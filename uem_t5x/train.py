@@ -246,7 +246,7 @@ class _Periods:
 def _check_finite(
     pending: Sequence[Metrics], step: int, iterator: datasets.TrainIterator, saved: int | None
 ) -> None:
-    """Stops a run whose loss or gradient is no number, before that is saved or measured.
+    """Stops a run whose loss or gradient is not finite, before it is saved or measured.
 
     Args:
       pending: the metrics of the steps up to `step`; this waits for them.
@@ -268,7 +268,7 @@ def _check_finite(
 def _diverged(
     what: str, step: int, iterator: datasets.TrainIterator, saved: int | None
 ) -> DivergedError:
-    """Returns what tells of a step whose loss or gradient, or the loss after it, is no number."""
+    """Returns the error for a step whose loss or gradient, or the loss after it, is not finite."""
     last_good = "no checkpoint was saved" if saved is None else f"checkpoint_{saved} is still good"
     message = f"the {what} is not a finite number at step {step}"
     # Finding the users again reads the data from its beginning.
@@ -282,7 +282,7 @@ def _diverged(
 
 
 def _as_before(config: DatasetConfig, num_shards: int | None) -> DatasetConfig:
-    """Returns what a run goes on with that has read its data in `num_shards` parts."""
+    """Returns the configuration of a run that has read its data in `num_shards` parts so far."""
     if config.num_shards and num_shards and config.num_shards != num_shards:
         raise InputError(
             f"NUM_DATA_SHARDS={config.num_shards}: this MODEL_DIR's run reads its data in "
@@ -294,10 +294,10 @@ def _as_before(config: DatasetConfig, num_shards: int | None) -> DatasetConfig:
 class _Evaluation:
     """Measures a state.
 
-    As in T5X: below `training_eval` the loss on given answers, below `inference_eval` the task's
-    metrics on written ones. Every process reads the whole split, runs its devices' part of each
-    batch, and is given all answers; the first one writes. Other than T5X, which repeats a split
-    until it has filled all batches, this counts every example once.
+    As in T5X, the loss on given answers is written below `training_eval`, and the task's metrics on
+    generated ones below `inference_eval`. Every process reads the whole split, computes the part of
+    each batch that is its devices', and receives all answers; the first one writes the results.
+    Unlike T5X, which repeats a split until all batches are full, this counts every example once.
     """
 
     def __init__(
@@ -342,11 +342,13 @@ class _Evaluation:
             self._predictor = infer.Predictor(model, partitioner, infer_eval_cfg.batch_size)
 
     def is_finite(self, state: TrainState, training_batch: Batch) -> bool:
-        """Says whether parameters still give a loss: a step's own loss is of those before it.
+        """Tells whether the parameters still give a finite loss.
+
+        A step's own loss is that of the parameters before it.
 
         Args:
           state: the state after a step.
-          training_batch: is used, on the devices as it is, where there are no others.
+          training_batch: used where there are no evaluation batches; lies on the devices already.
         """
         batch = training_batch
         if self._batches:  # their shape is compiled anyway
