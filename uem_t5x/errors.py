@@ -50,10 +50,15 @@ def line_of(error: Exception) -> str | None:
         return str(error)
     kind = type(error)
     if kind.__module__.startswith("tensorflow.") and kind.__name__ not in _MISTAKES:
-        return str(getattr(error, "message", error)).splitlines()[0].rpartition("}} ")[2]
+        return said_by_tensorflow(error)
     if isinstance(error, ValueError) and _OF_STORAGE.match(str(error)):
         return str(error).splitlines()[0]
     return None
+
+
+def said_by_tensorflow(error: Exception) -> str:
+    """Returns the first line of an error of TensorFlow, without the operation it begins with."""
+    return str(getattr(error, "message", error)).splitlines()[0].rpartition("}} ")[2]
 
 
 def exit_code(program: str, run: Callable[[], int]) -> int:

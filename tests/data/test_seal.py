@@ -69,7 +69,7 @@ def test_what_holds_no_users_is_not_sealed(mine):
     file = DatasetFolder.open(mine).examples("test")[0]
     with tf.io.TFRecordWriter(str(file)) as writer:
         writer.write(tf.train.Example().SerializeToString())
-    with pytest.raises(InputError, match=r"test-00000-of-00001.tfrecord: no users can be read"):
+    with pytest.raises(InputError, match=r"tfrecord: no users can be read from it \(.*user_id"):
         seal.seal(mine)
     file.write_text("a user, and not in the form of a record")
     with pytest.raises(InputError, match=r"no users can be read from it \(corrupted record"):

@@ -11,7 +11,7 @@ import reprlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from uem_t5x.errors import InputError, line_of
+from uem_t5x.errors import InputError, said_by_tensorflow
 
 if TYPE_CHECKING:
     from etils import epath
@@ -116,8 +116,8 @@ def _labels(file: "epath.Path") -> Iterator[tuple[bytes, list[bytes], list[bytes
             yield from zip(users["user_id"].numpy().tolist(), liked, disliked)
     except tf.errors.OpError as error:
         raise InputError(
-            f"{file}: no users can be read from it ({line_of(error)}); mend it, or copy the folder "
-            "again"
+            f"{file}: no users can be read from it ({said_by_tensorflow(error)}); mend it, or copy "
+            "the folder again"
         ) from error
 
 
