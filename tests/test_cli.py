@@ -21,6 +21,17 @@ def test_help_imports_nothing_heavy(command):
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
+def test_help_with_training_imports_nothing_heavy():
+    program = (
+        "import runpy, sys; sys.argv = ['train', '--help']\n"
+        "try: runpy.run_module('uem_t5x.train', run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'tensorflow', 'jax', 'seqio', 'orbax'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 def test_no_model_there_is_one_line_and_exit_code_2(command, tmp_path, capsys):
     histories = tmp_path / "in.jsonl"

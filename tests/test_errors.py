@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from uem_t5x import cli, evaluate, quickstart, train
-from uem_t5x.errors import DivergedError, InputError, line_of
+from uem_t5x.errors import DivergedError, InputError, Preempted, line_of
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,7 @@ def test_a_mistake_of_ours_is_none(error):
             "f: no such folder; name another",
         ),
         (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
+        (Preempted(7), 75, str(Preempted(7))),
         (KeyboardInterrupt(), 130, ""),
     ],
 )

@@ -30,13 +30,13 @@ from uem_t5x import (
     cli,
     data_sources,
     datasets,
+    errors,
     evaluate,
     feature_converters,
     gin_utils,
     infer,
     metrics,
     predict,
-    preemption,
     train,
     verbalizer,
 )
@@ -119,7 +119,7 @@ def test_a_run_that_is_told_to_stop_goes_on_as_if_undisturbed(
     options = ("TRAIN_STEPS = 6", "EVAL_PERIOD = 2", "CHECKPOINT_PERIOD = 100")
     with monkeypatch.context() as patched:
         patched.setattr(infer.Predictor, "predict_dataset", told_to_stop)
-        with pytest.raises(preemption.Preempted, match=r"told to stop \(SIGTERM\) at step 2"):
+        with pytest.raises(errors.Preempted, match=r"told to stop \(SIGTERM\) at step 2"):
             run(tmp_path, dataset_folder, *options)
     assert [path.name for path in tmp_path.glob("checkpoint_*")] == ["checkpoint_2"]
     step, resumed = run(tmp_path, dataset_folder, *options)
@@ -141,7 +141,7 @@ def test_told_to_stop_while_it_starts(undisturbed, dataset_folder, tmp_path, mon
 
     monkeypatch.setattr(checkpoint_manager.CheckpointManager, "restore", told_to_stop)
     monkeypatch.setattr(Trainer, "_train_step", mock.Mock(side_effect=AssertionError))
-    with pytest.raises(preemption.Preempted, match=r"at step 6"):
+    with pytest.raises(errors.Preempted, match=r"at step 6"):
         run(copy, dataset_folder, "TRAIN_STEPS = 8")
 
 
@@ -269,7 +269,7 @@ def test_told_to_stop_in_the_last_evaluation(dataset_folder, tmp_path, monkeypat
         raise AssertionError("an evaluation goes on after SIGTERM")
 
     monkeypatch.setattr(infer.Predictor, "predict_dataset", told_to_stop)
-    with pytest.raises(preemption.Preempted, match=r"told to stop \(SIGTERM\) at step 1"):
+    with pytest.raises(errors.Preempted, match=r"told to stop \(SIGTERM\) at step 1"):
         run(tmp_path, dataset_folder, "TRAIN_STEPS = 1")
     assert [path.name for path in tmp_path.glob("checkpoint_*")] == ["checkpoint_1"]
     # The same command makes up for it, and does nothing more when it is given once more.

@@ -4,6 +4,8 @@ import re
 import sys
 from collections.abc import Callable
 
+PREEMPTED_EXIT_CODE = 75  # BSD's EX_TEMPFAIL, "try again later"
+
 # TensorFlow has classes of its own for what a file system does not let it do, and for mistakes.
 _MISTAKES = ("InvalidArgumentError", "InternalError", "OutOfRangeError", "UnimplementedError")
 # TensorStore has ValueErrors for both.
@@ -32,6 +34,16 @@ class DamagedError(InputError):
 
 class DivergedError(ArithmeticError):
     """Training whose loss is no longer a finite number."""
+
+
+class Preempted(Exception):  # noqa: N818  no error
+    """A run was told to stop and did so in order; the same command goes on with it."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(
+            f"told to stop (SIGTERM) at step {step}; the same command goes on from the last "
+            "checkpoint"
+        )
 
 
 def line_of(error: Exception) -> str | None:
@@ -70,12 +82,15 @@ def exit_code(program: str, run: Callable[[], int]) -> int:
 
     Returns:
       The exit code: the command's own, 2 for input that is refused, 1 for a disk that takes no more
-      or a loss that is not a number, 130 for Ctrl-C.
+      or a loss that is not a number, 75 for a run that was told to stop (SIGTERM) and goes on when
+      it is repeated, 130 for Ctrl-C.
     """
     try:
         return run()
     except InputError as error:
         line, code = error.line, 2
+    except Preempted as notice:
+        line, code = str(notice), PREEMPTED_EXIT_CODE
     except KeyboardInterrupt:
         return 130
     except Exception as error:

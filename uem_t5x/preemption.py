@@ -9,21 +9,8 @@ from typing import ParamSpec, TypeVar
 import jax
 from jax.experimental import multihost_utils
 
-# What `python -m uem_t5x.train` ends with: BSD's EX_TEMPFAIL, "try again later".
-EXIT_CODE = 75
-
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
-
-
-class Preempted(Exception):  # noqa: N818  no error
-    """A run was told to stop and did so in order; the same command goes on with it."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(
-            f"told to stop (SIGTERM) at step {step}; the same command goes on from the last "
-            "checkpoint"
-        )
 
 
 class _Interrupted(BaseException):

@@ -16,6 +16,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from uem_t5x import train_flags
+
+if __name__ == "__main__":
+    train_flags.parse(sys.argv[1:])  # help need not wait for the seconds that these imports take
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import gin
@@ -32,7 +37,6 @@ from uem_t5x import (
     file_handles,
     gin_utils,
     infer,
-    preemption,
 )
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x import trainer as trainer_lib
@@ -42,10 +46,10 @@ from uem_t5x.checkpoint_manager import (
     saved_num_shards,
 )
 from uem_t5x.datasets import DatasetConfig
-from uem_t5x.errors import DivergedError, InputError, exit_code
+from uem_t5x.errors import DivergedError, InputError, Preempted, exit_code
 from uem_t5x.models import EncoderDecoderModel, Metrics
 from uem_t5x.partitioning import Partitioner
-from uem_t5x.preemption import Preempted, PreemptionNotice
+from uem_t5x.preemption import PreemptionNotice
 from uem_t5x.progress import TrainingProgress
 from uem_t5x.trainer import Trainer, TrainState, TrainStateInitializer, summarize
 from uem_t5x.types import Batch
@@ -445,31 +449,6 @@ def _join_processes(arguments: argparse.Namespace) -> None:
         ) from error
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m uem_t5x.train",
-        usage="%(prog)s --gin_file=gin/uem_tiny.gin --gin.MODEL_DIR=FOLDER --gin.DATA_DIR=FOLDER "
-        "[--gin.NAME=VALUE ...] [--multiprocess]",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--multiprocess",
-        action="store_true",
-        help="one of a run's processes, as Cloud TPU, Slurm, Open MPI or Kubernetes have them",
-    )
-    parser.add_argument("--coordinator_address", help="HOST:PORT of the first process, elsewhere")
-    parser.add_argument("--process_count", type=int, help="how many there are")
-    parser.add_argument("--process_index", type=int, help="which one this is, from 0")
-    parser.add_argument(
-        "--seqio_additional_cache_dirs",
-        type=lambda folders: folders.split(","),
-        default=[],
-        metavar="FOLDER[,FOLDER]",
-        help="where USE_CACHED_TASKS=True finds what seqio_cache_tasks wrote",
-    )
-    return parser
-
-
 def main(argv: Sequence[str]) -> int:
     """Runs a recipe.
 
@@ -478,20 +457,12 @@ def main(argv: Sequence[str]) -> int:
       that is refused, 75 for a run that was told to stop (SIGTERM) and goes on when it is repeated,
       130 for Ctrl-C.
     """
-    files, bindings, rest = gin_utils.split_arguments(argv)
-    parser = _parser()
-    arguments = parser.parse_args(rest)
-    if not files:
-        parser.error("--gin_file is missing")
+    files, bindings, arguments = train_flags.parse(argv)
 
     def run() -> int:
-        try:
-            _join_processes(arguments)
-            seqio.add_global_cache_dirs(arguments.seqio_additional_cache_dirs)
-            run_recipe(files, bindings)
-        except Preempted as notice:
-            print(f"uem_t5x.train: {notice}", file=sys.stderr)
-            return preemption.EXIT_CODE
+        _join_processes(arguments)
+        seqio.add_global_cache_dirs(arguments.seqio_additional_cache_dirs)
+        run_recipe(files, bindings)
         return 0
 
     return exit_code("uem_t5x.train", run)

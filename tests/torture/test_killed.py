@@ -12,7 +12,7 @@ import pytest
 import tiny_recipe
 from torture import victims
 
-from uem_t5x import checkpoint_folders, preemption
+from uem_t5x import checkpoint_folders, errors
 
 STEPS = 24
 KILLS_A_RUN = 7  # so many that four runs are enough
@@ -126,7 +126,7 @@ def test_being_told_to_stop_takes_less_than_the_grace_period(dataset_folder, tmp
     start = time.monotonic()
     process.terminate()
     process.join(60)
-    assert process.exitcode == preemption.EXIT_CODE
+    assert process.exitcode == errors.PREEMPTED_EXIT_CODE
     seconds = time.monotonic() - start
     print(f"left {seconds:.1f} s after SIGTERM")
     assert seconds < 30
