@@ -18,6 +18,7 @@ import numpy as np
 import optax
 import pytest
 import seqio
+import tensorflow as tf
 import tiny_recipe
 from etils import epath
 from tiny_recipe import BINDINGS as TINY
@@ -454,18 +455,57 @@ class TestTrained:
             asked = datasets.answer_batches(config, trained.model.FEATURE_CONVERTER_CLS)
             instruction = trained.model.input_vocabulary.encode(sentences.INSTRUCTION)
         assert len(instruction) > trained.feature_lengths["inputs"]  # it is cut
-        histories = [users.history(user) for user in range(len(users.ids))]
         given = [
-            {"user_id": "u", "history_items": items, "history_ratings": half_stars}
-            for items, half_stars in histories
+            {"user_id": "u", "history_items": items.tolist(), "history_ratings": stars.tolist()}
+            for items, stars in map(users.history, range(len(users.ids)))
         ]
         with trained.current():
-            other = datasets.answer_batches(config, trained.model.FEATURE_CONVERTER_CLS, given)
+            ask = datasets.Questioner(config, trained.model.FEATURE_CONVERTER_CLS)
         features = ("encoder_input_tokens", "history_items", "history_ratings")
-        for (batch, items_read), (again, items_read_again) in zip(asked, other, strict=True):
+        for start, (batch, items_read) in zip(range(0, len(given), 4), asked, strict=True):
+            again, items_read_again = ask(given[start : start + 4])
             np.testing.assert_array_equal(items_read, items_read_again)
             for name in features:
                 np.testing.assert_array_equal(batch[name], again[name])
+
+    def test_a_task_that_leaves_users_out_is_not_answered(self, trained, dataset_folder):
+        task = seqio.get_mixture_or_task(trained.task)
+
+        def some(dataset):
+            return dataset.filter(lambda example: tf.size(example["history_items"]) > 1)
+
+        seqio.TaskRegistry.add(
+            "not_everyone_20",
+            source=task.source,
+            preprocessors=[some, *task.preprocessors],
+            output_features=task.output_features,
+        )
+        other = dataclasses.replace(trained, task="not_everyone_20")
+        users = [predict.User("one", (5,), (9,), 0), predict.User("two", (5, 6), (9, 2), 0)]
+        try:
+            assert len(list(predict.predict(other, users[1:], batch_size=4))) == 1
+            with pytest.raises(InputError, match="not_everyone_20: makes 1 examples of 2 users"):
+                list(predict.predict(other, users, batch_size=4))
+        finally:
+            seqio.TaskRegistry.remove("not_everyone_20")
+
+    def test_users_are_asked_for_a_batch_at_a_time(self, trained):
+        read = []
+
+        def users():
+            for number in range(9):
+                read.append(number)
+                yield predict.User(number, (5, 6), (9, 2), 0)
+
+        answers = predict.predict(trained, users(), batch_size=4)
+        assert next(answers)["user_id"] == 0
+        assert read == [0, 1, 2, 3]
+
+    def test_a_run_whose_optimizer_was_told_of_stacked_layers(self, undisturbed, tmp_path):
+        copy = shutil.copytree(undisturbed[0], tmp_path / "copy")
+        with (copy / "config.gin").open("a") as file:
+            file.write("\nengine.adafactor.scan_layers = %SCAN_LAYERS\n")
+        assert TrainedModel.load(copy).step == TrainedModel.load(undisturbed[0]).step
 
     def test_it_stays_what_it_is_when_another_recipe_is_read(self, trained):
         scores = evaluate.evaluate(trained, "validation")
@@ -675,6 +715,7 @@ def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
         (["SCAN_LAYERS = 'false'"], r"SCAN_LAYERS = 'false': give True or False"),
         (["BATCH_SIZE = 'all'"], r"BATCH_SIZE = 'all': give a number"),
         (["BATCH_SIZE = 16.0"], r"BATCH_SIZE = 16.0: write 16"),
+        (["SCAN_LAYERS = None"], r"SCAN_LAYERS = None: give True or False"),
         (["RANDOM_SEED = None"], r"RANDOM_SEED = None: give a number"),
         (["EVAL_BATCH_SIZE = True"], r"EVAL_BATCH_SIZE = True: give a number"),
         (["LAYOUT = 8"], r"LAYOUT = 8: give a text"),
@@ -699,6 +740,10 @@ def test_a_recipe_that_is_none(content, tmp_path, capsys, monkeypatch):
     assert "own.gin: " in capsys.readouterr().err
     with pytest.raises(InputError, match=r"own\.gin"):
         gin_utils.parse(["own.gin"])
+
+
+def test_a_number_that_stands_for_all_may_be_none():
+    gin_utils.check_bindings([RECIPE], ["CHECKPOINTS_KEPT = None", "EVAL_STEPS = None"])
 
 
 def test_an_unbound_macro_is_named(capsys):

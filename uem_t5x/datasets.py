@@ -1,8 +1,9 @@
 """From a SeqIO task to batches, in the built-in engine."""
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -186,33 +187,118 @@ def eval_batches(
 
 
 def answer_batches(
-    config: DatasetConfig,
-    converter_cls: type[seqio.FeatureConverter],
-    examples: Iterable[Mapping[str, Any]] | None = None,
+    config: DatasetConfig, converter_cls: type[seqio.FeatureConverter]
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """Reads users that are to be answered, each once and in order.
-
-    Args:
-      config: what to read, and in batches of how many.
-      converter_cls: the model's.
-      examples: other users than the split's: `user_id`, `history_items` and `history_ratings`, as
-        in a dataset folder. The task's own steps are taken with them. A few are read ahead.
+    """Reads the users of a split, each once and in order, to be answered.
 
     Returns:
-      The batches, of which the last may be smaller: the model's features, and how many items of
-      each history they tell of, [batch].
+      Batches, of which the last may be smaller: the model's features, and how many items of each
+      history they tell of, [batch].
 
     Raises:
-      InputError: if there is no such task; or a mixture is to be asked about other users.
+      InputError: if there is no such task.
     """
     _check_task(config)
     task = seqio.get_mixture_or_task(config.mixture_or_task_name)
-    if examples is not None:
-        task = _with_examples(task, examples, config.split)
+    dataset = _answer_dataset(task, config, converter_cls, use_cached=config.use_cached)
+    return ((batch, batch.pop(_ITEMS_READ)[:, 0]) for batch in dataset.as_numpy_iterator())
+
+
+class Questioner:
+    """Asks about users that no dataset folder holds, by the task's own steps.
+
+    Attributes:
+      task: its name.
+    """
+
+    def __init__(self, config: DatasetConfig, converter_cls: type[seqio.FeatureConverter]) -> None:
+        """Traces the steps, which takes half a second; asking takes milliseconds then.
+
+        Args:
+          config: the task and its lengths.
+          converter_cls: the model's.
+
+        Raises:
+          InputError: if there is no such task, or it is a mixture of several.
+        """
+        _check_task(config)
+        task = seqio.get_mixture_or_task(config.mixture_or_task_name)
+        if isinstance(task, seqio.Mixture):
+            raise InputError(
+                f"MIXTURE_OR_TASK_NAME={task.name!r}: a mixture of tasks has no one question; name "
+                "one of its tasks in the recipe"
+            )
+        self.task = task.name
+
+        def ask(
+            user_ids: tf.Tensor, items: tf.Tensor, half_stars: tf.Tensor, offsets: tf.Tensor
+        ) -> Mapping[str, tf.Tensor]:
+            def example(user: tf.Tensor) -> dict[str, tf.Tensor]:
+                unknown = tf.constant([], tf.string)
+                return {
+                    "user_id": user_ids[user],
+                    "history_items": items[offsets[user] : offsets[user + 1]],
+                    "history_ratings": half_stars[offsets[user] : offsets[user + 1]],
+                    **{"liked": unknown, "disliked": unknown, "split": tf.constant(config.split)},
+                }
+
+            def read(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
+                del split, shuffle_files, seed
+                return tf.data.Dataset.range(tf.size(user_ids, tf.int64)).map(example)
+
+            over_users = seqio.Task(
+                task.name,
+                source=seqio.FunctionDataSource(read, splits=[config.split]),
+                output_features=task.output_features,
+                preprocessors=task.preprocessors,
+            )
+            # One batch of them all, however many the task has made of them.
+            return _answer_dataset(over_users, config, converter_cls).get_single_element()
+
+        ids, names = (tf.TensorSpec([None], kind) for kind in (tf.int32, tf.string))
+        # The steps are TensorFlow already; AutoGraph warns of what it cannot read.
+        self._ask = tf.function(ask, autograph=False).get_concrete_function(names, ids, ids, ids)
+
+    def __call__(
+        self, users: Sequence[Mapping[str, Any]]
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Returns what `answer_batches` gives of a batch.
+
+        Args:
+          users: at most a batch of them: `user_id`, `history_items` and `history_ratings`, as in
+            a dataset folder.
+
+        Raises:
+          InputError: if the task does not make one example of each user.
+        """
+        lengths = [len(user["history_items"]) for user in users]
+        items, half_stars = (
+            np.fromiter(itertools.chain.from_iterable(user[name] for user in users), np.int32)
+            for name in ("history_items", "history_ratings")
+        )
+        features = self._ask(
+            tf.constant([user["user_id"] for user in users], tf.string),
+            tf.constant(items),
+            tf.constant(half_stars),
+            tf.constant(np.cumsum([0, *lengths], dtype=np.int32)),
+        )
+        batch = {name: array.numpy() for name, array in features.items()}
+        items_read = batch.pop(_ITEMS_READ)[:, 0]
+        check_one_each(self.task, len(users), len(items_read))
+        return batch, items_read
+
+
+def _answer_dataset(
+    task: seqio.Task | seqio.Mixture,
+    config: DatasetConfig,
+    converter_cls: type[seqio.FeatureConverter],
+    use_cached: bool = False,
+) -> tf.data.Dataset:
+    """Returns batches of the model's features and, as `_ITEMS_READ`, how many items they tell."""
     dataset = task.get_dataset(
         sequence_length=dict(config.task_feature_lengths),
         split=config.split,
-        use_cached=config.use_cached and examples is None,
+        use_cached=use_cached,
         shuffle=False,
         seed=config.seed,
     )
@@ -227,39 +313,20 @@ def answer_batches(
         passthrough_features={_ITEMS_READ: seqio.FeatureConverter.FeatureSpec(dtype=tf.int32)},
     )
     lengths = {**config.task_feature_lengths, _ITEMS_READ: 1}
-    batches = converter(count_items(dataset), lengths).batch(config.batch_size)
-    return ((batch, batch.pop(_ITEMS_READ)[:, 0]) for batch in batches.as_numpy_iterator())
+    return converter(count_items(dataset), lengths).batch(config.batch_size)
 
 
-def _with_examples(
-    task: seqio.Task | seqio.Mixture, examples: Iterable[Mapping[str, Any]], split: str
-) -> seqio.Task:
-    """Returns the task over other users, who have no labels."""
-    if isinstance(task, seqio.Mixture):
+def check_one_each(task: str, users: int, examples: int) -> None:
+    """Checks that answers can be told apart: that a task has made one example of each user.
+
+    Raises:
+      InputError: if it has not.
+    """
+    if users != examples:
         raise InputError(
-            f"MIXTURE_OR_TASK_NAME={task.name!r}: a mixture of tasks has no one question; name one "
-            "of its tasks in the recipe"
+            f"{task}: makes {examples} examples of {users} users, and nobody knows whose they are; "
+            "its steps must keep every user"
         )
-    ids, text = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.string)
-    names = tf.TensorSpec([None], tf.string)
-    signature = {
-        **{"user_id": text, "history_items": ids, "history_ratings": ids},
-        **{"liked": names, "disliked": names, "split": text},
-    }
-
-    def read(split: str, shuffle_files: bool = False, seed: int | None = None) -> tf.data.Dataset:
-        del shuffle_files, seed
-        unknown = {"liked": [], "disliked": [], "split": split}
-        return tf.data.Dataset.from_generator(
-            lambda: ({**example, **unknown} for example in examples), output_signature=signature
-        )
-
-    return seqio.Task(
-        task.name,
-        source=seqio.FunctionDataSource(read, splits=[split]),
-        output_features=task.output_features,
-        preprocessors=task.preprocessors,
-    )
 
 
 def num_examples(config: DatasetConfig) -> int | None:
@@ -291,7 +358,13 @@ def _check_cache(task: seqio.Task, split: str) -> None:
             f"USE_CACHED_TASKS=True: {task.name} is in none of the folders of caches; fill "
             "one with seqio_cache_tasks, and give it as --seqio_additional_cache_dirs=FOLDER"
         )
-    cached, given = task.get_cached_stats(split)["examples"], task.num_input_examples(split)
+    try:
+        cached = task.get_cached_stats(split)["examples"]
+    except ValueError as error:
+        raise InputError(
+            f"{task.cache_dir}: holds no {split} users; fill it anew with seqio_cache_tasks"
+        ) from error
+    given = task.num_input_examples(split)
     if given is not None and cached != given:
         raise InputError(
             f"{task.cache_dir}: a cache of other data, with {cached} users for {split} and not "

@@ -87,7 +87,7 @@ def evaluate(
 
     Raises:
       InputError: if the dataset folder is of another catalogue than the model's, or of the same
-        users split or labelled otherwise, or the split has no users.
+        users split or labelled otherwise, the split has no users, or the task leaves some out.
     """
     import numpy as np
 
@@ -124,6 +124,7 @@ def evaluate(
                 answers += answerer(batch, index=index)
                 read += batch_read.tolist()
                 advance(len(batch_read))
+        datasets.check_one_each(trained.task, len(users.ids), len(answers))
         items_read = np.array(read)
         predicted = [postprocessors.genres(answer) for answer in answers]
         predictions = {

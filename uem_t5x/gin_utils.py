@@ -26,6 +26,7 @@ CIRCUMSTANCES = frozenset(
     "CHECKPOINT_PERIOD CHECKPOINTS_KEPT STATS_PERIOD".split()
 )
 _PLACES = ("_DIR", "_FILE", "_PATH")  # macros that name a folder or a file end so
+_NONE_FOR_ALL = frozenset({"CHECKPOINTS_KEPT", "EVAL_STEPS"})
 _UNBOUND_MACRO = re.compile(r"(\w+)/macro\.value set to `%gin\.REQUIRED`")
 _MACRO_FLAG = re.compile(r"--gin\.([A-Za-z_][\w./]*)=(.*)", re.DOTALL)
 
@@ -133,7 +134,7 @@ def check_macros(where: str, given: Mapping[str, Any], macros: Mapping[str, Any]
         )
     for name, value in given.items():
         wanted = "a text" if name.endswith(_PLACES) else _kind(_follow(macros[name], macros))
-        may_be_none = wanted in (None, "a text") and value is None
+        may_be_none = value is None and (wanted == "a text" or name in _NONE_FOR_ALL)
         if wanted is None or may_be_none or _is_reference(value):
             continue
         if _kind(value) != wanted:

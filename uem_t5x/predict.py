@@ -1,7 +1,6 @@
 """`uem-t5x predict`: one JSON line a user in, one JSON line with their taste out."""
 
 import argparse
-import collections
 import contextlib
 import dataclasses
 import io
@@ -251,7 +250,7 @@ def predict(
 
     Args:
       trained: the model.
-      users: who is asked about; some are read before the answers of those before them are there.
+      users: who is asked about.
       batch_size: users answered at once; it does not change the answers.
 
     Yields:
@@ -259,24 +258,24 @@ def predict(
       the model read) and, where there were any, `unknown_items`.
 
     Raises:
-      InputError: if a movie is only described, and the model cannot be told of it.
+      InputError: if a movie is only described, and the model cannot be told of it; or the task
+        leaves users out.
     """
     from uem_t5x import datasets, verbalizer
 
+    users = iter(users)
     encoder = _ItemEncoder(trained)
     answerer = trained.answerer(batch_size)
-    asked: collections.deque[tuple[list[User], list[Movie]]] = collections.deque()
     config = datasets.DatasetConfig(trained.task, trained.feature_lengths, "predict", batch_size)
     with trained.current():
-        batches = datasets.answer_batches(
-            config,
-            trained.model.FEATURE_CONVERTER_CLS,
-            _examples(iter(users), batch_size, encoder, asked),
-        )
-    for index, (batch, items_read) in enumerate(batches):
-        batch_users, described = asked.popleft()
-        answers = answerer(*encoder.embed(batch, described), index)
-        for user, items, answer in zip(batch_users, items_read.tolist(), answers):
+        ask = datasets.Questioner(config, trained.model.FEATURE_CONVERTER_CLS)
+    for index in itertools.count():
+        if not (batch := list(itertools.islice(users, batch_size))):
+            return
+        examples, described = encoder.examples(batch)
+        features, items_read = ask(examples)
+        answers = answerer(*encoder.embed(features, described), index)
+        for user, items, answer in zip(batch, items_read.tolist(), answers):
             liked, disliked = verbalizer.read_answer(answer, trained.catalogue.genres)
             result = {
                 "user_id": user.user_id,
@@ -288,45 +287,41 @@ def predict(
             yield {**result, "unknown_items": user.unknown} if user.unknown else result
 
 
-def _examples(
-    users: Iterator[User],
-    batch_size: int,
-    encoder: "_ItemEncoder",
-    asked: collections.deque[tuple[list[User], list[Movie]]],
-) -> Iterator[dict[str, Any]]:
-    """Yields users as a dataset folder holds them.
-
-    Before a batch of them, they are appended to `asked`, with the described movies among their
-    items, of which the first one is given the row `encoder.first_row`.
-    """
-    while batch := list(itertools.islice(users, batch_size)):
-        items = (item for user in batch for item in user.items)
-        described = list(dict.fromkeys(item for item in items if isinstance(item, Movie)))
-        # Where the model cannot be told of them, `embed` refuses the batch.
-        first = 0 if encoder.why_not_described else encoder.first_row
-        rows = {movie: first + index for index, movie in enumerate(described)}
-        asked.append((batch, described))
-        for user in batch:
-            yield {
-                "user_id": str(user.user_id).encode("utf-8", "backslashreplace"),
-                "history_items": [rows.get(item, item) for item in user.items],
-                "history_ratings": user.half_stars,
-            }
-
-
 class _ItemEncoder:
     """Embeds described movies, in rows that are appended to the checkpoint's item table.
 
     Attributes:
       first_row: of those.
-      why_not_described: the model cannot be told of them; None if it can.
     """
 
     def __init__(self, trained: "TrainedModel") -> None:
         self.first_row = len(trained.catalogue.movies())
         self._trained = trained
-        self.why_not_described = _why_not_described(trained)
+        self._why_not_described = _why_not_described(trained)
         self._sentence_encoder: Any = None
+
+    def examples(self, users: Sequence[User]) -> tuple[list[dict[str, Any]], list[Movie]]:
+        """Returns users as a dataset folder holds them, and the described movies of their items.
+
+        The first of these movies has the row `first_row`.
+
+        Raises:
+          InputError: if there are any, and the model cannot be told of them.
+        """
+        items = (item for user in users for item in user.items)
+        described = list(dict.fromkeys(item for item in items if isinstance(item, Movie)))
+        if described and self._why_not_described:
+            raise InputError(self._why_not_described)
+        rows = {movie: self.first_row + index for index, movie in enumerate(described)}
+        examples = [
+            {
+                "user_id": str(user.user_id).encode("utf-8", "backslashreplace"),
+                "history_items": [rows.get(item, item) for item in user.items],
+                "history_ratings": user.half_stars,
+            }
+            for user in users
+        ]
+        return examples, described
 
     def embed(
         self, batch: "dict[str, np.ndarray]", described: Sequence[Movie]
@@ -335,15 +330,10 @@ class _ItemEncoder:
 
         Args:
           batch: the model's features.
-          described: movies that it may refer to; only those that it does are embedded.
-
-        Raises:
-          InputError: if there are any, and the model cannot be told of them.
+          described: what `examples` returned; only movies that the batch refers to are embedded.
         """
         import numpy as np
 
-        if described and self.why_not_described:
-            raise InputError(self.why_not_described)
         if not described or not (batch["history_items"] >= self.first_row).any():
             return batch, self._trained.flax_mutables
         items = batch["history_items"].copy()
