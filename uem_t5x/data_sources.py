@@ -4,10 +4,9 @@ A task is registered when its module is imported, long before a recipe or a comm
 the data lies. So nothing here looks at the disk until a dataset, a count or a shard is asked for.
 """
 
-import contextlib
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import gin
 import seqio
@@ -15,6 +14,7 @@ import tensorflow as tf
 
 from uem_t5x.data.dataset_folder import EXAMPLES, SPLITS, DatasetFolder
 from uem_t5x.errors import InputError
+from uem_t5x.overrides import Override
 
 DATA_DIR_VARIABLE = "UEM_T5X_DATA_DIR"
 
@@ -27,9 +27,8 @@ _FEATURES = {
     "disliked": tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True),
 }
 
-# A plain global, not a context variable: SeqIO computes its metrics on a thread of its own, which
-# must see the same folder.
-_override: DatasetFolder | None = None
+# Makes a folder the current one inside a `with`, whatever gin and the environment say.
+use_dataset_folder: Override[DatasetFolder] = Override()
 
 # The manifest is asked for once for every answer that is read back.
 _open = functools.lru_cache(maxsize=8)(DatasetFolder.open)
@@ -49,8 +48,8 @@ def dataset_folder(path: str | os.PathLike[str] | None = None) -> DatasetFolder:
     Raises:
       InputError: nothing names a folder, or the one that is named is not a dataset folder.
     """
-    if _override:
-        return _override
+    if use_dataset_folder.value:
+        return use_dataset_folder.value
     named = path or os.environ.get(DATA_DIR_VARIABLE)
     if not named:
         raise InputError(
@@ -59,17 +58,6 @@ def dataset_folder(path: str | os.PathLike[str] | None = None) -> DatasetFolder:
             "prepare` wrote"
         )
     return _open(os.fspath(named))
-
-
-@contextlib.contextmanager
-def use_dataset_folder(folder: DatasetFolder) -> Iterator[None]:
-    """Makes `folder` the current one inside a `with`, whatever gin and the environment say."""
-    global _override
-    before, _override = _override, folder
-    try:
-        yield
-    finally:
-        _override = before
 
 
 class DatasetFolderSource(seqio.TFExampleDataSource):

@@ -54,18 +54,20 @@ def _load(
 ) -> tf.data.Dataset:
     converter = converter_cls(pack=config.pack, use_custom_packing_ops=False)
     dataset = converter(
-        _task_dataset(config, num_epochs, shard_info),
+        _task_dataset(_task(config), config, num_epochs, shard_info),
         task_feature_lengths=dict(config.task_feature_lengths),
     )
     return dataset.batch(batch_size, drop_remainder=True) if batch_size else dataset
 
 
 def _task_dataset(
-    config: DatasetConfig, num_epochs: int | None, shard_info: seqio.ShardInfo | None = None
+    task: seqio.Task | seqio.Mixture,
+    config: DatasetConfig,
+    num_epochs: int | None,
+    shard_info: seqio.ShardInfo | None = None,
 ) -> tf.data.Dataset:
     """Returns what `_load` makes batches of, with whatever else examples hold."""
-    _check_task(config)
-    return seqio.get_mixture_or_task(config.mixture_or_task_name).get_dataset(
+    return task.get_dataset(
         sequence_length=dict(config.task_feature_lengths),
         split=config.split,
         use_cached=config.use_cached,
@@ -148,7 +150,9 @@ class TrainIterator:
         """
         size = self._config.batch_size // self._num_shards
         parts = [
-            _task_dataset(self._config, None, seqio.ShardInfo(shard, self._num_shards))
+            _task_dataset(
+                _task(self._config), self._config, None, seqio.ShardInfo(shard, self._num_shards)
+            )
             for shard in range(self._num_shards)
         ]
         rows = [part.skip(index * size).take(size).as_numpy_iterator() for part in parts]
@@ -198,9 +202,7 @@ def answer_batches(
     Raises:
       InputError: if there is no such task.
     """
-    _check_task(config)
-    task = seqio.get_mixture_or_task(config.mixture_or_task_name)
-    dataset = _answer_dataset(task, config, converter_cls, use_cached=config.use_cached)
+    dataset = _answer_dataset(_task(config), config, converter_cls)
     return ((batch, batch.pop(_ITEMS_READ)[:, 0]) for batch in dataset.as_numpy_iterator())
 
 
@@ -221,8 +223,8 @@ class Questioner:
         Raises:
           InputError: if there is no such task, or it is a mixture of several.
         """
-        _check_task(config)
-        task = seqio.get_mixture_or_task(config.mixture_or_task_name)
+        config = dataclasses.replace(config, use_cached=False)
+        task = _task(config)
         if isinstance(task, seqio.Mixture):
             raise InputError(
                 f"MIXTURE_OR_TASK_NAME={task.name!r}: a mixture of tasks has no one question; name "
@@ -292,16 +294,9 @@ def _answer_dataset(
     task: seqio.Task | seqio.Mixture,
     config: DatasetConfig,
     converter_cls: type[seqio.FeatureConverter],
-    use_cached: bool = False,
 ) -> tf.data.Dataset:
     """Returns batches of the model's features and, as `_ITEMS_READ`, how many items they tell."""
-    dataset = task.get_dataset(
-        sequence_length=dict(config.task_feature_lengths),
-        split=config.split,
-        use_cached=use_cached,
-        shuffle=False,
-        seed=config.seed,
-    )
+    dataset = _task_dataset(task, dataclasses.replace(config, shuffle=False), num_epochs=1)
 
     @seqio.map_over_dataset
     def count_items(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -335,21 +330,23 @@ def num_examples(config: DatasetConfig) -> int | None:
     Raises:
       InputError: if there is no such task.
     """
-    _check_task(config)
-    return seqio.get_mixture_or_task(config.mixture_or_task_name).num_input_examples(config.split)
+    return _task(config).num_input_examples(config.split)
 
 
-def _check_task(config: DatasetConfig) -> None:
+def _task(config: DatasetConfig) -> seqio.Task | seqio.Mixture:
+    """Returns the registered task, whose cache is checked if it is to be read."""
     names = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
     if config.mixture_or_task_name not in names:
         raise InputError(
             f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r}: no such SeqIO task; the "
             "recipe must import the module that registers it, such as uem_t5x.tasks.movielens"
         )
+    task = seqio.get_mixture_or_task(config.mixture_or_task_name)
     if config.use_cached:
-        for task in seqio.get_subtasks(seqio.get_mixture_or_task(config.mixture_or_task_name)):
-            if task.supports_caching:
-                _check_cache(task, config.split)
+        for part in seqio.get_subtasks(task):
+            if part.supports_caching:
+                _check_cache(part, config.split)
+    return task
 
 
 def _check_cache(task: seqio.Task, split: str) -> None:

@@ -269,9 +269,8 @@ def predict(
     config = datasets.DatasetConfig(trained.task, trained.feature_lengths, "predict", batch_size)
     with trained.current():
         ask = datasets.Questioner(config, trained.model.FEATURE_CONVERTER_CLS)
-    for index in itertools.count():
-        if not (batch := list(itertools.islice(users, batch_size))):
-            return
+    batches = iter(lambda: list(itertools.islice(users, batch_size)), [])
+    for index, batch in enumerate(batches):
         examples, described = encoder.examples(batch)
         features, items_read = ask(examples)
         answers = answerer(*encoder.embed(features, described), index)

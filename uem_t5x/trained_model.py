@@ -22,7 +22,7 @@ from uem_t5x import (
 )
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x.checkpoint_manager import CheckpointManager
-from uem_t5x.data.dataset_folder import VOCABULARY, DatasetFolder
+from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.errors import InputError
 from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.types import Batch, PyTree
@@ -117,10 +117,9 @@ class TrainedModel:
         Args:
           folder: where to read users, of the model's catalogue; the catalogue itself has none.
         """
-        vocabulary = os.fspath(self.catalogue.path / VOCABULARY)
         with (
             data_sources.use_dataset_folder(folder or self.catalogue),
-            vocabularies.use_model_file(vocabulary),
+            vocabularies.use_model_file(str(self.catalogue.vocabulary_path)),
         ):
             yield
 

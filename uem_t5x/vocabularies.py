@@ -1,8 +1,6 @@
 """The vocabulary of the tasks: a SentencePiece model that is chosen when it is used."""
 
-import contextlib
 import functools
-from collections.abc import Iterator
 
 import gin
 import seqio
@@ -11,6 +9,7 @@ from etils import epath
 
 from uem_t5x import data_sources
 from uem_t5x.errors import InputError
+from uem_t5x.overrides import Override
 
 # T5 1.1's and Flan-T5's. The file itself holds the 100 sentinel tokens: its 32,100 ids are those
 # of the public checkpoints, whose embeddings are padded to 32,128 rows.
@@ -25,8 +24,8 @@ _T5_PIECES, _T5_SENTINELS = 32_000, 100
 _ROW_PADDING = 128
 
 
-# A plain global, as in `data_sources`.
-_override: str | None = None
+# Makes a file the current model inside a `with`, whatever gin says.
+use_model_file: Override[str] = Override()
 
 
 @gin.configurable
@@ -40,20 +39,9 @@ def sentencepiece_model_file(path: str | None = None) -> str:
       path: a file, which a recipe binds with
         `vocabularies.sentencepiece_model_file.path = %SENTENCEPIECE_MODEL_FILE`.
     """
-    if _override:
-        return _override
+    if use_model_file.value:
+        return use_model_file.value
     return str(path or data_sources.dataset_folder().vocabulary_path or PUBLIC_MODEL_FILE)
-
-
-@contextlib.contextmanager
-def use_model_file(file: str) -> Iterator[None]:
-    """Makes `file` the current model inside a `with`, whatever gin says."""
-    global _override
-    before, _override = _override, file
-    try:
-        yield
-    finally:
-        _override = before
 
 
 class TaskVocabulary(seqio.SentencePieceVocabulary):
