@@ -6,7 +6,14 @@ import gin
 import pytest
 from etils.epath import testing
 
-from uem_t5x import checkpoint_folders, checkpoint_manager, cli, evaluate, gin_utils
+from uem_t5x import (
+    checkpoint_folders,
+    checkpoint_manager,
+    checkpoints,
+    cli,
+    evaluate,
+    gin_utils,
+)
 from uem_t5x.errors import InputError
 
 
@@ -51,6 +58,14 @@ def test_a_checkpoint_counts_when_it_is_committed(bucket):
     assert list(checkpoint_folders.find("gs://bucket/run")) == [2, 4]
     assert checkpoint_manager.saved_num_shards("gs://bucket/run") == 2
     assert checkpoint_folders.choose("gs://bucket/run") == 4
+
+
+def test_a_run_starts_from_no_checkpoint_that_is_cut_short(bucket):
+    state = bucket / "run/checkpoint_2/state"
+    state.mkdir(parents=True)
+    (state / "_METADATA").write_text("{}")
+    with pytest.raises(InputError, match=r"checkpoint_2: was not saved to its end"):
+        checkpoints.load_language_model("gs://bucket/run/checkpoint_2")
 
 
 def test_folders_are_not_written_there(bucket, monkeypatch, capsys):

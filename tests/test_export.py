@@ -11,7 +11,7 @@ import tiny_recipe
 from flax import traverse_util
 from safetensors.numpy import load_file
 
-from uem_t5x import checkpoints, cli, data_sources, export, models, network, train
+from uem_t5x import checkpoints, cli, data_sources, export, models, network, train, validation
 from uem_t5x.trained_model import TrainedModel
 
 TINY = [
@@ -29,7 +29,7 @@ def model_dir(tmp_path_factory, dataset_folder):
     model_dir = tmp_path_factory.mktemp("run")
     places = tiny_recipe.places(model_dir, dataset_folder.path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train._Evaluation, "measure", lambda *_: {})
+        patch.setattr(validation.Validation, "measure", lambda *_: {})
         train.run_recipe([tiny_recipe.RECIPE], [*TINY, *places])
     return model_dir
 

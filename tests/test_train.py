@@ -217,13 +217,24 @@ def test_the_users_of_a_batch(dataset_folder):
 
 
 def test_metrics_are_written_as_often_as_they_are_asked_for():
-    def written(stats, evaluation):
-        periods = train._Periods(9, stats, evaluation, checkpoint=0)
-        return [step for step in range(1, 10) if periods.reports(step)]
+    def written(stats, evaluation, checkpoint=0):
+        periods = train._Periods(9, stats, evaluation, checkpoint)
+        return [step for step in range(1, 10) if periods.after(step).report]
 
     assert written(2, 4) == [2, 4, 6, 8, 9]
     assert written(0, 4) == [4, 8, 9]
     assert written(0, 0) == [9]
+    assert written(0, 0, checkpoint=3) == [3, 6, 9]
+
+
+def test_what_is_done_after_a_step():
+    periods = train._Periods(10, stats=2, evaluation=4, checkpoint=4)
+    assert not any(periods.after(1))
+    assert periods.after(2) == (True, False, False)
+    assert periods.after(4) == periods.after(10) == (True, True, True)
+    # Told to stop, it saves at once and measures nothing.
+    assert periods.after(3, is_stopped=True) == (True, False, True)
+    assert not train._Periods(10, 2, 4, checkpoint=0).after(3, is_stopped=True).checkpoint
 
 
 def test_a_finished_run_is_not_trained_again(undisturbed, dataset_folder, tmp_path):
@@ -486,6 +497,8 @@ class TestTrained:
             assert len(list(predict.predict(other, users[1:], batch_size=4))) == 1
             with pytest.raises(InputError, match="not_everyone_20: makes 1 examples of 2 users"):
                 list(predict.predict(other, users, batch_size=4))
+            with pytest.raises(InputError, match=r"not_everyone_20: .*one example each of 1 users"):
+                list(predict.predict(other, users[:1], batch_size=4))
         finally:
             seqio.TaskRegistry.remove("not_everyone_20")
 

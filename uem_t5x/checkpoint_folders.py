@@ -28,21 +28,22 @@ _NOT_SUMMED = (_SUMS, "_CHECKPOINT_METADATA", "commit_success.txt")
 
 
 def find(folder: epath.PathLike) -> dict[int, epath.Path]:
-    """Returns the finished checkpoints in a folder by their steps, in order.
-
-    On a disk Orbax gives a checkpoint its name when it is finished. In a bucket it has the name
-    from the beginning, and `commit_success.txt` is written last. T5X's native format, which has no
-    such file, is taken as it is.
-    """
+    """Returns the finished checkpoints in a folder by their steps, in order."""
     matches = (
         (re.fullmatch(rf"{PREFIX}_(\d+)", path.name), path)
         for path in epath.Path(folder).glob(f"{PREFIX}_*")
     )
     found = ((int(match[1]), path) for match, path in matches if match)
-    return dict(sorted((step, path) for step, path in found if _is_finished(path)))
+    return dict(sorted((step, path) for step, path in found if is_finished(path)))
 
 
-def _is_finished(checkpoint: epath.Path) -> bool:
+def is_finished(checkpoint: epath.Path) -> bool:
+    """Tells whether a checkpoint was saved to its end.
+
+    On a disk Orbax gives it its name when it is. In a bucket it has the name from the beginning,
+    and `commit_success.txt` is written last. T5X's native format, which has no such file, is taken
+    as it is.
+    """
     return ocp.path.step.is_path_finalized(checkpoint) or t5x_checkpoints.is_native(checkpoint)
 
 

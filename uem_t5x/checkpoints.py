@@ -201,8 +201,17 @@ def _is_checkpoint(folder: epath.Path) -> bool:
 
 
 def _latest_checkpoint(folder: epath.Path) -> epath.Path | None:
-    """Returns the folder itself, or its latest `checkpoint_<step>`, if one is a T5X checkpoint."""
+    """Returns the folder itself, or its latest `checkpoint_<step>`, if one is a T5X checkpoint.
+
+    Raises:
+      InputError: if the folder itself is one that is not written to its end.
+    """
     if _is_checkpoint(folder):
+        if not checkpoint_folders.is_finished(folder):
+            raise InputError(
+                f"{folder}: was not saved to its end (no commit_success.txt); name another "
+                "checkpoint, or copy this one again"
+            )
         return folder
     found = checkpoint_folders.find(folder)
     steps = [step for step, path in found.items() if _is_checkpoint(path)]

@@ -12,7 +12,7 @@ import tensorflow as tf
 from clu.data import dataset_iterator
 from etils import epath
 
-from uem_t5x.errors import InputError
+from uem_t5x.errors import InputError, said_by_tensorflow
 
 _ITEMS_READ = "items_read"
 
@@ -278,12 +278,21 @@ class Questioner:
             np.fromiter(itertools.chain.from_iterable(user[name] for user in users), np.int32)
             for name in ("history_items", "history_ratings")
         )
-        features = self._ask(
+        arguments = (
             tf.constant([user["user_id"] for user in users], tf.string),
             tf.constant(items),
             tf.constant(half_stars),
             tf.constant(np.cumsum([0, *lengths], dtype=np.int32)),
         )
+        try:
+            features = self._ask(*arguments)
+        except (
+            tf.errors.InvalidArgumentError
+        ) as error:  # of no examples, too, or more than a batch of them
+            raise InputError(
+                f"{self.task}: its steps do not make one example each of {len(users)} users "
+                f"({said_by_tensorflow(error)}); they must keep every user"
+            ) from error
         batch = {name: array.numpy() for name, array in features.items()}
         items_read = batch.pop(_ITEMS_READ)[:, 0]
         check_one_each(self.task, len(users), len(items_read))

@@ -10,11 +10,10 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import itertools
 import os
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from uem_t5x import train_flags
 
@@ -25,36 +24,29 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import gin
 import jax
-import numpy as np
 import seqio
 from absl import logging
 from clu import metric_writers
-from etils import epath
 
-from uem_t5x import (
-    checkpoint_folders,
-    datasets,
-    file_handles,
-    gin_utils,
-    infer,
-)
+from uem_t5x import checkpoint_folders, datasets, file_handles, gin_utils, training_log
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x import trainer as trainer_lib
+from uem_t5x import validation as validation_lib
 from uem_t5x.checkpoint_manager import (
     CheckpointConfig,
     CheckpointManager,
     saved_num_shards,
 )
 from uem_t5x.datasets import DatasetConfig
-from uem_t5x.errors import DivergedError, InputError, Preempted, exit_code
-from uem_t5x.models import EncoderDecoderModel, Metrics
+from uem_t5x.divergence import DivergenceWatch
+from uem_t5x.errors import InputError, Preempted, exit_code
+from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.partitioning import Partitioner
 from uem_t5x.preemption import PreemptionNotice
 from uem_t5x.progress import TrainingProgress
-from uem_t5x.trainer import Trainer, TrainState, TrainStateInitializer, summarize
-from uem_t5x.types import Batch
-
-_SHOWN_USERS = 200
+from uem_t5x.trainer import Trainer, TrainState, TrainStateInitializer
+from uem_t5x.training_log import TrainingLog
+from uem_t5x.validation import Validation
 
 
 def train(
@@ -93,7 +85,7 @@ def train(
       eval_steps: batches for each measurement of the loss.
       eval_period: steps between evaluations; the last step is evaluated too.
       stats_period: steps between training metrics, which are means over these; 0 for as many as
-        between evaluations, as in T5X.
+        between evaluations, as in T5X, or else between checkpoints.
       random_seed: of parameters and dropout.
       use_hardware_rng: draw them with XLA's generator, which is faster to compile and run on a TPU;
         its numbers depend on the layout and the number of devices.
@@ -142,9 +134,10 @@ def train(
             state = initializer.from_scratch(init_rng)
         step = int(state.step)
 
-        train_writer = _writer(model_dir, "train")
+        train_writer = training_log.writer(model_dir, "train")
         summarize_config_fn(model_dir, train_writer, step)
-        evaluation = _Evaluation(
+        watch = DivergenceWatch(iterator, manager.latest_step)
+        validation = Validation(
             model,
             partitioner,
             trainer,
@@ -154,48 +147,37 @@ def train(
             eval_steps,
             inference_evaluator_cls,
         )
-        measure = functools.partial(notice.interrupts, evaluation.measure)
-        pending: list[Metrics] = []
-        stopwatch = time.monotonic()
+        measure = functools.partial(notice.interrupts, validation.measure)
         is_stopped = notice.was_received
         with TrainingProgress(total_steps, step, jax.process_index() > 0) as progress:
-            if latest and periods.evaluates(latest) and manager.lacks_metrics(latest):
+            if latest and periods.after(latest).evaluation and manager.lacks_metrics(latest):
                 # It was told to stop while it measured this step.
                 scores = measure(state, step)
                 is_stopped = scores is None
                 manager.add_metrics(step, scores or {})
+            log = TrainingLog(train_writer, progress)
             while step < total_steps and not is_stopped:
                 batch = partitioner.shard_local_batch(next(iterator))
                 state, metrics = trainer.train_step(state, batch)
-                pending.append(metrics)
                 step += 1
+                log.add(metrics)
                 is_stopped = notice.is_due(step)
-                reports = periods.reports(step) or is_stopped
-                evaluates = periods.evaluates(step) and not is_stopped
-                saves = periods.saves(step, is_stopped)
-                if reports or evaluates or saves:
-                    _check_finite(pending, step, iterator, manager.latest_step())
-                if reports:
-                    summary = summarize(pending)
-                    seconds = time.monotonic() - stopwatch
-                    summary["timing/steps_per_second"] = len(pending) / seconds
-                    pending.clear()
-                    train_writer.write_scalars(step, summary)
-                    progress.report(step, _status(summary))
-                    stopwatch = time.monotonic()
-                began = time.monotonic()
-                is_kept = (evaluates or saves) and not is_stopped
-                if is_kept and not evaluation.is_finite(state, batch):
-                    raise _diverged("loss", step, iterator, manager.latest_step())
-                scores = measure(state, step) if evaluates else None
-                stopwatch += time.monotonic() - began
-                if evaluates:
-                    is_stopped = scores is None
-                    saves = periods.saves(step, is_stopped)
-                if scores:
-                    headline = " ".join(f"{k}={v:.3f}" for k, v in _headline(scores))
-                    progress.report(step, headline)
-                if saves:
+                due = periods.after(step, is_stopped)
+                if not any(due):
+                    continue
+                watch.check_steps(log.unreported, step)
+                if due.report:
+                    log.report(step)
+                with log.paused():
+                    if (due.evaluation or due.checkpoint) and not is_stopped:
+                        watch.check_loss(validation.loss(state, batch), step)
+                    scores = measure(state, step) if due.evaluation else {}
+                if scores is None:
+                    is_stopped = True
+                    due = periods.after(step, is_stopped)
+                elif scores:
+                    progress.report(step, validation_lib.headline(scores))
+                if due.checkpoint:
                     model_dir_lib.check_is_there(model_dir)
                     manager.save(state, iterator, scores, partitioner.is_first_of_its_share)
         train_writer.close()
@@ -204,13 +186,22 @@ def train(
     return step, state
 
 
+class _Due(NamedTuple):
+    """What is done after a step."""
+
+    report: bool
+    evaluation: bool
+    checkpoint: bool
+
+
 @dataclasses.dataclass(frozen=True)
 class _Periods:
-    """What is due after which step, and after the last one.
+    """How often what is done, and always after the last step.
 
     Attributes:
       total_steps: the last step.
-      stats: steps between training metrics; 0 for as many as between evaluations.
+      stats: steps between training metrics; 0 for as many as between evaluations, or checkpoints
+        where there are none.
       evaluation: steps between evaluations; 0 for the last step alone.
       checkpoint: steps between checkpoints; 0 for none.
 
@@ -231,58 +222,17 @@ class _Periods:
                 "multiple of the other, or scores belong to no checkpoint"
             )
 
-    def reports(self, step: int) -> bool:
-        """Whether training metrics are written."""
-        return self._is_due(self.stats or self.evaluation, step)
+    def after(self, step: int, is_stopped: bool = False) -> _Due:
+        """Returns what is due after a step, which is the last one if the run `is_stopped`."""
 
-    def evaluates(self, step: int) -> bool:
-        """Whether the model is measured."""
-        return self._is_due(self.evaluation, step)
+        def is_due(period: int) -> bool:
+            return step == self.total_steps or bool(period and step % period == 0)
 
-    def saves(self, step: int, is_stopped: bool) -> bool:
-        """Whether a checkpoint is saved, where it is the last one if the run `is_stopped`."""
-        return bool(self.checkpoint) and (is_stopped or self._is_due(self.checkpoint, step))
-
-    def _is_due(self, period: int, step: int) -> bool:
-        return step == self.total_steps or bool(period and step % period == 0)
-
-
-def _check_finite(
-    pending: Sequence[Metrics], step: int, iterator: datasets.TrainIterator, saved: int | None
-) -> None:
-    """Stops a run whose loss or gradient is not finite, before it is saved or measured.
-
-    Args:
-      pending: the metrics of the steps up to `step`; this waits for them.
-      step: the last of them.
-      iterator: the training data.
-      saved: the step of the last checkpoint.
-
-    Raises:
-      DivergedError: if one is.
-    """
-    figures = [(metrics["loss"].total, metrics["gradient_norm"].total) for metrics in pending]
-    for bad, (loss, norm) in enumerate(jax.device_get(figures), start=step - len(pending) + 1):
-        if not np.isfinite(loss):
-            raise _diverged("loss", bad, iterator, saved)
-        if not np.isfinite(norm):
-            raise _diverged("gradient", bad, iterator, saved)
-
-
-def _diverged(
-    what: str, step: int, iterator: datasets.TrainIterator, saved: int | None
-) -> DivergedError:
-    """Returns the error for a step whose loss or gradient, or the loss after it, is not finite."""
-    last_good = "no checkpoint was saved" if saved is None else f"checkpoint_{saved} is still good"
-    message = f"the {what} is not a finite number at step {step}"
-    # Finding the users again reads the data from its beginning.
-    logging.error("%s; %s. Looking for the users of its batch", message, last_good)
-    users = iterator.user_ids(step - 1)
-    shown = ", ".join(users[:_SHOWN_USERS]) + (", ..." if len(users) > _SHOWN_USERS else "")
-    return DivergedError(
-        f"{message}; its batch holds the users {shown}; {last_good}. Look at their histories, or "
-        "lower LEARNING_RATE"
-    )
+        return _Due(
+            report=is_stopped or is_due(self.stats or self.evaluation or self.checkpoint),
+            evaluation=is_due(self.evaluation) and not is_stopped,
+            checkpoint=bool(self.checkpoint) and (is_due(self.checkpoint) or is_stopped),
+        )
 
 
 def _as_before(config: DatasetConfig, num_shards: int | None) -> DatasetConfig:
@@ -293,115 +243,6 @@ def _as_before(config: DatasetConfig, num_shards: int | None) -> DatasetConfig:
             f"{num_shards} parts; leave it out, or choose another MODEL_DIR"
         )
     return dataclasses.replace(config, num_shards=num_shards or config.num_shards)
-
-
-class _Evaluation:
-    """Measures a state.
-
-    As in T5X, the loss on given answers is written below `training_eval`, and the task's metrics on
-    generated ones below `inference_eval`. Every process reads the whole split, computes the part of
-    each batch that is its devices', and receives all answers; the first one writes the results.
-    Unlike T5X, which repeats a split until all batches are full, this counts every example once.
-    """
-
-    def __init__(
-        self,
-        model: EncoderDecoderModel,
-        partitioner: Partitioner,
-        trainer: Trainer,
-        model_dir: str,
-        train_eval_cfg: DatasetConfig | None,
-        infer_eval_cfg: DatasetConfig | None,
-        eval_steps: int,
-        evaluator_cls: Callable[..., seqio.Evaluator],
-    ) -> None:
-        self._partitioner = partitioner
-        self._trainer = trainer
-        is_first = jax.process_index() == 0
-        if infer_eval_cfg and datasets.num_examples(infer_eval_cfg) == 0:
-            logging.warning("No users in %s: no scores are measured", infer_eval_cfg.split)
-            infer_eval_cfg = None
-        self._batches: list[Batch] = []
-        if train_eval_cfg:
-            some = itertools.islice(
-                datasets.eval_batches(train_eval_cfg, model.FEATURE_CONVERTER_CLS), eval_steps
-            )
-            # Rows that fill up the last batch carry no loss.
-            self._batches = [datasets.pad_batch(batch, train_eval_cfg.batch_size) for batch in some]
-            self._loss_writer = _writer(
-                model_dir, f"training_eval/{train_eval_cfg.mixture_or_task_name}"
-            )
-        self._evaluator: seqio.Evaluator | None = None
-        if infer_eval_cfg:
-            self._evaluator = evaluator_cls(
-                mixture_or_task_name=infer_eval_cfg.mixture_or_task_name,
-                feature_converter=model.FEATURE_CONVERTER_CLS(pack=False),
-                eval_split=infer_eval_cfg.split,
-                use_cached=infer_eval_cfg.use_cached,
-                seed=infer_eval_cfg.seed,
-                sequence_length=dict(infer_eval_cfg.task_feature_lengths),
-                log_dir=str(epath.Path(model_dir) / "inference_eval") if is_first else None,
-                **({} if is_first else {"logger_cls": ()}),
-            )
-            self._predictor = infer.Predictor(model, partitioner, infer_eval_cfg.batch_size)
-
-    def is_finite(self, state: TrainState, training_batch: Batch) -> bool:
-        """Tells whether the parameters still give a finite loss.
-
-        A step's own loss is that of the parameters before it.
-
-        Args:
-          state: the state after a step.
-          training_batch: used where there are no evaluation batches; lies on the devices already.
-        """
-        batch = training_batch
-        if self._batches:  # their shape is compiled anyway
-            batch = self._partitioner.shard_batch(self._batches[0])
-        loss = self._trainer.eval_step(state, batch)["loss"].total
-        return bool(np.isfinite(jax.device_get(loss)))
-
-    def measure(self, state: TrainState, step: int) -> dict[str, float]:
-        """Returns the scores of the state after a step, by name, and writes them down."""
-        scores: dict[str, float] = {}
-        if self._batches:
-            sharded = map(self._partitioner.shard_batch, self._batches)
-            losses = summarize([self._trainer.eval_step(state, batch) for batch in sharded])
-            self._loss_writer.write_scalars(step, losses)
-            self._loss_writer.flush()
-            scores |= {f"eval_{name}": value for name, value in losses.items()}
-        if self._evaluator:
-            future, _ = self._evaluator.evaluate(
-                compute_metrics=True,
-                step=step,
-                predict_fn=functools.partial(
-                    self._predictor.predict_dataset, state.params, state.flax_mutables
-                ),
-            )
-            for metrics in (future.result() or {}).values():
-                scores |= {name: float(value) for name, value in metrics.items()}
-        return scores
-
-
-def _writer(model_dir: str, collection: str) -> metric_writers.MetricWriter:
-    # Not asynchronous: a disk that takes no more is told where it is written to.
-    return metric_writers.create_default_writer(
-        model_dir,
-        just_logging=jax.process_index() > 0,
-        asynchronous=False,
-        collection=collection,
-    )
-
-
-def _status(summary: Mapping[str, float]) -> str:
-    return (
-        f"loss={summary['loss']:.3f} accuracy={summary['accuracy']:.3f} "
-        f"{summary['timing/steps_per_second']:.1f} steps/s"
-    )
-
-
-def _headline(scores: Mapping[str, float]) -> list[tuple[str, float]]:
-    names = ("eval_loss", "f1", "liked_f1", "disliked_f1")
-    return [(name, scores[name]) for name in names if name in scores]
 
 
 def run_recipe(

@@ -1,0 +1,109 @@
+"""Measuring a model on validation users while it trains."""
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping
+
+import jax
+import seqio
+from absl import logging
+from etils import epath
+
+from uem_t5x import datasets, infer, training_log
+from uem_t5x.datasets import DatasetConfig
+from uem_t5x.models import EncoderDecoderModel
+from uem_t5x.partitioning import Partitioner
+from uem_t5x.trainer import Trainer, TrainState, summarize
+from uem_t5x.types import Batch
+
+
+class Validation:
+    """Measures a state.
+
+    As in T5X, the loss on given answers is written below `training_eval`, and the task's metrics on
+    generated ones below `inference_eval`. Every process reads the whole split, computes the part of
+    each batch that is its devices', and receives all answers; the first one writes the results.
+    Unlike T5X, which repeats a split until all batches are full, this counts every example once.
+    """
+
+    def __init__(
+        self,
+        model: EncoderDecoderModel,
+        partitioner: Partitioner,
+        trainer: Trainer,
+        model_dir: str,
+        train_eval_cfg: DatasetConfig | None,
+        infer_eval_cfg: DatasetConfig | None,
+        eval_steps: int,
+        evaluator_cls: Callable[..., seqio.Evaluator],
+    ) -> None:
+        self._partitioner = partitioner
+        self._trainer = trainer
+        is_first = jax.process_index() == 0
+        if infer_eval_cfg and datasets.num_examples(infer_eval_cfg) == 0:
+            logging.warning("No users in %s: no scores are measured", infer_eval_cfg.split)
+            infer_eval_cfg = None
+        self._batches: list[Batch] = []
+        if train_eval_cfg:
+            some = itertools.islice(
+                datasets.eval_batches(train_eval_cfg, model.FEATURE_CONVERTER_CLS), eval_steps
+            )
+            # Rows that fill up the last batch carry no loss.
+            self._batches = [datasets.pad_batch(batch, train_eval_cfg.batch_size) for batch in some]
+            self._loss_writer = training_log.writer(
+                model_dir, f"training_eval/{train_eval_cfg.mixture_or_task_name}"
+            )
+        self._evaluator: seqio.Evaluator | None = None
+        if infer_eval_cfg:
+            self._evaluator = evaluator_cls(
+                mixture_or_task_name=infer_eval_cfg.mixture_or_task_name,
+                feature_converter=model.FEATURE_CONVERTER_CLS(pack=False),
+                eval_split=infer_eval_cfg.split,
+                use_cached=infer_eval_cfg.use_cached,
+                seed=infer_eval_cfg.seed,
+                sequence_length=dict(infer_eval_cfg.task_feature_lengths),
+                log_dir=str(epath.Path(model_dir) / "inference_eval") if is_first else None,
+                **({} if is_first else {"logger_cls": ()}),
+            )
+            self._predictor = infer.Predictor(model, partitioner, infer_eval_cfg.batch_size)
+
+    def loss(self, state: TrainState, training_batch: Batch) -> float:
+        """Returns the summed loss of one batch: whether it is finite tells whether parameters are.
+
+        A step's own loss is that of the parameters before it.
+
+        Args:
+          state: the state after a step.
+          training_batch: used where there are no validation batches; lies on the devices already.
+        """
+        batch = training_batch
+        if self._batches:  # their shape is compiled anyway
+            batch = self._partitioner.shard_batch(self._batches[0])
+        return float(jax.device_get(self._trainer.eval_step(state, batch)["loss"].total))
+
+    def measure(self, state: TrainState, step: int) -> dict[str, float]:
+        """Returns the scores of the state after a step, by name, and writes them down."""
+        scores: dict[str, float] = {}
+        if self._batches:
+            sharded = map(self._partitioner.shard_batch, self._batches)
+            losses = summarize([self._trainer.eval_step(state, batch) for batch in sharded])
+            self._loss_writer.write_scalars(step, losses)
+            self._loss_writer.flush()
+            scores |= {f"eval_{name}": value for name, value in losses.items()}
+        if self._evaluator:
+            future, _ = self._evaluator.evaluate(
+                compute_metrics=True,
+                step=step,
+                predict_fn=functools.partial(
+                    self._predictor.predict_dataset, state.params, state.flax_mutables
+                ),
+            )
+            for metrics in (future.result() or {}).values():
+                scores |= {name: float(value) for name, value in metrics.items()}
+        return scores
+
+
+def headline(scores: Mapping[str, float]) -> str:
+    """Returns the most telling ones of the scores, as a line."""
+    names = ("eval_loss", "f1", "liked_f1", "disliked_f1")
+    return " ".join(f"{name}={scores[name]:.3f}" for name in names if name in scores)
