@@ -1,8 +1,13 @@
+import json
+import shutil
+import time
+
 import gin
 import pytest
 import seqio
 
-from uem_t5x import data_sources
+from uem_t5x import checksums, data_sources
+from uem_t5x.data import seal
 from uem_t5x.errors import InputError
 
 RECIPE = """
@@ -51,6 +56,17 @@ class TestDatasetFolder:
         gin.parse_config(RECIPE.format(path=str(dataset_folder.path)))
 
         assert data_sources.dataset_folder().path == dataset_folder.path
+
+    def test_a_folder_that_is_written_anew_is_read_anew(self, dataset_folder, tmp_path):
+        path = shutil.copytree(dataset_folder.path, tmp_path / "folder")
+        before = data_sources.dataset_folder(path)
+        assert data_sources.dataset_folder(path) is before
+        time.sleep(0.02)  # a clock tick of the file system
+        fields = json.loads((path / "manifest.json").read_text())
+        fields["options"] = {"seed": 8}
+        (path / "manifest.json").write_text(json.dumps(checksums.signed(fields)))
+        seal.seal(path)
+        assert data_sources.dataset_folder(path).manifest.options == {"seed": 8}
 
 
 class TestDatasetFolderSource:

@@ -13,6 +13,15 @@ from uem_t5x.errors import DivergedError, InputError, Preempted, line_of
         (OSError(28, "No space left on device", "f"), "[Errno 28] No space left on device: 'f'"),
         (DivergedError("the loss is no number"), "the loss is no number"),
         (tf.errors.ResourceExhaustedError(None, None, "{{node Save}} f; No space"), "f; No space"),
+        (
+            tf.errors.NotFoundError(
+                None,
+                None,
+                "Graph execution error:\n\nDetected at node Read defined at\n  File f\n\n"
+                "Error in user-defined function: f; No such file\n\t [[{{node Read}}]] [Op:g]",
+            ),
+            "Error in user-defined function: f; No such file",
+        ),
         (ValueError('RESOURCE_EXHAUSTED: Error writing "f"\nat x'), None),
         (ValueError("UNKNOWN: Error writing f [os_error_code='5']"), None),
     ],

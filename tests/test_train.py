@@ -39,6 +39,7 @@ from uem_t5x import (
     metrics,
     predict,
     train,
+    validation,
     verbalizer,
 )
 from uem_t5x.data import pipeline, seal, sentences, synthetic
@@ -196,10 +197,20 @@ class TestDivergence:
         assert stopped == ("gradient", 1, "no checkpoint was saved")
 
 
-def test_the_users_of_a_batch(dataset_folder):
+@pytest.fixture
+def mixture():
+    """A mixture of two tasks."""
+    name = "movielens_uem_twice"
+    seqio.MixtureRegistry.add(name, [movielens.uem_task(20), movielens.uem_task(5)], 1.0)
+    yield name
+    seqio.MixtureRegistry.remove(name)
+
+
+@pytest.mark.parametrize("is_mixture", [False, True])
+def test_the_users_of_a_batch(is_mixture, mixture, dataset_folder):
     with data_sources.use_dataset_folder(dataset_folder):
         config = datasets.DatasetConfig(
-            movielens.uem_task(20),
+            mixture if is_mixture else movielens.uem_task(20),
             {"inputs": 8, "targets": 8, "history_items": 20, "history_ratings": 20},
             "train",
             batch_size=16,
@@ -213,7 +224,38 @@ def test_the_users_of_a_batch(dataset_folder):
         for index, batch in zip(range(5), iterator):  # more than an epoch
             told = [histories[user] for user in iterator.user_ids(index)]
             for items, expected in zip(batch["history_items"], told, strict=True):
-                np.testing.assert_array_equal(items[items > 0], expected)
+                items = items[items > 0]
+                np.testing.assert_array_equal(items, expected[len(expected) - len(items) :])
+                assert len(items) in (
+                    {len(expected), min(5, len(expected))} if is_mixture else {len(expected)}
+                )
+
+
+def test_a_mixture_is_not_one_question(mixture, dataset_folder):
+    lengths = {"inputs": 8, "targets": 8, "history_items": 20, "history_ratings": 20}
+    config = datasets.DatasetConfig(mixture, lengths, "test", batch_size=4)
+    converter = feature_converters.UserEmbeddingFeatureConverter
+    with data_sources.use_dataset_folder(dataset_folder):
+        for ask in (datasets.answer_batches, datasets.Questioner):
+            with pytest.raises(
+                InputError, match=f"{mixture}': a mixture .*; name one of its tasks"
+            ):
+                ask(config, converter)
+
+
+def test_a_mixture_is_scored_by_the_mean_of_its_tasks():
+    assert validation._means([{"f1": 0.5, "liked_f1": 0.25}]) == {"f1": 0.5, "liked_f1": 0.25}
+    assert validation._means([{"f1": 0.5}, {"f1": 0.25, "rouge": 1}]) == {"f1": 0.375, "rouge": 1.0}
+
+
+def test_more_parts_of_the_data_than_users(dataset_folder):
+    lengths = {"inputs": 8, "targets": 8, "history_items": 20, "history_ratings": 20}
+    with data_sources.use_dataset_folder(dataset_folder):
+        config = datasets.DatasetConfig(
+            movielens.uem_task(20), lengths, "test", batch_size=64, shuffle=True, num_shards=64
+        )
+        with pytest.raises(InputError, match=r"SHARDS=64 .* 'test' has \d+ users"):
+            datasets.TrainIterator(config, feature_converters.UserEmbeddingFeatureConverter)
 
 
 def test_metrics_are_written_as_often_as_they_are_asked_for():
@@ -497,7 +539,10 @@ class TestTrained:
             assert len(list(predict.predict(other, users[1:], batch_size=4))) == 1
             with pytest.raises(InputError, match="not_everyone_20: makes 1 examples of 2 users"):
                 list(predict.predict(other, users, batch_size=4))
-            with pytest.raises(InputError, match=r"not_everyone_20: .*one example each of 1 users"):
+            with pytest.raises(
+                InputError,
+                match=r"not_everyone_20: .*fail on 1 users, or .*\(Dataset was empty\.\)",
+            ):
                 list(predict.predict(other, users[:1], batch_size=4))
         finally:
             seqio.TaskRegistry.remove("not_everyone_20")
@@ -728,6 +773,7 @@ def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
         (["SCAN_LAYERS = 'false'"], r"SCAN_LAYERS = 'false': give True or False"),
         (["BATCH_SIZE = 'all'"], r"BATCH_SIZE = 'all': give a number"),
         (["BATCH_SIZE = 16.0"], r"BATCH_SIZE = 16.0: write 16"),
+        (["TRAIN_STEPS = 10.5"], r"TRAIN_STEPS = 10.5: give a whole number"),
         (["SCAN_LAYERS = None"], r"SCAN_LAYERS = None: give True or False"),
         (["RANDOM_SEED = None"], r"RANDOM_SEED = None: give a number"),
         (["EVAL_BATCH_SIZE = True"], r"EVAL_BATCH_SIZE = True: give a number"),

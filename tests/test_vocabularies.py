@@ -1,5 +1,6 @@
 import dataclasses
 import pickle
+import time
 
 import gin
 import pytest
@@ -44,6 +45,18 @@ def test_equality_is_that_of_the_model_file(vocabulary, sentencepiece):
     assert sentencepiece == vocabulary
     assert vocabulary != seqio.SentencePieceVocabulary("elsewhere.model")
     assert vocabulary != seqio.ByteVocabulary()
+
+
+def test_a_model_file_that_is_written_anew_is_read_anew(tmp_path):
+    """SeqIO itself reads a file once in the life of a process."""
+    file = tmp_path / "spm.model"
+    train_vocabulary(file, [TEXT] * 9, ["Drama"], size=32)
+    before = vocabularies.load(str(file))
+    assert vocabularies.load(str(file)) is before
+    time.sleep(0.02)  # a clock tick of the file system
+    train_vocabulary(file, [TEXT] * 9, ["Drama", "Horror"], size=32)
+    assert vocabularies.load(str(file)).encode(" Horror") != before.encode(" Horror")
+    assert len(vocabularies.load(str(file)).encode(" Horror")) == 1
 
 
 def test_pickles(vocabulary):

@@ -8,9 +8,10 @@ import concurrent.futures
 import functools
 import hashlib
 import json
+import os
 import reprlib
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from etils import epath
@@ -28,6 +29,17 @@ def sha256(path: epath.PathLike) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def last_change(path: epath.PathLike) -> int | None:
+    """Returns when a local file was last written, in nanoseconds, for what is kept of it in memory.
+
+    None if there is no such file; a bucket's is not asked, which would take too long.
+    """
+    try:
+        return None if "://" in os.fspath(path) else Path(path).stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def of_files(folder: epath.PathLike, names: Iterable[str]) -> dict[str, str]:

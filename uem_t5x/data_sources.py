@@ -12,6 +12,8 @@ import gin
 import seqio
 import tensorflow as tf
 
+from uem_t5x import checksums
+from uem_t5x.data import manifest
 from uem_t5x.data.dataset_folder import EXAMPLES, SPLITS, DatasetFolder
 from uem_t5x.errors import InputError
 from uem_t5x.overrides import Override
@@ -29,9 +31,6 @@ _FEATURES = {
 
 # Makes a folder the current one inside a `with`, whatever gin and the environment say.
 use_dataset_folder: Override[DatasetFolder] = Override()
-
-# The manifest is asked for once for every answer that is read back.
-_open = functools.lru_cache(maxsize=8)(DatasetFolder.open)
 
 
 @gin.configurable
@@ -57,7 +56,14 @@ def dataset_folder(path: str | os.PathLike[str] | None = None) -> DatasetFolder:
             f"environment variable {DATA_DIR_VARIABLE}=FOLDER, with a folder that `uem-t5x "
             "prepare` wrote"
         )
-    return _open(os.fspath(named))
+    # It is asked for with every answer that is read back.
+    named = os.fspath(named)
+    return _open(named, checksums.last_change(f"{named}/{manifest.FILE_NAME}"))
+
+
+@functools.lru_cache(maxsize=8)
+def _open(path: str, _: int | None) -> DatasetFolder:
+    return DatasetFolder.open(path)
 
 
 class DatasetFolderSource(seqio.TFExampleDataSource):

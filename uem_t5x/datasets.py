@@ -14,7 +14,7 @@ from etils import epath
 
 from uem_t5x.errors import InputError, said_by_tensorflow
 
-_ITEMS_READ = "items_read"
+_USER, _ITEMS_READ = "user_id", "items_read"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +65,9 @@ def _task_dataset(
     config: DatasetConfig,
     num_epochs: int | None,
     shard_info: seqio.ShardInfo | None = None,
+    **options: Any,
 ) -> tf.data.Dataset:
-    """Returns what `_load` makes batches of, with whatever else examples hold."""
+    """Returns what `_load` makes batches of, with whatever else a task's examples hold."""
     return task.get_dataset(
         sequence_length=dict(config.task_feature_lengths),
         split=config.split,
@@ -75,6 +76,7 @@ def _task_dataset(
         num_epochs=num_epochs,
         shard_info=shard_info,
         seed=config.seed,
+        **options,
     )
 
 
@@ -105,10 +107,17 @@ class TrainIterator:
           share: which part of every batch is this process's, and of how many.
 
         Raises:
-          InputError: if there is no such task, or the parts cannot share a batch evenly.
+          InputError: if there is no such task, the parts cannot share a batch evenly, or there are
+            more of them than users.
         """
         index, count = share
         num_shards = config.num_shards or count
+        users = num_examples(config)
+        if users is not None and users < num_shards:
+            raise InputError(
+                f"NUM_DATA_SHARDS={num_shards} (by default, one a host): the split "
+                f"{config.split!r} has {users} users, which leaves parts empty; use fewer"
+            )
         if config.batch_size % num_shards:
             fewer = next(n for n in range(num_shards, 0, -1) if config.batch_size % n == 0)
             raise InputError(
@@ -149,14 +158,17 @@ class TrainIterator:
         changed its batch size on the way has other batches.
         """
         size = self._config.batch_size // self._num_shards
+        task = _task(self._config)
+        # A mixture leaves out what none of its tasks' models reads.
+        kept = {"passthrough_features": [_USER]} if isinstance(task, seqio.Mixture) else {}
         parts = [
             _task_dataset(
-                _task(self._config), self._config, None, seqio.ShardInfo(shard, self._num_shards)
+                task, self._config, None, seqio.ShardInfo(shard, self._num_shards), **kept
             )
             for shard in range(self._num_shards)
         ]
         rows = [part.skip(index * size).take(size).as_numpy_iterator() for part in parts]
-        return [example["user_id"].decode() for part in rows for example in part]
+        return [example[_USER].decode() for part in rows for example in part]
 
     def save(self, folder: epath.Path) -> None:
         """Writes down how far the parts are that begin in this process's rows."""
@@ -200,9 +212,9 @@ def answer_batches(
       history they tell of, [batch].
 
     Raises:
-      InputError: if there is no such task.
+      InputError: if there is no such task, or it is a mixture of several.
     """
-    dataset = _answer_dataset(_task(config), config, converter_cls)
+    dataset = _answer_dataset(_one_task(config), config, converter_cls)
     return ((batch, batch.pop(_ITEMS_READ)[:, 0]) for batch in dataset.as_numpy_iterator())
 
 
@@ -224,12 +236,7 @@ class Questioner:
           InputError: if there is no such task, or it is a mixture of several.
         """
         config = dataclasses.replace(config, use_cached=False)
-        task = _task(config)
-        if isinstance(task, seqio.Mixture):
-            raise InputError(
-                f"MIXTURE_OR_TASK_NAME={task.name!r}: a mixture of tasks has no one question; name "
-                "one of its tasks in the recipe"
-            )
+        task = _one_task(config)
         self.task = task.name
 
         def ask(
@@ -290,8 +297,8 @@ class Questioner:
             tf.errors.InvalidArgumentError
         ) as error:  # of no examples, too, or more than a batch of them
             raise InputError(
-                f"{self.task}: its steps do not make one example each of {len(users)} users "
-                f"({said_by_tensorflow(error)}); they must keep every user"
+                f"{self.task}: its steps fail on {len(users)} users, or do not make one example of "
+                f"each ({said_by_tensorflow(error)})"
             ) from error
         batch = {name: array.numpy() for name, array in features.items()}
         items_read = batch.pop(_ITEMS_READ)[:, 0]
@@ -300,7 +307,7 @@ class Questioner:
 
 
 def _answer_dataset(
-    task: seqio.Task | seqio.Mixture,
+    task: seqio.Task,
     config: DatasetConfig,
     converter_cls: type[seqio.FeatureConverter],
 ) -> tf.data.Dataset:
@@ -355,6 +362,16 @@ def _task(config: DatasetConfig) -> seqio.Task | seqio.Mixture:
         for part in seqio.get_subtasks(task):
             if part.supports_caching:
                 _check_cache(part, config.split)
+    return task
+
+
+def _one_task(config: DatasetConfig) -> seqio.Task:
+    task = _task(config)
+    if isinstance(task, seqio.Mixture):
+        raise InputError(
+            f"MIXTURE_OR_TASK_NAME={task.name!r}: a mixture of tasks has no one question; name one "
+            "of its tasks in the recipe"
+        )
     return task
 
 

@@ -69,8 +69,11 @@ def line_of(error: Exception) -> str | None:
 
 
 def said_by_tensorflow(error: Exception) -> str:
-    """Returns the first line of an error of TensorFlow, without the operation it begins with."""
-    return str(getattr(error, "message", error)).splitlines()[0].rpartition("}} ")[2]
+    """Returns what an error of TensorFlow says, without where in its graph that was."""
+    message = str(getattr(error, "message", error))
+    lines = [line for line in message.splitlines() if line.strip() and line.lstrip()[:2] != "[["]
+    # Of a graph it begins with where each operation was made.
+    return lines[-1 if message.startswith("Graph execution error") else 0].rpartition("}} ")[2]
 
 
 def exit_code(program: str, run: Callable[[], int]) -> int:

@@ -61,15 +61,13 @@ def export_huggingface(trained: "TrainedModel", folder: Path) -> None:
     """
     from uem_t5x import checkpoints, huggingface
 
-    with trained.current():
-        vocabulary = trained.model.output_vocabulary
-        sentencepiece_model, extra_ids = vocabulary.sentencepiece_model_file, vocabulary.extra_ids
+    vocabulary = trained.model.output_vocabulary
     huggingface.write_language_model(
         folder,
         trained.model.module.config,
         {name: trained.params[name] for name in checkpoints.LANGUAGE_MODEL},
-        sentencepiece_model=sentencepiece_model,
-        extra_ids=extra_ids,
+        sentencepiece_model=vocabulary.sentencepiece_model_file,
+        extra_ids=vocabulary.extra_ids,
         max_new_tokens=trained.feature_lengths["targets"],
     )
     if trained.reads_embeddings:

@@ -19,6 +19,8 @@ from uem_t5x.errors import InputError
 _PACKAGE = Path(__file__).parent
 # `gin/NAME.gin` from any folder: the current one, a checkout's, an installed package's.
 SEARCH_PATHS = (Path(), _PACKAGE.parent, _PACKAGE)
+for _path in SEARCH_PATHS:
+    gin.add_config_file_search_path(str(_path))
 # They say where, how often to look, or how to lay a run out, not what was run.
 CIRCUMSTANCES = frozenset(
     "MODEL_DIR DATA_DIR SENTENCEPIECE_MODEL_FILE USE_CACHED_TASKS LAYOUT SCAN_LAYERS REMAT_POLICY "  # noqa: SIM905
@@ -74,8 +76,6 @@ def parse(files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ())
       InputError: a file that is missing or does not parse, or a macro that is left unbound.
     """
     gin.clear_config(clear_constants=True)
-    for path in SEARCH_PATHS:
-        gin.add_config_file_search_path(str(path))
     found = [os.fspath(_find(file)) for file in files]
     try:
         gin.parse_config_files_and_bindings(found, list(bindings))
@@ -139,8 +139,9 @@ def check_macros(where: str, given: Mapping[str, Any], macros: Mapping[str, Any]
             continue
         if _kind(value) != wanted:
             raise InputError(f"{where}: {name} = {value!r}: give {wanted}")
-        if isinstance(macros[name], int) and isinstance(value, float) and value.is_integer():
-            raise InputError(f"{where}: {name} = {value!r}: write {int(value)}")
+        if isinstance(_follow(macros[name], macros), int) and isinstance(value, float):
+            mend = f"write {int(value)}" if value.is_integer() else "give a whole number"
+            raise InputError(f"{where}: {name} = {value!r}: {mend}")
 
 
 def _kind(value: Any) -> str | None:

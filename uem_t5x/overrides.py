@@ -11,7 +11,7 @@ class Override(Generic[T]):
     """A value that counts inside a `with`: `with override(value):`.
 
     It is no context variable: SeqIO computes its metrics on a thread of its own, which must see the
-    same value.
+    same value. So one thread of a program may enter it at a time.
 
     Attributes:
       value: what counts now; None outside.

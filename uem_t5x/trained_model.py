@@ -93,9 +93,12 @@ class TrainedModel:
         with CheckpointManager(model_dir) as manager:
             restored = manager.restore_for_inference(step)
         params, flax_mutables = partitioner.replicate(restored)
-        dataset_cfg = arguments["infer_eval_dataset_cfg"]
+        dataset_cfg, model = arguments["infer_eval_dataset_cfg"], arguments["model"]
+        # Its own, and not the current one, which another model may have set by then.
+        vocabulary = vocabularies.load(str(catalogue.vocabulary_path))
+        model.input_vocabulary = model.output_vocabulary = vocabulary
         return cls(
-            model=arguments["model"],
+            model=model,
             partitioner=partitioner,
             params=params,
             flax_mutables=flax_mutables,
@@ -112,7 +115,8 @@ class TrainedModel:
     def current(self, folder: DatasetFolder | None = None) -> Iterator[None]:
         """Lets tasks, vocabularies and metrics mean this model's, inside a `with`.
 
-        They ask the recipe that was read last, which may be that of a model loaded since.
+        They ask the recipe that was read last, which may be that of a model loaded since. One
+        thread at a time may do so; an `Answerer` needs it not.
 
         Args:
           folder: where to read users, of the model's catalogue; the catalogue itself has none.
@@ -181,9 +185,8 @@ class Answerer:
         """
         trained = self.trained
         mutables = trained.flax_mutables if flax_mutables is None else flax_mutables
-        with trained.current():
-            tokens = self.predictor.predict_batch(trained.params, mutables, batch, index)
-            return [trained.model.output_vocabulary.decode(ids) for ids in tokens.tolist()]
+        tokens = self.predictor.predict_batch(trained.params, mutables, batch, index)
+        return [trained.model.output_vocabulary.decode(ids) for ids in tokens.tolist()]
 
 
 def _train_arguments(recipe: epath.Path, vocabulary: epath.Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import seqio
@@ -98,9 +99,17 @@ class Validation:
                     self._predictor.predict_dataset, state.params, state.flax_mutables
                 ),
             )
-            for metrics in (future.result() or {}).values():
-                scores |= {name: float(value) for name, value in metrics.items()}
+            scores |= _means((future.result() or {}).values())
         return scores
+
+
+def _means(of_tasks: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Returns each metric's mean over the tasks of a mixture that have it; most often one task."""
+    by_name: dict[str, list[float]] = {}
+    for metrics in of_tasks:
+        for name, value in metrics.items():
+            by_name.setdefault(name, []).append(float(value))
+    return {name: statistics.fmean(values) for name, values in by_name.items()}
 
 
 def headline(scores: Mapping[str, float]) -> str:

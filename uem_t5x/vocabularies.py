@@ -7,7 +7,7 @@ import seqio
 import tensorflow as tf
 from etils import epath
 
-from uem_t5x import data_sources
+from uem_t5x import checksums, data_sources
 from uem_t5x.errors import InputError
 from uem_t5x.overrides import Override
 
@@ -84,13 +84,19 @@ class TaskVocabulary(seqio.SentencePieceVocabulary):
     __hash__ = None
 
 
-@functools.lru_cache(maxsize=8)
 def load(model_file: str) -> seqio.SentencePieceVocabulary:
     """Returns the vocabulary of a file, with T5's sentinel tokens where it is T5's without them.
 
     Raises:
       InputError: if there is no such file.
     """
+    return _load(model_file, checksums.last_change(model_file))
+
+
+@functools.lru_cache(maxsize=8)
+def _load(model_file: str, _: int | None) -> seqio.SentencePieceVocabulary:
+    # SeqIO keeps what it has read, whatever becomes of the file.
+    seqio.vocabularies._load_model_internal.cache_clear()
     is_remote = "://" in model_file
     if not is_remote and not tf.io.gfile.exists(model_file):
         raise InputError(
@@ -98,8 +104,8 @@ def load(model_file: str) -> seqio.SentencePieceVocabulary:
             "its place as --gin.SENTENCEPIECE_MODEL_FILE=FILE"
         )
     vocabulary = seqio.SentencePieceVocabulary(model_file)
-    if vocabulary.vocab_size == _T5_PIECES:
-        return seqio.SentencePieceVocabulary(model_file, extra_ids=_T5_SENTINELS)
+    if vocabulary.vocab_size == _T5_PIECES:  # which reads the file
+        vocabulary = seqio.SentencePieceVocabulary(model_file, extra_ids=_T5_SENTINELS)
     return vocabulary
 
 
