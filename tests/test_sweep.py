@@ -63,6 +63,14 @@ def test_a_required_macro_may_be_what_is_swept(read):
     assert names == ["uem_tiny-DATA_DIR=runs_a-seed=0", "uem_tiny-DATA_DIR=runs_b-seed=0"]
 
 
+def test_runs_that_would_share_a_folder_are_refused(read):
+    text = '[[runs]]\nrecipes = ["uem_tiny"]\nmacros.DATA_DIR = ["runs/a", "runs_a"]'
+    with pytest.raises(
+        InputError, match=r"two runs of .* would both be uem_tiny-DATA_DIR=runs_a-s"
+    ):
+        read(text, bindings=())
+
+
 def test_a_run_binds_what_is_asked_for(read):
     runs = {planned.name: planned for planned in read()}
 

@@ -20,8 +20,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uem_t5x import tpu_topologies
+from uem_t5x import atomic, tpu_topologies
 from uem_t5x.errors import InputError
+from uem_t5x.rating_scale import RATING_ROWS
 
 if TYPE_CHECKING:
     import jax
@@ -60,6 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the subcommand."""
     topologies = [tpu_topologies.topology(name) for name in args.topology]
+    if args.json and args.json != "-":
+        atomic.check_file(args.json)
     tpu_topologies.check_libtpu()
     tpu_topologies.set_environment()
 
@@ -79,18 +82,14 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         result = {"recipe": args.gin_file, "macros": bindings, "what": args.what}
         result["rows"] = [dataclasses.asdict(row) for row in rows]
-        _write(json.dumps(result, indent=2) + "\n", args.json)
+        text = json.dumps(result, indent=2) + "\n"
+        if args.json == "-":
+            sys.stdout.write(text)
+        else:
+            atomic.write_text(args.json, text)
     if args.json != "-":
         compile_report.show(rows, Console())
     return 0
-
-
-def _write(text: str, output: str) -> None:
-    if output == "-":
-        sys.stdout.write(text)
-    else:
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
-        Path(output).write_text(text, encoding="utf-8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +197,7 @@ def _stand_in() -> Any:
     from uem_t5x.data.dataset_folder import DatasetFolder
     from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
 
-    rows = {"item": 8_201, "rating": 11}  # row 0 is padding
+    rows = {"item": 8_201, "rating": RATING_ROWS}  # row 0 is padding
 
     class StandIn(DatasetFolder):
         def embeddings(self) -> dict[str, Any]:

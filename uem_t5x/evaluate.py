@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from etils import epath
 
 from uem_t5x import atomic
+from uem_t5x.rating_scale import HALF_STARS_PER_STAR
 
 if TYPE_CHECKING:
     from uem_t5x import baselines
@@ -44,11 +45,12 @@ def run(args: argparse.Namespace) -> int:
         atomic.check_file(output)
     trained = TrainedModel.load(args.model_dir, args.step, args.well_formed)
     result = evaluate(trained, args.split, args.data_dir, args.batch_size, args.answers)
-    console = Console()
+    if args.output:
+        write_metrics(result, args.output)
+    console = Console(markup=False)
     console.print(report_tables.methods_table(result))
     console.print(report_tables.genres_table(result))
     if args.output:
-        write_metrics(result, args.output)
         console.print(f"scores written to {args.output}")
     if args.answers:
         console.print(f"{result['examples']} answers written to {args.answers}")
@@ -198,7 +200,6 @@ def _some_users(
     import numpy as np
 
     from uem_t5x import verbalizer
-    from uem_t5x.labels import HALF_STARS_PER_STAR
 
     order = np.argsort([row["f1"] for row in answered], kind="stable")
     shown = order[np.linspace(0, len(order) - 1, min(_SHOWN_USERS, len(order))).astype(int)]

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         export_huggingface(trained, folder)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         sizes = {path.relative_to(folder): path.stat().st_size for path in files}
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(markup=False, highlight=False, soft_wrap=True)
     console.print(f"step {trained.step} of {args.model_dir} written to {output}")
     for name, size in sizes.items():
         console.print(f"  {name}  {size / 1e6:,.2f} MB")

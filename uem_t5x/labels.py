@@ -13,11 +13,12 @@ alphabetical in a dataset folder.
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, Int64, Integer
 
+from uem_t5x.rating_scale import HALF_STARS_PER_STAR
+
 MIN_COUNT = 3
 MAX_LABELS = 3
 LIKED_ABOVE_STARS = 3.5
 DISLIKED_BELOW_STARS = 3.0
-HALF_STARS_PER_STAR = 2
 NO_GENRE = -1
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from uem_t5x import atomic
 from uem_t5x.errors import InputError
+from uem_t5x.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -238,9 +239,10 @@ def _read_rating(entry: dict[str, Any]) -> int:
     if isinstance(rating, bool) or not isinstance(rating, int | float):
         shown = reprlib.repr(rating)
         raise InputError(f"rating {shown} is not a number; give half-stars from 0.5 to 5")
-    if not 0.5 <= rating <= 5 or rating * 2 != int(rating * 2):
+    half_stars = rating * HALF_STARS_PER_STAR
+    if not 1 <= half_stars <= MAX_HALF_STARS or half_stars != int(half_stars):
         raise InputError(f"rating {reprlib.repr(rating)} is not one of 0.5, 1, ..., 5")
-    return int(rating * 2)
+    return int(half_stars)
 
 
 def predict(

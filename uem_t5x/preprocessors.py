@@ -17,13 +17,12 @@ from uem_t5x.data import sentences
 from uem_t5x.errors import InputError
 from uem_t5x.labels import (
     DISLIKED_BELOW_STARS,
-    HALF_STARS_PER_STAR,
     LIKED_ABOVE_STARS,
     MAX_LABELS,
     MIN_COUNT,
 )
+from uem_t5x.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS, RATING_ROWS
 
-MAX_HALF_STARS = 10
 MOST_RECENT_FIRST, MOST_RECENT_LAST = "most_recent_first", "most_recent_last"
 _NAMED_GENRES = 10  # in a message
 
@@ -293,7 +292,7 @@ def text_history(
         ]
     )
     descriptions = tf.constant(movies["description"].to_list())
-    ratings = tf.constant([sentences.rating_sentence(stars) for stars in range(MAX_HALF_STARS + 1)])
+    ratings = tf.constant([sentences.rating_sentence(stars) for stars in range(RATING_ROWS)])
     budget = (sequence_length or {}).get("inputs")
     if budget is not None:
         budget -= len(vocabulary.encode(sentences.INSTRUCTION))

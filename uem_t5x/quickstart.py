@@ -17,8 +17,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from rich.console import Console
 from rich.panel import Panel
+from rich.text import Text
 
 from uem_t5x.errors import InputError, exit_code
+from uem_t5x.rating_scale import HALF_STARS_PER_STAR
 
 if TYPE_CHECKING:
     from uem_t5x.trained_model import TrainedModel
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def show() -> int:
-        run(args.output, Console())
+        run(args.output, Console(markup=False))
         return 0
 
     return exit_code("quickstart", show)
@@ -84,7 +86,7 @@ def run(output: Path, console: Console) -> dict[str, Any]:
         "metrics.json": "the scores above",
         "f1_by_method.png": "the scores as a picture",
     }.items():
-        console.print(f"  [bold]{name}[/]  {what}", highlight=False)
+        console.print(Text.assemble("  ", (name, "bold"), f"  {what}"))
     return result
 
 
@@ -132,16 +134,17 @@ def _tell_one_user(trained: "TrainedModel", dataset: Path, console: Console) -> 
 
     movies = trained.catalogue.movies()
     lines = [
-        f"{stars / 2:3.1f} stars  {movies['title'][row]}  ({', '.join(movies['genres'][row])})"
-        for row, stars in zip(items[-SHOWN_ITEMS:], half_stars[-SHOWN_ITEMS:])
+        f"{rating / HALF_STARS_PER_STAR:3.1f} stars  {movies['title'][row]}  "
+        f"({', '.join(movies['genres'][row])})"
+        for row, rating in zip(items[-SHOWN_ITEMS:], half_stars[-SHOWN_ITEMS:])
     ]
     console.print(
         Panel("\n".join(lines), title=f"the last {len(lines)} of {len(items)} rated movies"),
         highlight=False,
     )
-    console.print(f"[bold]the model writes:[/] {answer['answer']}", highlight=False)
+    console.print(Text.assemble(("the model writes: ", "bold"), answer["answer"]))
     truth = verbalizer.write_answer(*users.tastes[index])
-    console.print(f"[bold]the truth is:[/]     {truth}", highlight=False)
+    console.print(Text.assemble(("the truth is:     ", "bold"), truth))
 
 
 def _plot(result: Mapping[str, Any], path: Path) -> None:

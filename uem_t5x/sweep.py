@@ -140,8 +140,8 @@ def read_sweep(path: str, output: str, bindings: Sequence[str] = ()) -> list[Pla
       The runs, those of the first seed first.
 
     Raises:
-      InputError: a file that cannot be read, a recipe or a macro that there is not, or one that
-        is left unbound.
+      InputError: a file that cannot be read, a recipe or a macro that there is not, one that is
+        left unbound, or two runs of one name.
     """
     sweep = _read_toml(path)
     common = dict(binding.split(" = ", 1) for binding in bindings)
@@ -160,7 +160,12 @@ def read_sweep(path: str, output: str, bindings: Sequence[str] = ()) -> list[Pla
             special = [name for name in chosen if macros[name] != usual[name]]
             name = _name(recipe, {name: bound[name] for name in special}, seed)
             folder = f"{output.rstrip('/')}/{name}"
-            planned.setdefault(name, PlannedRun(name, folder, file, bound, macros))
+            if name in planned and planned[name].macros != macros:
+                raise InputError(
+                    f"{path}: two runs of {file} would both be {name}, as their macros differ in "
+                    "signs that a folder's name leaves out; put them into two sweeps"
+                )
+            planned[name] = PlannedRun(name, folder, file, bound, macros)
     return list(planned.values())
 
 
@@ -238,7 +243,7 @@ def _run_all(runs: Sequence[PlannedRun], unfinished: Sequence[PlannedRun], outpu
 
     # Being terminated ends the run that is under way too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    console = Console()
+    console = Console(markup=False)
     console.print(f"{len(runs)} runs, {len(runs) - len(unfinished)} of them finished already")
     failed = []
     for number, planned in enumerate(unfinished, 1):

@@ -15,12 +15,11 @@ from uem_t5x import verbalizer
 from uem_t5x.data import text_tables
 from uem_t5x.data.text_tables import TextTable
 from uem_t5x.errors import InputError
+from uem_t5x.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS
 
 NO_GENRES = "(no genres listed)"
 _MOVIE_COLUMNS = ["movieId", "title", "genres"]
 _RATING_COLUMNS = ["userId", "movieId", "rating", "timestamp"]
-_HALF_STARS_PER_STAR = 2
-_MAX_HALF_STARS = 10
 
 # MovieLens has 19 genres. Every user and movie gets a number for each, and every answer is searched
 # for each, letter by letter.
@@ -150,8 +149,8 @@ def _check_genres(name: str, genres: list[str]) -> None:
 def _ratings(table: TextTable) -> pl.DataFrame:
     for column in ("userId", "movieId", "timestamp"):
         table.require(column, text_tables.integer(column).is_not_null(), "a whole number")
-    half_stars = pl.col("rating").cast(pl.Float64, strict=False) * _HALF_STARS_PER_STAR
-    on_grid = half_stars.is_between(1, _MAX_HALF_STARS) & (half_stars == half_stars.round())
+    half_stars = pl.col("rating").cast(pl.Float64, strict=False) * HALF_STARS_PER_STAR
+    on_grid = half_stars.is_between(1, MAX_HALF_STARS) & (half_stars == half_stars.round())
     table.require("rating", on_grid, "0.5 to 5 stars in steps of 0.5")
     if table.ends_mid_line:
         # The file may lack just its newline. It was cut off if its last number is short of digits.

@@ -18,9 +18,9 @@ from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
 from uem_t5x.data.prepare import PrepareOptions
 from uem_t5x.data.splits import TRAIN, split_users
 from uem_t5x.errors import InputError
+from uem_t5x.rating_scale import RATING_ROWS
 from uem_t5x.sentence_encoders import SentenceEncoder, make_encoder
 
-_MAX_HALF_STARS = 10
 _VOCABULARY_TEXTS = 2000  # of each kind; more of them teach a small vocabulary nothing new
 
 
@@ -165,7 +165,7 @@ def _encode(
     """Encodes the three sentences of every item (arXiv 2401.04858); row 0 of each is zero."""
     texts = {
         "title_genres": _title_genres_sentences(movies),
-        "rating": [sentences.rating_sentence(rating) for rating in range(_MAX_HALF_STARS + 1)],
+        "rating": [sentences.rating_sentence(rating) for rating in range(RATING_ROWS)],
         "description": movies["description"].to_list(),
     }
     task = progress.add_task("encoding sentences", total=sum(map(len, texts.values())))
@@ -184,7 +184,7 @@ def _train_vocabulary(
 
     few = movies[1:].gather_every(-(-movies.height // _VOCABULARY_TEXTS))
     answers = {verbalizer.write_answer(*labels.names(user)) for user in users[:_VOCABULARY_TEXTS]}
-    ratings = map(sentences.rating_sentence, range(1, _MAX_HALF_STARS + 1))
+    ratings = map(sentences.rating_sentence, range(1, RATING_ROWS))
     texts = [sentences.INSTRUCTION, *sorted(answers), *ratings]
     texts += [*_title_genres_sentences(few), *few["description"]]
     train_vocabulary(path, texts, labels.genres, size)

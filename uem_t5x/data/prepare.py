@@ -140,7 +140,7 @@ def _print_summary(path: os.PathLike[str], manifest: "Manifest") -> None:
         table.add_row(name, f"{counts[name]:,}", f"{counts[f'{name}_read']:,}", why)
     for name, split in manifest.splits.items():
         table.add_row(f"  {name} users", f"{split.examples:,}")
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     console.print(
         f"{counts['labels_per_user']:.1f} liked or disliked genres a user; "

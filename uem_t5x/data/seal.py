@@ -12,13 +12,13 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from uem_t5x.errors import InputError, said_by_tensorflow
+from uem_t5x.rating_scale import RATING_ROWS
 
 if TYPE_CHECKING:
     from etils import epath
 
     from uem_t5x.data.dataset_folder import DatasetFolder
 
-_RATING_ROWS = 11  # padding, and half-stars 1..10
 _USERS_AT_A_TIME = 4096
 
 
@@ -73,7 +73,7 @@ def seal(path: str | os.PathLike[str]) -> "DatasetFolder":
 
 def _check_channels(folder: "DatasetFolder") -> None:
     matrices = folder.embeddings()
-    rows = {"item": folder.movies().height, "rating": _RATING_ROWS}
+    rows = {"item": folder.movies().height, "rating": RATING_ROWS}
     for channel in folder.channels:
         matrix = matrices.get(channel.name)
         wanted = (rows.get(channel.index), channel.width)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from uem_t5x.rating_scale import HALF_STARS_PER_STAR
+
 INSTRUCTION = "Which genres does this user like most, and which does this user not like?"
 
 
@@ -12,4 +14,4 @@ def title_genres_sentence(title: str, genres: Sequence[str]) -> str:
 
 def rating_sentence(half_stars: int) -> str:
     """Returns e.g. `The movie is rated with 4.5 stars` for 9 half-stars."""
-    return f"The movie is rated with {half_stars / 2:g} stars"
+    return f"The movie is rated with {half_stars / HALF_STARS_PER_STAR:g} stars"

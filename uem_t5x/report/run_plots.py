@@ -73,7 +73,7 @@ def _validation_plot(comparison: Comparison, curves: Mapping[Setting, Curve], nu
             axes.axhline(f1, **figures.rule_style(theme))
             # Left and right by turns, for limits may lie close together.
             axes.annotate(
-                label.removeprefix("label "),
+                f"{label.removeprefix('label ')}, {comparison.split}",
                 (index % 2, f1),
                 (0, 2),
                 xycoords=("axes fraction", "data"),

@@ -1,0 +1,47 @@
+"""What `uem-t5x evaluate` prints and writes of scores."""
+
+import json
+
+import pytest
+
+from uem_t5x import cli, evaluate, report_tables
+from uem_t5x.trained_model import TrainedModel
+
+GENRE = "Drama [/x]"  # neither a tag of rich's nor a mistake
+RESULT = {
+    "methods": {name: dict.fromkeys(report_tables.COLUMNS, 0.5) for name in ("uem", "rule")},
+    "per_genre": [
+        {"genre": GENRE, "kind": kind, "f1": 0.25, "support": 3} for kind in ("liked", "disliked")
+    ],
+    "items_read": {"least": 1, "mean": 2.0, "most": 3},
+    "examples": 7,
+    "history_length": 3,
+    "step": 4,
+    "split": "test",
+}
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    monkeypatch.setattr(TrainedModel, "load", lambda *_: None)
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: RESULT)
+
+
+def test_names_are_printed_as_they_are(scored, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file = "[draft]/scores.json"
+    assert cli.main(["evaluate", "--model-dir", "m", "--output", file]) == 0
+    assert json.loads((tmp_path / file).read_text()) == RESULT
+    printed = capsys.readouterr().out
+    assert GENRE in printed
+    assert f"scores written to {file}" in printed
+
+
+def test_scores_are_written_before_somebody_stops_reading(scored, tmp_path, monkeypatch):
+    def closed(_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(report_tables, "methods_table", closed)
+    file = tmp_path / "scores.json"
+    cli.main(["evaluate", "--model-dir", "m", "--output", str(file)])
+    assert json.loads(file.read_text()) == RESULT
