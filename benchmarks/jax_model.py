@@ -76,8 +76,11 @@ class _ItemTableOnly:
     def __init__(self, sizes: Sizes) -> None:
         self._sizes = sizes
 
-    def embeddings(self) -> dict[str, np.ndarray]:
-        return sizes_lib.item_table(self._sizes)
+    def embedding(self, channel: str) -> np.ndarray:
+        return sizes_lib.item_table(self._sizes)[channel]
+
+    def embedding_shape(self, channel: Channel) -> tuple[int, int]:
+        return self.embedding(channel.name).shape
 
 
 @dataclasses.dataclass

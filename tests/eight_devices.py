@@ -17,11 +17,11 @@ import dataclasses
 from unittest import mock
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import seqio
 
 from uem_t5x import (
+    data_sources,
     engine,
     learning_rates,
     long_attention,
@@ -69,11 +69,17 @@ def model(scan_layers, encoder_attention):
     return models.EncoderDecoderModel(module, vocabulary, vocabulary, engine.adafactor())
 
 
-def item_vectors(name):
-    vectors = np.random.default_rng(len(name)).normal(size=(ROWS[name], WIDTH))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors[0] = 0
-    return jnp.asarray(vectors, jnp.float32)
+class Folder:
+    """As much of a dataset folder as a UEM asks for."""
+
+    def embedding(self, channel):
+        vectors = np.random.default_rng(len(channel)).normal(size=(ROWS[channel], WIDTH))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors[0] = 0
+        return vectors.astype(np.float32)
+
+    def embedding_shape(self, channel):
+        return ROWS[channel.name], WIDTH
 
 
 def batch():
@@ -127,7 +133,7 @@ def run(layout, devices, scan_layers, encoder_attention="full"):
 
 if __name__ == "__main__":
     with (
-        mock.patch.object(user_embedding, "_load_channel", item_vectors),
+        data_sources.use_dataset_folder(Folder()),
         mock.patch.object(trainer.vocabularies, "check_rows", lambda *_: None),
         mock.patch.object(long_attention, "CHUNK_QUERIES", 8),
     ):

@@ -10,7 +10,16 @@ import pytest
 import seqio
 from flax import traverse_util
 
-from uem_t5x import data_sources, models, network, user_embedding
+from uem_t5x import (
+    data_sources,
+    engine,
+    models,
+    network,
+    partitioning,
+    trainer,
+    user_embedding,
+)
+from uem_t5x.data import dataset_folder as dataset_folder_lib
 from uem_t5x.data.manifest import Channel
 
 T5 = network.T5Config(
@@ -86,6 +95,39 @@ def test_the_item_table_is_no_parameter(personalized, dataset_folder):
         np.testing.assert_array_equal(table[name], matrix)
     names = traverse_util.flatten_dict(variables["params"], sep="/")
     assert not any("item_table" in name for name in names)
+
+
+def test_a_run_reads_each_channel_once_and_only_to_fill_its_table(
+    personalized, dataset_folder, monkeypatch
+):
+    """Vectors that an initialization looks up while it is traced are constants of its program."""
+    module, _, _ = personalized
+    vocabulary = seqio.PassThroughVocabulary(T5.vocab_size, 1)
+    model = models.EncoderDecoderModel(module, vocabulary, vocabulary, engine.adafactor())
+    shapes = {
+        "encoder_input_tokens": TEXT.shape,
+        "decoder_target_tokens": ANSWER.shape,
+        "history_items": ITEMS.shape,
+        "history_ratings": RATINGS.shape,
+    }
+    read = []
+    embedding = dataset_folder_lib.DatasetFolder.embedding
+
+    def note(folder, channel):
+        read.append(channel)
+        return embedding(folder, channel)
+
+    monkeypatch.setattr(dataset_folder_lib.DatasetFolder, "embedding", note)
+    with data_sources.use_dataset_folder(dataset_folder):
+        initializer = trainer.TrainStateInitializer(model, shapes, partitioning.Partitioner())
+        assert not read
+        state = initializer.from_scratch(jax.random.key(0))
+    matrices = dataset_folder.embeddings()
+    assert sorted(read) == sorted(matrices)
+    table = state.flax_mutables["item_table"]["item_table"]
+    assert table.keys() == matrices.keys()
+    for name, matrix in matrices.items():
+        np.testing.assert_array_equal(table[name], matrix)
 
 
 def test_the_encoder_reads_task_prompts_then_items_then_text(personalized):

@@ -191,7 +191,6 @@ def recipe(files: Sequence[str], bindings: Sequence[str]) -> Iterator[dict[str, 
 
 def _stand_in() -> Any:
     """Returns a dataset folder without files, of the paper's size: 8,200 movies, 3 x 768 wide."""
-    import jax.numpy as jnp
     from etils import epath
 
     from uem_t5x.data.dataset_folder import DatasetFolder
@@ -200,12 +199,8 @@ def _stand_in() -> Any:
     rows = {"item": 8_201, "rating": RATING_ROWS}  # row 0 is padding
 
     class StandIn(DatasetFolder):
-        def embeddings(self) -> dict[str, Any]:
-            # Traced for their shapes, never made.
-            return {
-                channel.name: jnp.zeros((rows[channel.index], channel.width))
-                for channel in self.channels
-            }
+        def embedding_shape(self, channel: Channel) -> tuple[int, int]:
+            return rows[channel.index], channel.width
 
     names = {"title_genres": "item", "description": "item", "rating": "rating"}
     manifest = Manifest(

@@ -27,6 +27,7 @@ from uem_t5x import (
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x import trainer as trainer_lib
 from uem_t5x.types import Array
+from uem_t5x.user_embedding import blank_item_tables, load_item_table
 
 
 def running_on_t5x() -> bool:
@@ -168,6 +169,7 @@ def train_state_initializer(initial_checkpoint_path: str | None = None) -> Any:
     from t5x import utils
 
     class TrainStateInitializer(utils.TrainStateInitializer):
+        @blank_item_tables(True)
         def __init__(self, *, init_fn: Any, partitioner: Any, **arguments: Any) -> None:
             if layout := getattr(partitioner, "layout", None):
                 init = functools.partial(init_fn, input_shapes=arguments["input_shapes"])
@@ -177,11 +179,14 @@ def train_state_initializer(initial_checkpoint_path: str | None = None) -> Any:
             self._vocabulary = init_fn.__self__.input_vocabulary
 
         def from_scratch(self, init_rng: jax.Array) -> Any:
-            state = super().from_scratch(init_rng)
+            with blank_item_tables(True):
+                state = super().from_scratch(init_rng)
             params = trainer_lib.starting_params(
                 flax.core.unfreeze(state.params), self._vocabulary, initial_checkpoint_path
             )
-            return state.replace_params(flax.core.freeze(params))
+            mutables = load_item_table(flax.core.unfreeze(state.flax_mutables))
+            state = state.replace_params(flax.core.freeze(params))
+            return state.replace_flax_mutables(flax.core.freeze(mutables))
 
     return TrainStateInitializer
 

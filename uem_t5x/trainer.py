@@ -14,7 +14,7 @@ import seqio
 from clu import metrics as clu_metrics
 from jaxtyping import Array, Float
 
-from uem_t5x import checkpoints, layer_stacks, vocabularies
+from uem_t5x import checkpoints, layer_stacks, user_embedding, vocabularies
 from uem_t5x.learning_rates import LearningRateFn
 from uem_t5x.models import EncoderDecoderModel, Metrics
 from uem_t5x.partitioning import Partitioner
@@ -82,19 +82,22 @@ class TrainStateInitializer:
         self._initial_checkpoint_path = initial_checkpoint_path
         self._vocabulary = model.input_vocabulary
 
+        @user_embedding.blank_item_tables(True)
+        def initial_variables(rng: jax.Array) -> PyTree:
+            return model.get_initial_variables(rng, input_shapes)
+
         def make(rng: jax.Array) -> TrainState:
-            state = TrainState.create(model, model.get_initial_variables(rng, input_shapes))
+            state = TrainState.create(model, initial_variables(rng))
             if initial_checkpoint_path:
                 return state.replace(params=checkpoints.blank_language_model(state.params))
             return state
 
-        key = jax.random.PRNGKey(0)
-        variables = jax.eval_shape(lambda: model.get_initial_variables(key, input_shapes))
+        variables = jax.eval_shape(initial_variables, jax.random.key(0))
         placed = partitioner.lay_out(flax.core.unfreeze(variables))
         params = placed.pop("params")
         if model.module.config.scan_layers:
             params = layer_stacks.stack(params, partitioner.stack)
-        shapes = jax.eval_shape(make, key)
+        shapes = jax.eval_shape(functools.partial(TrainState.create, model), variables)
         self.state_shape = TrainState(
             step=partitioner.place(shapes.step),
             params=params,
@@ -111,8 +114,10 @@ class TrainStateInitializer:
           InputError: if the checkpoint is of another model, or the vocabulary does not fit it.
         """
         state = self._make(rng)
-        params = starting_params(state.params, self._vocabulary, self._initial_checkpoint_path)
-        return state.replace(params=params)
+        return state.replace(
+            params=starting_params(state.params, self._vocabulary, self._initial_checkpoint_path),
+            flax_mutables=user_embedding.load_item_table(state.flax_mutables),
+        )
 
 
 def starting_params(

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -20,7 +21,8 @@ from jaxtyping import Bool, Float, Int
 from uem_t5x import data_sources, layers, network
 from uem_t5x.data.manifest import Channel
 from uem_t5x.layouts import constrain
-from uem_t5x.types import Array
+from uem_t5x.overrides import Override
+from uem_t5x.types import Array, PyTree
 
 # The collection of frozen variables: no gradient, no optimizer state, saved with the checkpoint.
 ITEM_TABLE = "item_table"
@@ -70,8 +72,38 @@ def channels() -> tuple[Channel, ...]:
     return data_sources.dataset_folder().channels
 
 
-def _load_channel(name: str) -> Float[Array, "rows width"]:
-    return jnp.asarray(data_sources.dataset_folder().embeddings()[name])
+# Inside `with blank_item_tables(True):` fresh item tables are zeros, for `load_item_table` to fill:
+# what a compiled initialization looks up on the disk would be a constant of the program.
+blank_item_tables: Override[bool] = Override()
+
+
+def _fresh_table(channel: Channel) -> Float[Array, "rows width"]:
+    folder = data_sources.dataset_folder()
+    if blank_item_tables.value:
+        return jnp.zeros(folder.embedding_shape(channel))
+    return jnp.asarray(folder.embedding(channel.name))
+
+
+def load_item_table(variables: PyTree) -> PyTree:
+    """Fills blank item tables with the vectors of the current dataset folder.
+
+    Args:
+      variables: nested dictionaries by collection; arrays of the collection `ITEM_TABLE` are given
+        up, and those that take their place lie on the same devices.
+
+    Returns:
+      The variables.
+    """
+
+    def load(path: tuple[Any, ...], blank: jax.Array) -> jax.Array:
+        if path[0].key != ITEM_TABLE:
+            return blank
+        vectors = data_sources.dataset_folder().embedding(path[-1].key)
+        shape, sharding = blank.shape, blank.sharding
+        blank.delete()
+        return jax.make_array_from_callback(shape, sharding, vectors.__getitem__)
+
+    return jax.tree_util.tree_map_with_path(load, variables)
 
 
 class ItemTable(nn.Module):
@@ -95,8 +127,8 @@ class ItemTable(nn.Module):
             table = partitioning.variable_with_axes(
                 ITEM_TABLE,
                 channel.name,
-                _load_channel,
-                channel.name,
+                _fresh_table,
+                channel,
                 axes=("items", "item_embed"),
             )
             vector = jnp.take(table.value, rows[channel.index], axis=0)

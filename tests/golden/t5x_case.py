@@ -1,16 +1,15 @@
 """What `make_t5x.py` asks T5X about, and the tests ask this package: parameters and batches."""
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any
-from unittest import mock
 
 import jax
 import numpy as np
 import seqio
 from flax import traverse_util
 
-from uem_t5x import engine, feature_converters, models, network, user_embedding
+from uem_t5x import data_sources, engine, feature_converters, models, network, user_embedding
+from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.data.manifest import Channel
 
 VOCABULARY = seqio.PassThroughVocabulary(48, eos_id=1)
@@ -85,12 +84,22 @@ def language_model_params() -> dict:
     return draw_params(shapes["params"])
 
 
-@contextlib.contextmanager
-def items_in_place() -> Iterator[None]:
+class _Folder(DatasetFolder):
+    """As much of a dataset folder as a UEM asks for."""
+
+    def __init__(self) -> None:
+        pass
+
+    def embedding(self, channel: str) -> np.ndarray:
+        return item_table()[channel]
+
+    def embedding_shape(self, channel: Channel) -> tuple[int, ...]:
+        return self.embedding(channel.name).shape
+
+
+def items_in_place() -> contextlib.AbstractContextManager[None]:
     """Lets the UEM find `item_table()` where it would read the dataset folder's."""
-    table = item_table()
-    with mock.patch.object(user_embedding, "_load_channel", table.__getitem__):
-        yield
+    return data_sources.use_dataset_folder(_Folder())
 
 
 def uem_model(optimizer_def: Any = None) -> models.EncoderDecoderModel:

@@ -29,6 +29,7 @@ import numpy as np
 import polars as pl
 from etils import epath
 from jaxtyping import Float32, UInt8
+from safetensors import safe_open
 from safetensors.numpy import load, save_file
 
 from uem_t5x import checksums
@@ -36,6 +37,7 @@ from uem_t5x.atomic import writing_folder
 from uem_t5x.data import manifest as manifest_lib
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
 from uem_t5x.errors import InputError
+from uem_t5x.rating_scale import RATING_ROWS
 
 SPLITS = ("train", "validation", "test")
 MOVIES = Path("items/movies.parquet")
@@ -134,6 +136,18 @@ class DatasetFolder:
     def embeddings(self) -> dict[str, Float32[np.ndarray, "rows width"]]:
         """Returns the matrix of each channel; row 0 is zero."""
         return load((self.path / EMBEDDINGS).read_bytes())
+
+    def embedding(self, channel: str) -> Float32[np.ndarray, "rows width"]:
+        """Returns the matrix of one channel, by its name; of a local folder, no other is read."""
+        if "://" in os.fspath(self.path):
+            return self.embeddings()[channel]
+        with safe_open(self.path / EMBEDDINGS, "numpy") as file:
+            return file.get_tensor(channel)
+
+    def embedding_shape(self, channel: Channel) -> tuple[int, int]:
+        """Returns the rows and the width of a channel's matrix, which is not read."""
+        rows = RATING_ROWS if channel.index == "rating" else self.movies().height
+        return rows, channel.width
 
     def genre_matrix(self) -> UInt8[np.ndarray, "rows genres"]:
         """Returns 1 where the movie of a row has the genre, 0 elsewhere; row 0 is zero."""

@@ -35,6 +35,10 @@ class Channel:
     width: int
     index: Literal["item", "rating"]
 
+    def __post_init__(self) -> None:
+        if self.index not in ("item", "rating"):  # of a file, which no type checker has seen
+            raise ValueError(f"index {self.index!r}")
+
 
 @dataclasses.dataclass(frozen=True)
 class EncoderRecord:

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from uem_t5x.errors import InputError, said_by_tensorflow
-from uem_t5x.rating_scale import RATING_ROWS
 
 if TYPE_CHECKING:
     from etils import epath
@@ -73,10 +72,9 @@ def seal(path: str | os.PathLike[str]) -> "DatasetFolder":
 
 def _check_channels(folder: "DatasetFolder") -> None:
     matrices = folder.embeddings()
-    rows = {"item": folder.movies().height, "rating": RATING_ROWS}
     for channel in folder.channels:
         matrix = matrices.get(channel.name)
-        wanted = (rows.get(channel.index), channel.width)
+        wanted = folder.embedding_shape(channel)
         if matrix is None or matrix.shape != wanted or matrix.dtype != "float32":
             found = "none" if matrix is None else f"{matrix.dtype}{list(matrix.shape)}"
             raise InputError(

@@ -19,6 +19,7 @@ from uem_t5x.data import fiction
 from uem_t5x.data.fiction import GENRES
 from uem_t5x.data.synthesize import SynthesizeOptions
 from uem_t5x.errors import InputError
+from uem_t5x.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS
 
 MOVIES = "movies.csv"
 RATINGS = "ratings.csv"
@@ -131,7 +132,8 @@ def _ratings(
             {
                 "userId": users + start + 1,
                 "movieId": movies + 1,
-                "rating": np.clip(np.round(stars * 2), 1, 10) / 2,
+                "rating": np.clip(np.round(stars * HALF_STARS_PER_STAR), 1, MAX_HALF_STARS)
+                / HALF_STARS_PER_STAR,
                 "timestamp": _timestamps(users, rng),
             }
         ).sort("userId", "movieId")
