@@ -54,13 +54,19 @@ def test_batches_agree_with_the_rule_read_aloud():
 
 def test_statistics_ignore_padding():
     genre_matrix = np.array([[0, 0], [1, 0], [1, 1]], np.uint8)
-    items = np.array([[1, 2, 0], [2, 2, 2]])
-    half_stars = np.array([[8, 3, 9], [1, 2, 10]])
-    counts, sums = labels.genre_statistics(genre_matrix, items, half_stars)
+    items = np.array([1, 2, 0, 2, 2, 2])
+    half_stars = np.array([8, 3, 9, 1, 2, 10])
+    counts, sums = labels.genre_statistics(genre_matrix, items, half_stars, np.array([0, 3, 6]))
     assert counts.tolist() == [[2, 1], [3, 3]]
     assert sums.tolist() == [[11, 3], [13, 13]]
-    one_user = labels.genre_statistics(genre_matrix, items[0], half_stars[0])
-    assert [part.tolist() for part in one_user] == [[2, 1], [11, 3]]
+
+
+def test_statistics_of_histories_of_any_length():
+    genre_matrix = np.array([[0, 0], [1, 0], [1, 1]], np.uint8)
+    items, half_stars = np.array([1, 2, 2, 1]), np.array([8, 3, 9, 1], np.uint8)
+    counts, sums = labels.genre_statistics(genre_matrix, items, half_stars, np.array([0, 1, 1, 4]))
+    assert counts.tolist() == [[1, 0], [0, 0], [3, 2]]
+    assert sums.tolist() == [[8, 0], [0, 0], [13, 12]]
 
 
 @pytest.mark.parametrize("genres", [1, 2])

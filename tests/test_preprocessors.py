@@ -51,10 +51,10 @@ def names(labels_of_user, genres):
 
 
 def label(example, folder):
-    statistics = labels.genre_statistics(
-        folder.genre_matrix(), example["history_items"], example["history_ratings"]
-    )
-    liked, disliked = labels.label_genres(*statistics)
+    items, half_stars = example["history_items"], example["history_ratings"]
+    ends = np.array([0, len(items)])
+    statistics = labels.genre_statistics(folder.genre_matrix(), items, half_stars, ends)
+    liked, disliked = (of_users[0] for of_users in labels.label_genres(*statistics))
     return names(liked, folder.genres), names(disliked, folder.genres)
 
 
@@ -75,7 +75,10 @@ class TestLabelHistory:
         genre_matrix[0] = 0
         table = tf.constant(genre_matrix)
 
-        expected = labels.label_genres(*labels.genre_statistics(genre_matrix, items, half_stars))
+        offsets = np.arange(0, items.size + 1, items.shape[1])
+        expected = labels.label_genres(
+            *labels.genre_statistics(genre_matrix, items.ravel(), half_stars.ravel(), offsets)
+        )
         histories = tf.data.Dataset.from_tensor_slices((items, half_stars))
         labelled = histories.map(lambda *history: preprocessors.label_history(*history, table))
         padded = labelled.padded_batch(

@@ -396,6 +396,23 @@ class TestTrained:
         assert len(f1s) == 6 and f1s == sorted(f1s)
         assert first["users"][0]["truth"].startswith("The user")
 
+    @pytest.mark.parametrize("layout", ["fsdp", "model=2"])
+    def test_answers_do_not_depend_on_the_layout(self, layout, trained, undisturbed):
+        split = TrainedModel.load(undisturbed[0], step=6, layout=layout)
+        jax.tree.map(np.testing.assert_array_equal, split.params, trained.params)
+        held = [leaf.addressable_data(0).nbytes for leaf in jax.tree.leaves(split.params)]
+        assert sum(held) < 0.9 * sum(leaf.nbytes for leaf in jax.tree.leaves(trained.params))
+        assert evaluate.evaluate(split, "validation") == evaluate.evaluate(trained, "validation")
+
+    def test_a_model_of_other_sizes_is_not_answered_with(self, undisturbed, tmp_path):
+        copy = shutil.copytree(undisturbed[0], tmp_path / "copy")
+        recipe = copy / "config.gin"
+        recipe.write_text(f"{recipe.read_text()}\nPROMPT_LENGTH = 3\n")
+        with pytest.raises(
+            InputError, match=r"checkpoint_6 is of another model: .*task_prompt/emb"
+        ):
+            TrainedModel.load(copy, step=6)
+
     def test_well_formed_answers_can_all_be_read(self, trained, undisturbed):
         # After six steps it writes next to nothing by itself.
         assert evaluate.evaluate(trained, "validation")["methods"]["uem"]["unparseable"] > 0

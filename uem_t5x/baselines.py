@@ -5,14 +5,14 @@ p most recent items it is the information limit at p, and a model's score mislea
 """
 
 import dataclasses
+import functools
 
 import numpy as np
-import scipy.sparse
 from jaxtyping import Int32, Int64
 
-from uem_t5x import data_sources
+from uem_t5x import data_sources, labels
 from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.labels import MAX_LABELS, MIN_COUNT, NO_GENRE, label_genres
+from uem_t5x.labels import MAX_LABELS, MIN_COUNT, NO_GENRE
 from uem_t5x.metrics import Taste
 
 
@@ -36,7 +36,7 @@ class Users:
 
     @classmethod
     def read(cls, split: str) -> "Users":
-        """Reads a split of the current dataset folder, in the order of its files."""
+        """Reads a split of the current dataset folder, in the order in which tasks read it."""
         source = data_sources.DatasetFolderSource()
         examples = list(source.get_dataset(split, shuffle=False).as_numpy_iterator())
         lengths = [len(example["history_items"]) for example in examples]
@@ -76,14 +76,9 @@ class Users:
         self, folder: DatasetFolder
     ) -> tuple[Int64[np.ndarray, "users genres"], Int64[np.ndarray, "users genres"]]:
         """Returns how often each genre occurs in a history, and its sum of half-stars."""
-        matrix = folder.genre_matrix().astype(np.int64)
-        shape = (len(self.offsets) - 1, len(matrix))
-
-        def add_up(values: Int32[np.ndarray, " ratings"]) -> Int64[np.ndarray, "users genres"]:
-            # A history is a row of a sparse [users, rows] matrix.
-            return scipy.sparse.csr_array((values, self.items, self.offsets), shape) @ matrix
-
-        return add_up(np.ones_like(self.half_stars)), add_up(self.half_stars)
+        return labels.genre_statistics(
+            folder.genre_matrix(), self.items, self.half_stars, self.offsets
+        )
 
 
 def counting(users: Users, folder: DatasetFolder) -> list[Taste]:
@@ -113,7 +108,7 @@ def rule(users: Users, folder: DatasetFolder, min_count: int = MIN_COUNT) -> lis
     Returns:
         A taste for each user.
     """
-    return _tastes(folder, *label_genres(*users.genre_statistics(folder), min_count))
+    return _tastes(folder, *labels.label_genres(*users.genre_statistics(folder), min_count))
 
 
 def _tastes(
@@ -121,9 +116,7 @@ def _tastes(
     liked: Int64[np.ndarray, "users labels"] | Int32[np.ndarray, "users labels"],
     disliked: Int64[np.ndarray, "users labels"] | Int32[np.ndarray, "users labels"],
 ) -> list[Taste]:
-    def names(labels: np.ndarray) -> list[str]:
-        return [folder.genres[label] for label in labels if label != NO_GENRE]
-
+    names = functools.partial(labels.names, folder.genres)
     return [(names(likes), names(dislikes)) for likes, dislikes in zip(liked, disliked)]
 
 

@@ -51,12 +51,12 @@ class CheckpointConfig:
 
     Attributes:
       period: steps between checkpoints; 0 for none.
-      keep: the most recent ones that are kept.
+      keep: the most recent ones that are kept; None for all.
       keep_best: the ones of highest validation F1 that are kept besides.
     """
 
     period: int = 1000
-    keep: int = 1
+    keep: int | None = 1
     keep_best: int = 1
 
 
@@ -229,14 +229,29 @@ class CheckpointManager:
 
         return own(restored[STATE])
 
-    def restore_for_inference(self, step: int) -> tuple[PyTree, PyTree]:
-        """Returns the parameters and the item table of a checkpoint, on one device."""
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        tree = self._manager.item_metadata(step)[STATE]
-        wanted = {name: tree[name] for name in ("target", "flax_mutables") if name in tree}
-        template = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), wanted
-        )
+    def restore_for_inference(
+        self, step: int, variables: PyTree | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """Restores what answering takes of a checkpoint.
+
+        Args:
+          step: of the checkpoint.
+          variables: shapes, types and places on the devices of `params`, layers one by one, and of
+            the frozen collections; None for what was saved, whole on one device.
+
+        Returns:
+          The parameters and the item table.
+
+        Raises:
+          InputError: if the checkpoint is of another model.
+        """
+        if variables is None:
+            template = self._on_one_device(step)
+        else:
+            frozen = {name: tree for name, tree in variables.items() if name != "params"}
+            template = {"target": variables["params"]}
+            template |= {"flax_mutables": frozen} if frozen else {}
+            self._check_shapes(step, template)
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(**{STATE: _restore_like(template, partial=True)}),
@@ -278,9 +293,19 @@ class CheckpointManager:
     def _folder(self, step: int) -> epath.Path:
         return checkpoint_folders.find(self._manager.directory)[step]
 
-    def _check_shapes(self, step: int, target: PyTree) -> None:
-        saved = _shapes(self._manager.item_metadata(step)[STATE])
-        wanted = _shapes(target)
+    def _on_one_device(self, step: int) -> PyTree:
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        saved = self._manager.item_metadata(step)[STATE]
+        wanted = {name: saved[name] for name in ("target", "flax_mutables") if name in saved}
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), wanted
+        )
+
+    def _check_shapes(self, step: int, template: PyTree) -> None:
+        """Raises an InputError if a checkpoint holds other arrays below the template's names."""
+        metadata = self._manager.item_metadata(step)[STATE]
+        saved = _shapes({name: metadata[name] for name in template if name in metadata})
+        wanted = _shapes(template)
         if saved == wanted:
             return
         differing = sorted(name for name in saved | wanted if saved.get(name) != wanted.get(name))

@@ -27,7 +27,7 @@ class DatasetConfig:
       split: `train`, `validation` or `test`.
       batch_size: examples in a global batch.
       shuffle: draw in random order.
-      seed: of the order, and of the stretches that training draws.
+      seed: of the order, and of the stretches and tastes that training draws.
       use_cached: read what `seqio_cache_tasks` wrote.
       pack: must stay off: a packed row would mix the histories of several users.
       num_shards: parts that training reads the split in; see `TrainIterator`. None for one a

@@ -140,7 +140,7 @@ def dataset_config(
     )
 
 
-def checkpoint_config(period: int, keep: int = 1, keep_best: int = 1) -> Any:
+def checkpoint_config(period: int, keep: int | None = 1, keep_best: int = 1) -> Any:
     """Returns when to save and what to keep; see `checkpoint_manager.CheckpointConfig`.
 
     T5X keeps the most recent checkpoints only. Where a run starts is `train_state_initializer`'s.

@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--well-formed", action="store_true", help="write nothing but answers that can be read back"
     )
+    parser.add_argument(
+        "--layout",
+        default="data",
+        help="what is split over the devices, as in training (fsdp, ...)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     for output in filter(None, (args.output, args.answers)):
         atomic.check_file(output)
-    trained = TrainedModel.load(args.model_dir, args.step, args.well_formed)
+    trained = TrainedModel.load(args.model_dir, args.step, args.well_formed, args.layout)
     result = evaluate(trained, args.split, args.data_dir, args.batch_size, args.answers)
     if args.output:
         write_metrics(result, args.output)

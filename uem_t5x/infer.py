@@ -14,7 +14,12 @@ from uem_t5x.types import Batch, PyTree
 
 
 class Predictor:
-    """Writes an answer for every example of a dataset, in batches of one compiled size."""
+    """Writes an answer for every example of a dataset, in batches of one compiled size.
+
+    Attributes:
+      predict_step: given parameters, frozen variables, a batch on the devices and a random key,
+        returns token ids [batch, length], whole on every device.
+    """
 
     def __init__(
         self,

@@ -10,8 +10,11 @@ genres of equal mean are ordered by their count, higher first, and then by their
 alphabetical in a dataset folder.
 """
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int32, Int64, Integer
+from jaxtyping import Bool, Float, Int, Int32, Int64, Integer, UInt8
+from scipy.sparse import csr_array
 
 from uem_t5x.rating_scale import HALF_STARS_PER_STAR
 
@@ -23,22 +26,30 @@ NO_GENRE = -1
 
 
 def genre_statistics(
-    genre_matrix: Integer[np.ndarray, "rows genres"],
-    items: Integer[np.ndarray, "*users history"],
-    half_stars: Integer[np.ndarray, "*users history"],
-) -> tuple[Int64[np.ndarray, "*users genres"], Int64[np.ndarray, "*users genres"]]:
-    """Counts each genre of a history and adds up its ratings.
+    genre_matrix: UInt8[np.ndarray, "rows genres"],
+    items: Integer[np.ndarray, " ratings"],
+    half_stars: Integer[np.ndarray, " ratings"],
+    offsets: Integer[np.ndarray, " users_and_1"],
+) -> tuple[Int64[np.ndarray, "users genres"], Int64[np.ndarray, "users genres"]]:
+    """Counts each genre of each history and adds up its ratings.
 
     Args:
-        genre_matrix: 1 where the movie of a row has the genre, 0 elsewhere.
-        items: rows of `genre_matrix`; 0 is padding.
+        genre_matrix: 1 where the movie of a row has the genre, 0 elsewhere; row 0, padding, is 0.
+        items: rows of `genre_matrix`, one history after the other.
         half_stars: ratings of the items, 1 to 10.
+        offsets: where each user's history starts, and last the end.
 
     Returns:
         How often each genre occurs, and the sum of its ratings in half-stars.
     """
-    occurs = genre_matrix[items].astype(np.int64) * (items > 0)[..., None]
-    return occurs.sum(axis=-2), np.einsum("...pg,...p->...g", occurs, half_stars.astype(np.int64))
+    shape = (len(offsets) - 1, len(genre_matrix))
+    has_genre = genre_matrix.astype(np.int64)
+
+    def add_up(values: np.ndarray) -> Int64[np.ndarray, "users genres"]:
+        # A history is a row of a sparse matrix of users by movies.
+        return csr_array((values.astype(np.int32), items, offsets), shape) @ has_genre
+
+    return add_up(np.ones_like(items)), add_up(half_stars)
 
 
 def label_genres(
@@ -64,6 +75,11 @@ def label_genres(
     liked = enough & (half_star_sums > HALF_STARS_PER_STAR * LIKED_ABOVE_STARS * counts)
     disliked = enough & (half_star_sums < HALF_STARS_PER_STAR * DISLIKED_BELOW_STARS * counts)
     return _first(liked, -means, counts), _first(disliked, means, counts)
+
+
+def names(genres: Sequence[str], labels: Iterable[int | np.integer]) -> list[str]:
+    """Returns the names of labels, without the padding."""
+    return [genres[label] for label in labels if label != NO_GENRE]
 
 
 def _first(

@@ -257,6 +257,7 @@ def attend(
       dropout_rate: of the weights; a block's queries share a mask.
       rng: for dropout; None for none.
     """
+    of_a_head = query.shape[-2:]
 
     @functools.partial(jax.checkpoint, prevent_cse=False)  # in a loop nothing would be merged
     def attend_chunk(chunk: _Chunk) -> Float[Array, "batch chunk heads head_dim"]:
@@ -265,9 +266,9 @@ def attend(
         near = jnp.where(is_key[:, None, :, None], near, layers.MASKED_LOGIT)
         if not blocks.summaries:
             return _read([(near, "bhnqk,bnkhd->bnqhd", values)], dropout_rate, chunk.rng)
-        side_key, side_value = (x.astype(query.dtype) for x in (side.key, side.value))
+        side_key, side_value = (x.astype(chunk.query.dtype) for x in (side.key, side.value))
         # By global blocks, in which all positions have the same bias.
-        rows = chunk.query.reshape(len(mask), -1, blocks.global_block_size, *query.shape[-2:])
+        rows = chunk.query.reshape(len(mask), -1, blocks.global_block_size, *of_a_head)
         far = _product("brqhd,bkhd->bhrqk", rows, side_key)
         far += _side_bias_of_chunk(bias.side, side.count, chunk.index, blocks)[:, :, :, None]
         far = jnp.where(side.mask[:, None, None, None], far, layers.MASKED_LOGIT)
@@ -275,15 +276,15 @@ def attend(
         return _read(parts, dropout_rate, chunk.rng)
 
     axes = (None, "batch", None, None, "heads", "kv")
-    query, key, value = (constrain(blocks.cut(x), axes) for x in (query, key, value))
+    queries, keys, values = (constrain(blocks.cut(x), axes) for x in (query, key, value))
     chunks = _Chunk(
-        query,
-        *map(_with_blocks_beside, (key, value, blocks.cut(mask))),
+        queries,
+        *map(_with_blocks_beside, (keys, values, blocks.cut(mask))),
         jnp.arange(blocks.chunks),
         None if rng is None else jax.random.split(rng, blocks.chunks),
     )
     attended = constrain(lax.map(attend_chunk, chunks), (None, "batch", None, "heads", "kv"))
-    attended = jnp.moveaxis(attended, 0, 1).reshape(len(mask), -1, *query.shape[-2:])
+    attended = jnp.moveaxis(attended, 0, 1).reshape(len(mask), -1, *of_a_head)
     return checkpoint_name(attended[:, : blocks.length], ATTENDED)
 
 

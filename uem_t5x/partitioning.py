@@ -199,7 +199,3 @@ class Partitioner:
         """Says along which axes of the mesh an array shall lie; by default whole everywhere."""
         sharding = self.replicated if spec is None else NamedSharding(self.mesh, spec)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    def replicate(self, tree: PyTree) -> PyTree:
-        """Puts a whole tree on every device."""
-        return jax.device_put(tree, self.replicated)

@@ -71,6 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--well-formed", action="store_true", help="write nothing but answers that can be read back"
     )
+    parser.add_argument(
+        "--layout",
+        default="data",
+        help="what is split over the devices, as in training (fsdp, ...)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         atomic.check_file(args.output)
     from uem_t5x.trained_model import TrainedModel
 
-    trained = TrainedModel.load(args.model_dir, args.step, args.well_formed)
+    trained = TrainedModel.load(args.model_dir, args.step, args.well_formed, args.layout)
     refused = 0
 
     def report(error: InputError) -> None:

@@ -61,7 +61,7 @@ def train(
     train_state_initializer_cls: Callable[..., TrainStateInitializer],
     model_dir: str,
     total_steps: int,
-    eval_steps: int,
+    eval_steps: int | None,
     eval_period: int,
     stats_period: int,
     random_seed: int,
@@ -82,7 +82,7 @@ def train(
       train_state_initializer_cls: makes what makes the first state.
       model_dir: where checkpoints, metrics and the recipe go.
       total_steps: the step to stop after.
-      eval_steps: batches for each measurement of the loss.
+      eval_steps: batches for each measurement of the loss; None for all there are.
       eval_period: steps between evaluations; the last step is evaluated too.
       stats_period: steps between training metrics, which are means over these; 0 for as many as
         between evaluations, as in T5X, or else between checkpoints.

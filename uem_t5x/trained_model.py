@@ -16,13 +16,16 @@ from uem_t5x import (
     file_handles,
     gin_utils,
     infer,
+    layouts,
     partitioning,
     train,
+    trainer,
     vocabularies,
 )
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x.checkpoint_manager import CheckpointManager
 from uem_t5x.data.dataset_folder import DatasetFolder
+from uem_t5x.datasets import DatasetConfig
 from uem_t5x.errors import InputError
 from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.types import Batch, PyTree
@@ -62,7 +65,11 @@ class TrainedModel:
 
     @classmethod
     def load(
-        cls, model_dir: str | os.PathLike[str], step: int | None = None, well_formed: bool = False
+        cls,
+        model_dir: str | os.PathLike[str],
+        step: int | None = None,
+        well_formed: bool = False,
+        layout: str = "data",
     ) -> "TrainedModel":
         """Loads a checkpoint.
 
@@ -70,11 +77,15 @@ class TrainedModel:
           model_dir: what `python -m uem_t5x.train` wrote.
           step: of the checkpoint; None for the best by validation F1, or else the latest.
           well_formed: keeps the answers within `answer_grammar.answer_grammar`.
+          layout: what is split over the devices, see `layouts.Layout.parse`; it need not be that
+            of training, and changes no answer.
 
         Raises:
-          InputError: if the folder holds no trained model, or not this step of it.
+          InputError: if the folder holds no trained model, or not this step of it, or the devices
+            cannot share the model so.
         """
         file_handles.take()
+        partitioner = partitioning.Partitioner(layouts.Layout.parse(layout))
         recipe = model_dir_lib.recipe(model_dir)
         catalogue = model_dir_lib.catalogue(model_dir)
         with data_sources.use_dataset_folder(catalogue):
@@ -89,11 +100,11 @@ class TrainedModel:
             step = checkpoint_folders.choose(model_dir)
         else:
             checkpoint_folders.check(found[step])
-        partitioner = partitioning.Partitioner()
-        with CheckpointManager(model_dir) as manager:
-            restored = manager.restore_for_inference(step)
-        params, flax_mutables = partitioner.replicate(restored)
         dataset_cfg, model = arguments["infer_eval_dataset_cfg"], arguments["model"]
+        with data_sources.use_dataset_folder(catalogue):
+            variables = _lay_out(model, dataset_cfg, partitioner)
+        with CheckpointManager(model_dir) as manager:
+            params, flax_mutables = manager.restore_for_inference(step, variables)
         # Its own, and not the current one, which another model may have set by then.
         vocabulary = vocabularies.load(str(catalogue.vocabulary_path))
         model.input_vocabulary = model.output_vocabulary = vocabulary
@@ -187,6 +198,16 @@ class Answerer:
         mutables = trained.flax_mutables if flax_mutables is None else flax_mutables
         tokens = self.predictor.predict_batch(trained.params, mutables, batch, index)
         return [trained.model.output_vocabulary.decode(ids) for ids in tokens.tolist()]
+
+
+def _lay_out(
+    model: EncoderDecoderModel, config: DatasetConfig, partitioner: partitioning.Partitioner
+) -> dict[str, PyTree]:
+    """Returns the shapes of a model's variables by collection, and where they shall lie."""
+    converter = model.FEATURE_CONVERTER_CLS(pack=False)
+    lengths = converter.get_model_feature_lengths(config.task_feature_lengths)
+    shapes = {name: (1, length) for name, length in lengths.items()}
+    return partitioner.lay_out(trainer.variable_shapes(model, shapes))
 
 
 def _train_arguments(recipe: epath.Path, vocabulary: epath.Path) -> dict[str, Any]:

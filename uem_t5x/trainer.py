@@ -82,18 +82,16 @@ class TrainStateInitializer:
         self._initial_checkpoint_path = initial_checkpoint_path
         self._vocabulary = model.input_vocabulary
 
-        @user_embedding.blank_item_tables(True)
-        def initial_variables(rng: jax.Array) -> PyTree:
-            return model.get_initial_variables(rng, input_shapes)
-
         def make(rng: jax.Array) -> TrainState:
-            state = TrainState.create(model, initial_variables(rng))
+            with user_embedding.blank_item_tables(True):
+                variables = model.get_initial_variables(rng, input_shapes)
+            state = TrainState.create(model, variables)
             if initial_checkpoint_path:
                 return state.replace(params=checkpoints.blank_language_model(state.params))
             return state
 
-        variables = jax.eval_shape(initial_variables, jax.random.key(0))
-        placed = partitioner.lay_out(flax.core.unfreeze(variables))
+        variables = variable_shapes(model, input_shapes)
+        placed = partitioner.lay_out(variables)
         params = placed.pop("params")
         if model.module.config.scan_layers:
             params = layer_stacks.stack(params, partitioner.stack)
@@ -118,6 +116,22 @@ class TrainStateInitializer:
             params=starting_params(state.params, self._vocabulary, self._initial_checkpoint_path),
             flax_mutables=user_embedding.load_item_table(state.flax_mutables),
         )
+
+
+def variable_shapes(
+    model: EncoderDecoderModel, input_shapes: Mapping[str, tuple[int, ...]]
+) -> PyTree:
+    """Returns the shapes of what a model's `init` returns, as nested dictionaries.
+
+    Args:
+      model: the model.
+      input_shapes: the shape of every feature of a batch.
+    """
+    with user_embedding.blank_item_tables(True):
+        shapes = jax.eval_shape(
+            lambda: model.get_initial_variables(jax.random.key(0), input_shapes)
+        )
+    return flax.core.unfreeze(shapes)
 
 
 def starting_params(
@@ -149,6 +163,10 @@ class Trainer:
     """Takes training steps.
 
     Attributes:
+      train_step: given a state, which is overwritten in place and must not be used again, and a
+        batch on the devices, returns the next state and the step's metrics: the loss and accuracy
+        of the parameters before it, the gradient's norm and the learning rate.
+      eval_step: given a state and a batch on the devices, returns the metrics without dropout.
       learning_rate_fn: the learning rate after so many steps.
       num_microbatches: parts of a batch whose gradients are added up before the one update, so
         that a batch may be larger than what fits; `None` for the whole batch at once.
@@ -163,6 +181,16 @@ class Trainer:
         learning_rate_fn: LearningRateFn,
         num_microbatches: int | None = None,
     ) -> None:
+        """Prepares to compile.
+
+        Args:
+          model: the model.
+          rng: random key of dropout; each step folds its number in.
+          partitioner: how arrays lie on the devices.
+          state_shape: see `TrainStateInitializer`.
+          learning_rate_fn: the learning rate after so many steps.
+          num_microbatches: see above; it must divide the batch that each group of devices has.
+        """
         self.learning_rate_fn = learning_rate_fn
         self.num_microbatches = num_microbatches
         self._model = model

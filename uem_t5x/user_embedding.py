@@ -236,7 +236,17 @@ class PersonalizedTransformer(network.Transformer):
         *,
         enable_dropout: bool = True,
     ) -> network.Encoded:
-        """Encodes the user's soft prompt and the text after it."""
+        """Encodes the user's soft prompt and the text after it.
+
+        Args:
+          encoder_input_tokens: the text; 0 pads it.
+          history_items: rows of the item table, oldest first; 0 pads them on the right.
+          history_ratings: half-stars 1..10, likewise.
+          enable_dropout: whether to drop, which needs a `dropout` random key.
+
+        Returns:
+          Hidden states and mask over [task prompts, items, text].
+        """
         soft_prompt = self.embed_user(history_items, history_ratings, enable_dropout=enable_dropout)
         return super().encode(encoder_input_tokens, soft_prompt, enable_dropout=enable_dropout)
 
@@ -250,6 +260,16 @@ class PersonalizedTransformer(network.Transformer):
         history_ratings: Int[Array, "batch history"],
         enable_dropout: bool = True,
     ) -> Float[Array, "batch length vocab"]:
+        """Returns the logits of every target position.
+
+        Args:
+          encoder_input_tokens: see `encode`.
+          decoder_input_tokens: the targets shifted right by one.
+          decoder_target_tokens: what is to be written; 0 pads it.
+          history_items: see `encode`.
+          history_ratings: see `encode`.
+          enable_dropout: see `encode`.
+        """
         encoded = self.encode(
             encoder_input_tokens, history_items, history_ratings, enable_dropout=enable_dropout
         )

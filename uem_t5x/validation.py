@@ -35,9 +35,24 @@ class Validation:
         model_dir: str,
         train_eval_cfg: DatasetConfig | None,
         infer_eval_cfg: DatasetConfig | None,
-        eval_steps: int,
+        eval_steps: int | None,
         evaluator_cls: Callable[..., seqio.Evaluator],
     ) -> None:
+        """Reads what the loss is measured on; answers are asked for when they are.
+
+        Args:
+          model: the model.
+          partitioner: how arrays lie on the devices.
+          trainer: computes the loss.
+          model_dir: where metrics go.
+          train_eval_cfg: what to measure the loss on, or None.
+          infer_eval_cfg: what to answer and score with the task's metrics, or None.
+          eval_steps: batches of the loss; None for all there are.
+          evaluator_cls: makes the evaluator.
+
+        Raises:
+          InputError: if there is no such task.
+        """
         self._partitioner = partitioner
         self._trainer = trainer
         is_first = jax.process_index() == 0

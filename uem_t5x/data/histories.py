@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import polars as pl
 from jaxtyping import Int32, Int64, UInt8
-from scipy.sparse import csr_array
 
 from uem_t5x import labels
 
@@ -27,8 +26,7 @@ class HistoryLabels:
     def names(self, user: int | np.integer) -> tuple[list[str], list[str]]:
         """Returns the liked and the disliked genres of one user."""
         liked, disliked = (
-            [self.genres[label] for label in side[user] if label != labels.NO_GENRE]
-            for side in (self.liked, self.disliked)
+            labels.names(self.genres, side[user]) for side in (self.liked, self.disliked)
         )
         return liked, disliked
 
@@ -73,10 +71,5 @@ class Histories:
             genre_matrix: 1 where the movie of a row has the genre, 0 elsewhere.
             genres: the names of its columns.
         """
-        shape = (len(self.user_ids), len(genre_matrix))
-        has_genre = genre_matrix.astype(np.int64)
-        # A sparse matrix of users by movies, times the genres: the sums over each history.
-        ones = csr_array((np.ones_like(self.items), self.items, self.bounds), shape)
-        ratings = csr_array((self.half_stars.astype(np.int32), self.items, self.bounds), shape)
-        liked, disliked = labels.label_genres(ones @ has_genre, ratings @ has_genre)
-        return HistoryLabels(genres, liked, disliked)
+        statistics = labels.genre_statistics(genre_matrix, self.items, self.half_stars, self.bounds)
+        return HistoryLabels(genres, *labels.label_genres(*statistics))

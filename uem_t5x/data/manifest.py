@@ -95,7 +95,7 @@ class Manifest:
         options: the options of `prepare`.
         inputs: sha256 of each input file, as `movies`, `ratings` and `descriptions`.
         files: sha256 of each other file of the folder, by its place in it.
-        format_version: of the folder's layout; readers refuse a newer one.
+        format_version: of the folder's layout; readers refuse others; `seal` mends older ones.
     """
 
     genres: tuple[str, ...]
