@@ -111,6 +111,14 @@ def test_orbax_checkpoints_give_the_language_model(orbax_checkpoint):
         jax.tree.map(np.testing.assert_array_equal, params, case.language_model_params())
 
 
+def test_a_checkpoint_may_be_named_from_here(orbax_checkpoint, monkeypatch):
+    monkeypatch.chdir(Path(orbax_checkpoint).parent)
+    named = Path(orbax_checkpoint).name
+    _, params = checkpoints.load_language_model(named)
+    _, again = checkpoints.load_language_model(orbax_checkpoint)
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+
+
 def test_longt5_is_known_by_its_side_bias(tmp_path):
     params = case.language_model_params()
     params["encoder"]["side_relpos_bias"] = {"rel_embedding": np.ones((2, 32), np.float32)}

@@ -2,16 +2,23 @@
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import seqio
+import tiny_recipe
 
-from uem_t5x import baselines, data_sources
-from uem_t5x.data import seal
+from uem_t5x import baselines, data_sources, datasets, evaluate, train
+from uem_t5x.data import seal, synthetic
+from uem_t5x.data.dataset_folder import DatasetFolder
+from uem_t5x.trained_model import TrainedModel
 
 PAGE = Path(__file__).parents[1] / "docs/your_data.md"
-LABELS, CHANNEL = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+LABELS, CHANNEL, TASK, PYTHON = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+OF_A_TASK, OF_A_MODEL = re.findall(r"```\n(from __gin__.*?)```", PAGE.read_text(), re.DOTALL)
+SMALL = [*tiny_recipe.BINDINGS, "TRAIN_STEPS = 1", "EVAL_PERIOD = 0"]
 
 
 @pytest.fixture
@@ -36,4 +43,54 @@ def test_a_channel_of_ones_own(mine):
     exec(CHANNEL, {"my_vector": lambda movie: np.full(64, movie)})
     folder = seal.seal(mine)
     assert [channel.name for channel in folder.channels][-1] == "poster"
-    np.testing.assert_array_equal(folder.embeddings()["poster"][:, 5], folder.movies()["movieId"])
+    np.testing.assert_allclose(folder.embeddings()["poster"][1:, 5], 1 / 8)  # of unit length
+
+
+def train_small(recipe, folder):
+    Path("own.gin").write_text(recipe)
+    small = [binding for binding in SMALL if not binding.startswith("UEM_LAYERS")]
+    train.run_recipe(["own.gin"], [*small, *tiny_recipe.places("runs/model", folder)])
+    return TrainedModel.load("runs/model")
+
+
+def test_a_task_of_ones_own(mine, monkeypatch):
+    Path("my_tasks.py").write_text(TASK)
+    monkeypatch.syspath_prepend(Path.cwd())
+    try:
+        trained = train_small(OF_A_TASK, mine)
+        assert (trained.task, trained.history_length) == ("my_task_50", 50)
+        config = datasets.DatasetConfig(trained.task, trained.feature_lengths, "test", 64)
+        with trained.current(DatasetFolder.open(mine)):
+            users = baselines.Users.read("test")
+            ((batch, items_read),) = datasets.answer_batches(
+                config, trained.model.FEATURE_CONVERTER_CLS
+            )
+        asked = trained.model.input_vocabulary.decode(batch["encoder_input_tokens"][0].tolist())
+        assert asked.startswith(
+            "What does this user like"
+        )  # few tokens of the folder's own know `?`
+        for user, (items, count) in enumerate(zip(batch["history_items"], items_read)):
+            np.testing.assert_array_equal(items[:count], users.history(user)[0][-50:])
+        assert evaluate.evaluate(trained, "test")["history_length"] == 50
+    finally:
+        seqio.TaskRegistry.remove("my_task_50")
+        sys.modules.pop("my_tasks", None)
+
+
+def test_a_model_of_ones_own(mine):
+    trained = train_small(OF_A_MODEL, mine)
+    assert set(trained.params["user_embedding"]["encoder"]) >= {"layers_0", "layers_1"}
+
+
+def test_in_python(dataset_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    movielens = dataset_folder.path.parent / "movielens"
+    Path("ml-latest-small").symlink_to(movielens)
+    Path("descriptions.csv").symlink_to(movielens / synthetic.DESCRIPTIONS)
+    run_recipe = train.run_recipe
+    monkeypatch.setattr(train, "run_recipe", lambda files, given: run_recipe(files, given + SMALL))
+    names = {}
+    exec(PYTHON, names)
+    assert names["scores"]["split"] == "validation"
+    assert capsys.readouterr().out.endswith(names["answer"]["answer"] + "\n")
+    assert names["answer"]["items"] == 2

@@ -63,6 +63,20 @@ def test_a_required_macro_may_be_what_is_swept(read):
     assert names == ["uem_tiny-DATA_DIR=runs_a-seed=0", "uem_tiny-DATA_DIR=runs_b-seed=0"]
 
 
+def test_recipes_and_parameters_of_ones_own(read, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.gin").write_text("include 'gin/uem_tiny.gin'\nUEM_LAYERS = 2\n")
+    name = "network.T5Config.num_heads"
+    text = f'[[runs]]\nrecipes = ["mine.gin"]\nmacros."{name}" = [2, 4]'
+    runs = read(text, bindings=["DATA_DIR = 'd'", "user_embedding.UserEmbeddingConfig.mlp_dim = 8"])
+    assert [planned.name for planned in runs] == [f"mine-{name}={n}-seed=0" for n in (2, 4)]
+    train, _ = runs[0].commands()
+    assert "--gin_file=mine.gin" in train
+    assert f"--gin.{name}=2" in train
+    assert "--gin.user_embedding.UserEmbeddingConfig.mlp_dim=8" in train
+    assert runs[0].macros["UEM_LAYERS"] == 2
+
+
 def test_runs_that_would_share_a_folder_are_refused(read):
     text = '[[runs]]\nrecipes = ["uem_tiny"]\nmacros.DATA_DIR = ["runs/a", "runs_a"]'
     with pytest.raises(

@@ -37,6 +37,7 @@ from uem_t5x import (
     gin_utils,
     infer,
     metrics,
+    network,
     predict,
     train,
     validation,
@@ -238,7 +239,7 @@ def test_a_mixture_is_not_one_question(mixture, dataset_folder):
     with data_sources.use_dataset_folder(dataset_folder):
         for ask in (datasets.answer_batches, datasets.Questioner):
             with pytest.raises(
-                InputError, match=f"{mixture}': a mixture .*; name one of its tasks"
+                InputError, match=f"{mixture}: a mixture .*: --task {movielens.uem_task(20)}, m"
             ):
                 ask(config, converter)
 
@@ -736,6 +737,42 @@ def test_microbatches_give_the_gradients_of_the_whole_batch(dataset_folder, tmp_
     )
 
 
+OTHER_OPTIMIZER = """
+from __gin__ import dynamic_registration
+import optax
+from uem_t5x import models
+include 'gin/uem_tiny.gin'
+models.EncoderDecoderModel.optimizer_def = @optax.scale_by_adam()
+"""
+
+
+def test_another_optimizer_is_saved_and_gone_on_with(dataset_folder, tmp_path):
+    recipe = tmp_path / "adam.gin"
+    recipe.write_text(OTHER_OPTIMIZER)
+
+    def train_to(step, folder):
+        places = tiny_recipe.places(tmp_path / folder, dataset_folder.path)
+        options = [f"TRAIN_STEPS = {step}", "EVAL_PERIOD = 0", "LEARNING_RATE = 0.001"]
+        return train.run_recipe([recipe], [*TINY, *options, *places])[1]
+
+    whole = train_to(3, "whole")
+    train_to(2, "parts")
+    parts = train_to(3, "parts")
+    assert int(parts.opt_state.count) == 3
+    jax.tree.map(np.testing.assert_array_equal, parts.opt_state, whole.opt_state)
+    assert_same_params(parts, whole)
+    assert TrainedModel.load(tmp_path / "parts").step == 3
+
+
+def test_a_frozen_language_model_stays_as_it_is(dataset_folder, tmp_path):
+    options = ("EVAL_PERIOD = 0", "CHECKPOINT_PERIOD = 1", "CHECKPOINTS_KEPT = None")
+    run(tmp_path, dataset_folder, "TRAIN_STEPS = 3", "FREEZE_LANGUAGE_MODEL = True", *options)
+    first, last = (TrainedModel.load(tmp_path, step).params for step in (1, 3))
+    for module in first:
+        same = jax.tree.map(np.array_equal, first[module], last[module])
+        assert all(jax.tree.leaves(same)) == (module in network.LANGUAGE_MODEL)
+
+
 def test_the_hardware_generator_draws_other_numbers(
     undisturbed, dataset_folder, tmp_path, monkeypatch
 ):
@@ -776,6 +813,20 @@ def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
     with pytest.raises(InputError, match="movies of its catalogue as text, and no others"):
         list(predict.predict(trained, [described]))
 
+    # Each model asks as its own recipe says, whichever was loaded last.
+    copy = shutil.copytree(tmp_path, tmp_path / "copy")
+    recipe = copy / "config.gin"
+    recipe.write_text(f"{recipe.read_text()}\nHISTORY_ORDER = 'most_recent_last'\n")
+    other = TrainedModel.load(copy)
+    questions = []
+    for model in (trained, other, trained):
+        config = datasets.DatasetConfig(model.task, model.feature_lengths, "validation", 16)
+        with model.current(dataset_folder):
+            ((batch, _),) = datasets.answer_batches(config, model.model.FEATURE_CONVERTER_CLS)
+        questions.append(batch["encoder_input_tokens"])
+    assert not np.array_equal(questions[0], questions[1])
+    np.testing.assert_array_equal(questions[0], questions[2])
+
 
 @pytest.mark.parametrize(
     ("bindings", "message"),
@@ -791,6 +842,13 @@ def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
         (["BATCH_SIZE = 'all'"], r"BATCH_SIZE = 'all': give a number"),
         (["BATCH_SIZE = 16.0"], r"BATCH_SIZE = 16.0: write 16"),
         (["TRAIN_STEPS = 10.5"], r"TRAIN_STEPS = 10.5: give a whole number"),
+        (["UEM_LAYERS = -1"], r"UEM_LAYERS=-1: bind it to 0 or more"),
+        (["PROMPT_LENGTH = -1"], r"PROMPT_LENGTH=-1: bind it to 0 or more"),
+        (["DROPOUT_RATE = 2.0"], r"DROPOUT_RATE=2.0: bind it to 0.0 or more, below 1.0"),
+        (
+            ["user_embedding.UserEmbeddingConfig.num_heads = 0"],
+            r"num_heads=0: bind it to 1 or more",
+        ),
         (["SCAN_LAYERS = None"], r"SCAN_LAYERS = None: give True or False"),
         (["RANDOM_SEED = None"], r"RANDOM_SEED = None: give a number"),
         (["EVAL_BATCH_SIZE = True"], r"EVAL_BATCH_SIZE = True: give a number"),

@@ -145,6 +145,17 @@ class TestPublicVocabularies:
         with pytest.raises(InputError, match=r"own.model: token 3 is another one in .*spiece"):
             vocabularies.check_rows(ours, 300, str(tmp_path))
 
+    def test_a_run_tells_its_vocabulary_whatever_its_rows(self, tmp_path):
+        checkpoint = tmp_path / "run/checkpoint_6"
+        folder = tmp_path / "run/catalogue/vocabulary"
+        for path in (checkpoint, folder):
+            path.mkdir(parents=True)
+        own = sentencepiece_model(folder / "sentencepiece.model", 300)
+        vocabularies.check_rows(self.use(own), 1024, str(checkpoint))
+        fewer = sentencepiece_model(folder.with_name("sentencepiece.model"), 200)
+        with pytest.raises(InputError, match=r"sentencepiece.model: token 200 is another one in"):
+            vocabularies.check_rows(self.use(fewer), 1024, str(checkpoint))
+
 
 def test_a_name_of_several_encodings_is_one_token_and_read_back(tmp_path):
     decomposed = "Come\u0301die"

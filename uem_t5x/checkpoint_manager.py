@@ -337,28 +337,49 @@ def _to_t5x(
     """Names the parts of a state as T5X's checkpoints do, layers one by one.
 
     Optax keeps one tree for each of Adafactor's accumulators, T5X one record of accumulators for
-    each parameter; momentum (`m`), which neither uses here, is T5X's placeholder of one zero.
+    each parameter; momentum (`m`), which neither uses here, is T5X's placeholder of one zero. The
+    state of another optimizer, for which T5X has no names, is kept as it is.
     """
 
     def flat(tree: PyTree) -> dict[tuple[str, ...], Any]:
         return flax.traverse_util.flatten_dict(layer_stacks.unstack(tree, take_layer))
 
-    adafactor = state.opt_state[0]
-    accumulators = {name: flat(getattr(adafactor, name)) for name in ("v", "v_col", "v_row")}
-    param_states = {
-        (*path, name): values[path] for name, values in accumulators.items() for path in values
-    }
-    param_states |= {(*path, "m"): np.zeros(1, np.float32) for path in accumulators["v"]}
     tree = {
         "target": layer_stacks.unstack(state.params, take_layer),
-        "state": {
-            "step": state.step,
-            "param_states": flax.traverse_util.unflatten_dict(param_states),
-        },
+        "state": {"step": state.step},
     }
+    if _is_adafactors(state.opt_state):
+        adafactor = state.opt_state[0]
+        accumulators = {name: flat(getattr(adafactor, name)) for name in ("v", "v_col", "v_row")}
+        param_states = {
+            (*path, name): values[path] for name, values in accumulators.items() for path in values
+        }
+        param_states |= {(*path, "m"): np.zeros(1, np.float32) for path in accumulators["v"]}
+        tree["state"]["param_states"] = flax.traverse_util.unflatten_dict(param_states)
+    else:
+        tree["state"] |= {f"optimizer{path}": leaf for path, leaf in _leaves(state.opt_state)}
     if state.flax_mutables:
         tree["flax_mutables"] = state.flax_mutables
     return tree
+
+
+def _is_adafactors(opt_state: optax.OptState) -> bool:
+    """Whether an optimizer's state is that of `engine.adafactor`, and no more."""
+    is_chain = isinstance(opt_state, tuple) and len(opt_state) > 0
+    return (
+        is_chain
+        and isinstance(opt_state[0], optax.FactoredState)
+        and not jax.tree.leaves(opt_state[1:])
+    )
+
+
+def _leaves(tree: PyTree) -> list[tuple[str, Any]]:
+    """Returns the leaves of a tree and their names, such as `.0.mu.decoder.logits_dense.kernel`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [
+        ("." + jax.tree_util.keystr(path, simple=True, separator="."), leaf)
+        for path, leaf in leaves
+    ]
 
 
 def _struct_of_layer(stacked: jax.ShapeDtypeStruct, _: int) -> jax.ShapeDtypeStruct:
@@ -369,20 +390,27 @@ def _struct_of_layer(stacked: jax.ShapeDtypeStruct, _: int) -> jax.ShapeDtypeStr
 
 def _from_t5x(tree: PyTree, template: TrainState) -> TrainState:
     as_in_template = layer_stacks.stack if layer_stacks.is_stacked(template.params) else lambda x: x
-    flat = flax.traverse_util.flatten_dict(tree["state"]["param_states"])
-    accumulators = {
-        name: as_in_template(
-            flax.traverse_util.unflatten_dict(
-                {path[:-1]: value for path, value in flat.items() if path[-1] == name}
-            )
-        )
-        for name in ("v", "v_col", "v_row")
-    }
     step = tree["state"]["step"]
-    adafactor: optax.FactoredState = template.opt_state[0]._replace(count=step, **accumulators)
+    if _is_adafactors(template.opt_state):
+        flat = flax.traverse_util.flatten_dict(tree["state"]["param_states"])
+        accumulators = {
+            name: as_in_template(
+                flax.traverse_util.unflatten_dict(
+                    {path[:-1]: value for path, value in flat.items() if path[-1] == name}
+                )
+            )
+            for name in ("v", "v_col", "v_row")
+        }
+        adafactor: optax.FactoredState = template.opt_state[0]._replace(count=step, **accumulators)
+        opt_state = (adafactor, *template.opt_state[1:])
+    else:
+        opt_state = jax.tree.unflatten(
+            jax.tree.structure(template.opt_state),
+            [tree["state"][f"optimizer{path}"] for path, _ in _leaves(template.opt_state)],
+        )
     return TrainState(
         step=step,
         params=as_in_template(tree["target"]),
-        opt_state=(adafactor, *template.opt_state[1:]),
+        opt_state=opt_state,
         flax_mutables=tree.get("flax_mutables", {}),
     )

@@ -22,9 +22,6 @@ from uem_t5x import checkpoint_folders, huggingface, layer_stacks, network, t5x_
 from uem_t5x.errors import InputError
 from uem_t5x.types import Index, PyTree, StoredTensor
 
-# The modules of a network that are the language model; others are the UEM and the task prompts.
-LANGUAGE_MODEL = ("token_embedder", "encoder", "decoder")
-
 # What transient-global attention has, and neither full nor local attention does.
 _SIDE_BIAS = "encoder/side_relpos_bias/rel_embedding"
 
@@ -44,6 +41,8 @@ def open_checkpoint(
       InputError: if the folder holds no supported checkpoint, or parts or a damaged one.
     """
     folder = epath.Path(folder)
+    if "://" not in os.fspath(folder):
+        folder = folder.absolute()  # as Orbax wants it
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name a checkpoint's folder")
     checkpoint = _latest_checkpoint(folder)
@@ -88,7 +87,9 @@ def load_language_model(folder: str | os.PathLike[str]) -> tuple[network.T5Confi
     """
     config, tensors = open_checkpoint(folder)
     params = {
-        name: tensor.load() for name, tensor in tensors.items() if _module(name) in LANGUAGE_MODEL
+        name: tensor.load()
+        for name, tensor in tensors.items()
+        if _module(name) in network.LANGUAGE_MODEL
     }
     return config, traverse_util.unflatten_dict(params, sep="/")
 
@@ -99,7 +100,7 @@ def blank_language_model(params: PyTree) -> PyTree:
     Within a compiled initialization this spares drawing it, which takes several times its memory.
     """
     return {
-        module: jax.tree.map(jnp.zeros_like, values) if module in LANGUAGE_MODEL else values
+        module: jax.tree.map(jnp.zeros_like, values) if module in network.LANGUAGE_MODEL else values
         for module, values in params.items()
     }
 
@@ -129,7 +130,7 @@ def start_from_checkpoint(params: PyTree, folder: str | os.PathLike[str]) -> PyT
         differences = [line for name in names if (line := _difference(name, tensors, wanted))]
         if not differences:
             loaded |= {name: tensors[name] for name in names}
-        elif module in LANGUAGE_MODEL:
+        elif module in network.LANGUAGE_MODEL:
             shown = "; ".join(differences[:3])
             raise InputError(
                 f"{folder}: {module}: {len(differences)} parameters are not this recipe's: {shown}"

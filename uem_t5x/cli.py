@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from uem_t5x import __version__
 from uem_t5x.errors import exit_code
@@ -62,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # As `python -m` does: a recipe may import a module that lies here.
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
     module = COMMANDS[args.command][0]
     return exit_code(f"uem-t5x {args.command}", lambda: importlib.import_module(module).run(args))
 

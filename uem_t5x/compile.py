@@ -166,8 +166,6 @@ def recipe(files: Sequence[str], bindings: Sequence[str]) -> Iterator[dict[str, 
     Raises:
       InputError: a recipe that cannot be read, or a macro that it does not have.
     """
-    import logging
-
     import gin
 
     from uem_t5x import data_sources, gin_utils, layouts, train
@@ -177,11 +175,7 @@ def recipe(files: Sequence[str], bindings: Sequence[str]) -> Iterator[dict[str, 
     has_data = any(binding.startswith("DATA_DIR = ") for binding in bindings)
     folder = contextlib.nullcontext() if has_data else data_sources.use_dataset_folder(_stand_in())
     with folder, gin_utils.main_module(train):
-        logging.disable(logging.ERROR)  # gin logs each folder where a recipe is not
-        try:
-            gin_utils.parse(files, [*places, *bindings])
-        finally:
-            logging.disable(logging.NOTSET)
+        gin_utils.parse(files, [*places, *bindings])
         # The layout is of devices that are not here.
         layout = layouts.Layout.parse(gin.query_parameter(_LAYOUT))
         with gin.unlock_config():

@@ -369,8 +369,8 @@ def _one_task(config: DatasetConfig) -> seqio.Task:
     task = _task(config)
     if isinstance(task, seqio.Mixture):
         raise InputError(
-            f"MIXTURE_OR_TASK_NAME={task.name!r}: a mixture of tasks has no one question; name one "
-            "of its tasks in the recipe"
+            f"{task.name}: a mixture of tasks has no one question; name one of its tasks: --task "
+            + ", ".join(sorted(part.name for part in task.tasks))
         )
     return task
 

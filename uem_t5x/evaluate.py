@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--well-formed", action="store_true", help="write nothing but answers that can be read back"
     )
+    parser.add_argument("--task", help="of the mixture that the model was trained on")
     parser.add_argument(
         "--layout",
         default="data",
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     for output in filter(None, (args.output, args.answers)):
         atomic.check_file(output)
-    trained = TrainedModel.load(args.model_dir, args.step, args.well_formed, args.layout)
+    trained = TrainedModel.load(args.model_dir, args.step, args.well_formed, args.layout, args.task)
     result = evaluate(trained, args.split, args.data_dir, args.batch_size, args.answers)
     if args.output:
         write_metrics(result, args.output)
@@ -89,8 +90,8 @@ def evaluate(
       `methods` (for each its scores: `uem` or `text`, `counting` over whole histories, `rule` over
       the items that the model read), `per_genre` rows and `confusion` of the model, `items_read`
       (least, mean and most items that it read of a user), `users` (some of them, from the worst
-      answered to the best), `examples`, `history_length`, `step`, `split`, `split_sha256` (of its
-      users and labels) and `task`.
+      answered to the best), `examples`, `history_length` (if the task does not tell, the most items
+      that it read of a user), `step`, `split`, `split_sha256` (of its users and labels) and `task`.
 
     Raises:
       InputError: if the dataset folder is of another catalogue than the model's, or of the same
@@ -160,7 +161,7 @@ def evaluate(
         },
         "users": _some_users(users, folder, answered),
         "examples": len(users.tastes),
-        "history_length": trained.history_length,
+        "history_length": trained.history_length or int(items_read.max()),
         "step": trained.step,
         "split": split,
         "split_sha256": folder.manifest.splits[split].sha256,

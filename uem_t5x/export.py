@@ -59,13 +59,13 @@ def export_huggingface(trained: "TrainedModel", folder: Path) -> None:
     Raises:
       InputError: if the language model is neither a T5 1.1 nor a LongT5.
     """
-    from uem_t5x import checkpoints, huggingface
+    from uem_t5x import huggingface, network
 
     vocabulary = trained.model.output_vocabulary
     huggingface.write_language_model(
         folder,
         trained.model.module.config,
-        {name: trained.params[name] for name in checkpoints.LANGUAGE_MODEL},
+        {name: trained.params[name] for name in network.LANGUAGE_MODEL},
         sentencepiece_model=vocabulary.sentencepiece_model_file,
         extra_ids=vocabulary.extra_ids,
         max_new_tokens=trained.feature_lengths["targets"],
@@ -81,7 +81,7 @@ def _write_user_embedding(trained: "TrainedModel", folder: Path) -> None:
     from flax import traverse_util
     from safetensors.numpy import save_file
 
-    from uem_t5x import checkpoints
+    from uem_t5x import network
     from uem_t5x.data.dataset_folder import MOVIES
     from uem_t5x.user_embedding import ITEM_TABLE
 
@@ -89,7 +89,7 @@ def _write_user_embedding(trained: "TrainedModel", folder: Path) -> None:
     params = {
         name: values
         for name, values in trained.params.items()
-        if name not in checkpoints.LANGUAGE_MODEL
+        if name not in network.LANGUAGE_MODEL
     }
     tensors = traverse_util.flatten_dict(params, sep="/")
     table = trained.flax_mutables[ITEM_TABLE][ITEM_TABLE]

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import logging
 import os
 import re
 import sys
@@ -78,7 +79,8 @@ def parse(files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ())
     gin.clear_config(clear_constants=True)
     found = [os.fspath(_find(file)) for file in files]
     try:
-        gin.parse_config_files_and_bindings(found, list(bindings))
+        with _not_logging():  # each folder where a recipe is not
+            gin.parse_config_files_and_bindings(found, list(bindings))
     except (
         ValueError,
         SyntaxError,
@@ -92,6 +94,22 @@ def parse(files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ())
             message = f"the macro {unbound[1]} is not bound; add --gin.{unbound[1]}=VALUE"
         gin.clear_config(clear_constants=True)  # nothing of a recipe that is half read stays
         raise InputError(f"{', '.join(map(str, files))}: {message}") from error
+
+
+@contextlib.contextmanager
+def _not_logging() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def use_settings(settings: str) -> None:
+    """Makes gin's configuration what `gin.config_str()` said when it returned `settings`."""
+    gin.clear_config(clear_constants=True)
+    gin.parse_config(settings)
 
 
 def check_bindings(recipes: Sequence[str | os.PathLike[str]], bindings: Iterable[str]) -> None:

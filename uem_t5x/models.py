@@ -18,7 +18,7 @@ from clu import metrics as clu_metrics
 from flax import linen as nn
 from jaxtyping import Float, Int
 
-from uem_t5x import decoding, feature_converters, layer_stacks
+from uem_t5x import decoding, feature_converters, layer_stacks, network
 from uem_t5x.types import Array, Batch, PyTree
 
 Metrics = dict[str, clu_metrics.Metric]
@@ -48,6 +48,7 @@ class EncoderDecoderModel:
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         loss_normalizing_factor: float | None = None,
+        freeze_language_model: bool = False,
     ) -> None:
         """Makes a model; arguments are named as in T5X.
 
@@ -62,6 +63,8 @@ class EncoderDecoderModel:
           label_smoothing: probability mass spread over the other tokens.
           z_loss: weight of the squared log-partition, which keeps logits from drifting.
           loss_normalizing_factor: divides the summed loss; Adafactor does not mind its scale.
+          freeze_language_model: leave it as it is and train the UEM and the task prompts alone; the
+            paper trains all of it.
         """
         if feature_converter_cls is not None:
             self.FEATURE_CONVERTER_CLS = feature_converter_cls
@@ -74,6 +77,7 @@ class EncoderDecoderModel:
         self._label_smoothing = label_smoothing
         self._z_loss = z_loss
         self._loss_normalizing_factor = loss_normalizing_factor
+        self._freeze_language_model = freeze_language_model
 
     def get_initial_variables(
         self,
@@ -130,6 +134,11 @@ class EncoderDecoderModel:
         Returns:
           The loss, and `metrics` or, given `flax_mutables`, `(metrics, flax_mutables)`.
         """
+        if self._freeze_language_model:
+            params = {
+                name: jax.lax.stop_gradient(values) if name in network.LANGUAGE_MODEL else values
+                for name, values in params.items()
+            }
         loss, metrics = self._loss_and_metrics(params, batch, dropout_rng, flax_mutables)
         return loss, (metrics if flax_mutables is None else (metrics, flax_mutables))
 

@@ -28,6 +28,9 @@ REMAT_POLICIES: dict[str, Callable[..., Any]] = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
+# The modules of a network that are the language model; others are the UEM and the task prompts.
+LANGUAGE_MODEL = ("token_embedder", "encoder", "decoder")
+
 FULL, LOCAL, TRANSIENT_GLOBAL = "full", "local", "transient_global"
 _ENCODER_ATTENTIONS = (FULL, LOCAL, TRANSIENT_GLOBAL)
 
@@ -84,9 +87,13 @@ class T5Config:
                 f"{', '.join(_ENCODER_ATTENTIONS)}"
             )
         sizes = {"LOCAL_RADIUS": self.local_radius, "GLOBAL_BLOCK_SIZE": self.global_block_size}
-        for macro, size in sizes.items():
+        widths = ("emb_dim", "num_heads", "head_dim", "mlp_dim")
+        sizes |= {name: getattr(self, name) for name in widths}
+        for name, size in sizes.items():
             if size < 1:
-                raise InputError(f"{macro}={size}: bind it to 1 or more")
+                raise InputError(f"{name}={size}: bind it to 1 or more")
+        if not 0 <= self.dropout_rate < 1:
+            raise InputError(f"DROPOUT_RATE={self.dropout_rate}: bind it to 0.0 or more, below 1.0")
         if self.remat not in REMAT_POLICIES:
             raise InputError(
                 f"REMAT_POLICY={self.remat!r}: no such policy; choose one of "

@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--well-formed", action="store_true", help="write nothing but answers that can be read back"
     )
+    parser.add_argument("--task", help="of the mixture that the model was trained on")
     parser.add_argument(
         "--layout",
         default="data",
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         atomic.check_file(args.output)
     from uem_t5x.trained_model import TrainedModel
 
-    trained = TrainedModel.load(args.model_dir, args.step, args.well_formed, args.layout)
+    trained = TrainedModel.load(args.model_dir, args.step, args.well_formed, args.layout, args.task)
     refused = 0
 
     def report(error: InputError) -> None:

@@ -3,7 +3,9 @@
     uem-t5x sweep gin/sweeps/paper.toml --output runs/paper --gin.DATA_DIR=runs/movielens
 
 A sweep is a TOML file. Each `[[runs]]` names recipes and macros; a macro with a list of values
-gives a run for each of them, in all combinations, for each of the seeds:
+gives a run for each of them, in all combinations, for each of the seeds. A recipe of `gin/` goes by
+its name, another one by its path (`my_recipe.gin`); a parameter that no macro sets is written in
+quotes (`macros."network.T5Config.num_heads" = [4, 8]`):
 
     seeds = [0, 1, 2]
 
@@ -148,7 +150,7 @@ def read_sweep(path: str, output: str, bindings: Sequence[str] = ()) -> list[Pla
     planned: dict[str, PlannedRun] = {}
     for seed, entry in itertools.product(sweep.get("seeds", [0]), sweep["runs"]):
         for recipe, chosen in itertools.product(entry["recipes"], _combinations(entry)):
-            file = f"gin/{recipe}.gin"
+            file = recipe if recipe.endswith(".gin") else f"gin/{recipe}.gin"
             of_all = _literals(sweep.get("recipes", {}).get(recipe, {})) | common
             usual = _bind(path, file, of_all)
             bound = {**of_all, **_literals(chosen), _SEED: str(seed)}
@@ -157,8 +159,8 @@ def read_sweep(path: str, output: str, bindings: Sequence[str] = ()) -> list[Pla
             if missing := sorted(unbound - {"MODEL_DIR"}):
                 raise InputError(f"{path}: {file} needs {missing[0]}; add --gin.{missing[0]}=VALUE")
             # What is so anyway makes no other run.
-            special = [name for name in chosen if macros[name] != usual[name]]
-            name = _name(recipe, {name: bound[name] for name in special}, seed)
+            special = [name for name in chosen if macros[name] != usual.get(name)]
+            name = _name(Path(file).stem, {name: bound[name] for name in special}, seed)
             folder = f"{output.rstrip('/')}/{name}"
             if name in planned and planned[name].macros != macros:
                 raise InputError(
@@ -218,10 +220,14 @@ def _literals(macros: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _bind(path: str, recipe: str, bound: Mapping[str, str]) -> dict[str, Any]:
-    """Returns a recipe's macros, those that are bound among them; only those it has can be."""
+    """Returns a recipe's macros and what is bound beside it; only macros that it has can be.
+
+    Parameters (`module.function.parameter`) are left to gin, which knows them.
+    """
     macros, _ = gin_utils.read(recipe)
     values = {name: gin_utils.literal_value(literal) for name, literal in bound.items()}
-    gin_utils.check_macros(f"{path}: {recipe}", values, macros)
+    given = {name: value for name, value in values.items() if name.isidentifier()}
+    gin_utils.check_macros(f"{path}: {recipe}", given, macros)
     return macros | values
 
 

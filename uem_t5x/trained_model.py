@@ -45,9 +45,10 @@ class TrainedModel:
       step: the step of the checkpoint.
       catalogue: movies, genres, sentence encoder and vocabulary, but no examples.
       data_dir: the dataset folder it was trained on.
-      task: the SeqIO task it was trained on.
+      task: the SeqIO task that it is asked by.
       feature_lengths: the padded length of every feature of the task.
       batch_size: of evaluation, as in the recipe.
+      settings: gin's configuration, of the recipe as it is answered with.
       well_formed: whether it writes nothing but answers that can be read back.
     """
 
@@ -61,6 +62,7 @@ class TrainedModel:
     task: str
     feature_lengths: Mapping[str, int]
     batch_size: int
+    settings: str
     well_formed: bool = False
 
     @classmethod
@@ -70,6 +72,7 @@ class TrainedModel:
         step: int | None = None,
         well_formed: bool = False,
         layout: str = "data",
+        task: str | None = None,
     ) -> "TrainedModel":
         """Loads a checkpoint.
 
@@ -79,6 +82,8 @@ class TrainedModel:
           well_formed: keeps the answers within `answer_grammar.answer_grammar`.
           layout: what is split over the devices, see `layouts.Layout.parse`; it need not be that
             of training, and changes no answer.
+          task: what to ask, of the same features: one of the mixture that it was trained on; None
+            for what it was trained on.
 
         Raises:
           InputError: if the folder holds no trained model, or not this step of it, or the devices
@@ -116,22 +121,25 @@ class TrainedModel:
             step=step,
             catalogue=catalogue,
             data_dir=gin.query_parameter("DATA_DIR/macro.value"),
-            task=dataset_cfg.mixture_or_task_name,
+            task=task or dataset_cfg.mixture_or_task_name,
             feature_lengths=dataset_cfg.task_feature_lengths,
             batch_size=dataset_cfg.batch_size,
+            settings=gin.config_str(),
             well_formed=well_formed,
         )
 
     @contextlib.contextmanager
     def current(self, folder: DatasetFolder | None = None) -> Iterator[None]:
-        """Lets tasks, vocabularies and metrics mean this model's, inside a `with`.
+        """Lets tasks, their steps, vocabularies and metrics mean this model's, inside a `with`.
 
-        They ask the recipe that was read last, which may be that of a model loaded since. One
-        thread at a time may do so; an `Answerer` needs it not.
+        They ask gin, which may hold the recipe of a model that was loaded since; it holds this one
+        afterwards. One thread at a time may do so; an `Answerer` needs it not.
 
         Args:
           folder: where to read users, of the model's catalogue; the catalogue itself has none.
         """
+        with gin_utils.main_module(train):
+            gin_utils.use_settings(self.settings)
         with (
             data_sources.use_dataset_folder(folder or self.catalogue),
             vocabularies.use_model_file(str(self.catalogue.vocabulary_path)),
@@ -144,21 +152,15 @@ class TrainedModel:
         return "history_items" in self.feature_lengths
 
     @property
-    def history_length(self) -> int:
+    def history_length(self) -> int | None:
         """The number of most recent items that the model reads: the paper's p.
 
-        Raises:
-          InputError: if neither the task's name ends in it nor its features are so many.
+        None if neither the task's name ends in it nor its features are so many.
         """
         given = [self.feature_lengths["history_items"]] if self.reads_embeddings else []
         if (number := self.task.rpartition("_")[2]).isdecimal():
             given.append(int(number))
-        if not given:
-            raise InputError(
-                f"{self.task}: the number of items is unknown; end the task's name in it, as in "
-                f"{self.task}_50"
-            )
-        return min(given)
+        return min(given, default=None)
 
     def answerer(self, batch_size: int) -> "Answerer":
         """Returns what writes answers, compiled for batches of one size.

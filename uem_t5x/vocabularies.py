@@ -1,6 +1,7 @@
 """The vocabulary of the tasks: a SentencePiece model that is chosen when it is used."""
 
 import functools
+import itertools
 
 import gin
 import seqio
@@ -22,6 +23,8 @@ _T5_PIECES, _T5_SENTINELS = 32_000, 100
 # Embeddings have at most this many rows more than their vocabulary has tokens: T5 fills up to a
 # multiple of 128.
 _ROW_PADDING = 128
+
+_OF_A_RUN = "catalogue/vocabulary/sentencepiece.model"  # below MODEL_DIR
 
 
 # Makes a file the current model inside a `with`, whatever gin says.
@@ -115,8 +118,8 @@ def check_rows(vocabulary: seqio.Vocabulary, rows: int, checkpoint: str | None =
     Args:
       vocabulary: of the task.
       rows: of the token embedding.
-      checkpoint: the folder of a pretrained model, or None for random parameters. Where it holds
-        its vocabulary (`spiece.model`), the pieces are compared.
+      checkpoint: the folder of a pretrained model, or None for random parameters. Where it, or the
+        run that it belongs to, holds its vocabulary, the pieces are compared.
 
     Raises:
       InputError: more tokens than rows; or, with a checkpoint, many fewer, or other pieces.
@@ -130,12 +133,15 @@ def check_rows(vocabulary: seqio.Vocabulary, rows: int, checkpoint: str | None =
     if checkpoint is None:
         return
     mend = "give the checkpoint's own vocabulary as --gin.SENTENCEPIECE_MODEL_FILE=FILE"
-    if not rows - _ROW_PADDING < size <= rows:
+    folder = epath.Path(checkpoint)
+    places = (folder / "spiece.model", folder / _OF_A_RUN, folder.parent / _OF_A_RUN)
+    own = next((place for place in places if place.is_file()), None)
+    # Without its vocabulary the numbers must do; a run of this project may have had any.
+    if not (0 if own else rows - _ROW_PADDING) < size <= rows:
         raise InputError(
             f"{file}: {size} tokens, but the embedding in {checkpoint} has {rows} rows; {mend}"
         )
-    own = epath.Path(checkpoint) / "spiece.model"
-    if own.is_file() and (token := _first_difference(vocabulary, load(str(own)))) is not None:
+    if own and (token := _first_difference(vocabulary, load(str(own)))) is not None:
         raise InputError(f"{file}: token {token} is another one in {own}; {mend}")
 
 
@@ -144,6 +150,5 @@ def _first_difference(
 ) -> int | None:
     """Returns the first id that stands for different pieces; sentinels are spelled variously."""
     pieces = [[v.tokenizer.id_to_piece(i) for i in range(len(v.tokenizer))] for v in (one, other)]
-    return next(
-        (i for i, (a, b) in enumerate(zip(*pieces)) if a != b and "<extra_id_" not in a + b), None
-    )
+    pairs = enumerate(itertools.zip_longest(*pieces, fillvalue=""))
+    return next((i for i, (a, b) in pairs if a != b and "<extra_id_" not in a + b), None)

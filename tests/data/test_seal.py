@@ -2,8 +2,10 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from safetensors.numpy import save_file
 
 from uem_t5x import cli
 from uem_t5x.data import seal
@@ -63,6 +65,18 @@ def test_other_labels_are_sealed(mine):
         DatasetFolder.open(mine)
     seal.seal(mine)
     DatasetFolder.open(mine)
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "expected"),
+    [(5, np.nan, "row 5 of .* needs finite numbers"), (0, 1.0, "row 0 of .* needs zeros")],
+)
+def test_vectors_that_cannot_be_learned_from_are_refused(row, value, expected, mine):
+    matrices = DatasetFolder.open(mine).embeddings()
+    matrices["description"][row, 2] = value
+    save_file(matrices, mine / "items/embeddings.safetensors")
+    with pytest.raises(InputError, match=expected):
+        seal.seal(mine)
 
 
 def test_what_holds_no_users_is_not_sealed(mine):

@@ -71,6 +71,8 @@ def seal(path: str | os.PathLike[str]) -> "DatasetFolder":
 
 
 def _check_channels(folder: "DatasetFolder") -> None:
+    import numpy as np
+
     matrices = folder.embeddings()
     for channel in folder.channels:
         matrix = matrices.get(channel.name)
@@ -80,6 +82,15 @@ def _check_channels(folder: "DatasetFolder") -> None:
             raise InputError(
                 f"{folder.path}: the channel {channel.name!r} needs a matrix float32{list(wanted)}"
                 f", there is {found}; mend items/embeddings.safetensors or manifest.json"
+            )
+        strange = ~np.isfinite(matrix).all(axis=1)
+        strange[0] = matrix[0].any() or strange[0]
+        if strange.any():
+            row = int(strange.argmax())
+            wants = "zeros, as it is padding" if row == 0 else "finite numbers"
+            raise InputError(
+                f"{folder.path}: row {row} of the channel {channel.name!r} needs {wants}; mend "
+                "items/embeddings.safetensors"
             )
 
 
