@@ -55,7 +55,7 @@ def test_the_language_model_is_read_back_as_it_was(exported, trained):
     config, params = checkpoints.load_language_model(exported)
     expected = trained.model.module.config
     assert config == dataclasses.replace(expected, dropout_rate=0.0, dtype=config.dtype)
-    expected = {name: trained.params[name] for name in checkpoints.LANGUAGE_MODEL}
+    expected = {name: trained.params[name] for name in network.LANGUAGE_MODEL}
     jax.tree.map(np.testing.assert_array_equal, params, expected)
     generation = json.loads((exported / "generation_config.json").read_text())
     assert generation["max_new_tokens"] == 32
@@ -77,7 +77,7 @@ def test_the_user_embedding_is_whole(exported, trained, dataset_folder):
     jax.tree.map(
         np.testing.assert_array_equal, params, {name: trained.params[name] for name in params}
     )
-    assert set(params) | set(checkpoints.LANGUAGE_MODEL) == set(trained.params)
+    assert set(params) | set(network.LANGUAGE_MODEL) == set(trained.params)
     assert pl.read_parquet(folder / "movies.parquet").equals(dataset_folder.movies())
 
 
@@ -105,7 +105,7 @@ def test_a_text_model_has_no_user_embedding(trained, tmp_path):
             trained.model.output_vocabulary,
             optimizer_def=None,
         ),
-        params={name: trained.params[name] for name in checkpoints.LANGUAGE_MODEL},
+        params={name: trained.params[name] for name in network.LANGUAGE_MODEL},
         flax_mutables={},
         feature_lengths={"inputs": 64, "targets": 32},
     )

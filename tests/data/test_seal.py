@@ -67,15 +67,12 @@ def test_other_labels_are_sealed(mine):
     DatasetFolder.open(mine)
 
 
-@pytest.mark.parametrize(
-    ("row", "value", "expected"),
-    [(5, np.nan, "row 5 of .* needs finite numbers"), (0, 1.0, "row 0 of .* needs zeros")],
-)
-def test_vectors_that_cannot_be_learned_from_are_refused(row, value, expected, mine):
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_vectors_that_are_no_numbers_are_refused(value, mine):
     matrices = DatasetFolder.open(mine).embeddings()
-    matrices["description"][row, 2] = value
+    matrices["description"][5, 2] = value
     save_file(matrices, mine / "items/embeddings.safetensors")
-    with pytest.raises(InputError, match=expected):
+    with pytest.raises(InputError, match="row 5 of the channel 'description' needs finite numbers"):
         seal.seal(mine)
 
 

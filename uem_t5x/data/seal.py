@@ -83,14 +83,11 @@ def _check_channels(folder: "DatasetFolder") -> None:
                 f"{folder.path}: the channel {channel.name!r} needs a matrix float32{list(wanted)}"
                 f", there is {found}; mend items/embeddings.safetensors or manifest.json"
             )
-        strange = ~np.isfinite(matrix).all(axis=1)
-        strange[0] = matrix[0].any() or strange[0]
-        if strange.any():
-            row = int(strange.argmax())
-            wants = "zeros, as it is padding" if row == 0 else "finite numbers"
+        is_finite = np.isfinite(matrix).all(axis=1)
+        if not is_finite.all():
             raise InputError(
-                f"{folder.path}: row {row} of the channel {channel.name!r} needs {wants}; mend "
-                "items/embeddings.safetensors"
+                f"{folder.path}: row {is_finite.argmin()} of the channel {channel.name!r} needs "
+                "finite numbers; mend items/embeddings.safetensors"
             )
 
 
