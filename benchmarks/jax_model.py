@@ -74,10 +74,10 @@ class _ItemTableOnly:
     """As much of a dataset folder as the network asks for."""
 
     def __init__(self, sizes: Sizes) -> None:
-        self._sizes = sizes
+        self._table = sizes_lib.item_table(sizes)
 
     def embedding(self, channel: str) -> np.ndarray:
-        return sizes_lib.item_table(self._sizes)[channel]
+        return self._table[channel]
 
     def embedding_shape(self, channel: Channel) -> tuple[int, int]:
         return self.embedding(channel.name).shape

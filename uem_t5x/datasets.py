@@ -293,9 +293,8 @@ class Questioner:
         )
         try:
             features = self._ask(*arguments)
-        except (
-            tf.errors.InvalidArgumentError
-        ) as error:  # of no examples, too, or more than a batch of them
+        except tf.errors.InvalidArgumentError as error:
+            # Of no examples, too, or more than a batch of them.
             raise InputError(
                 f"{self.task}: its steps fail on {len(users)} users, or do not make one example of "
                 f"each ({said_by_tensorflow(error)})"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
-from uem_t5x import atomic
+from uem_t5x import atomic, model_flags
 from uem_t5x.rating_scale import HALF_STARS_PER_STAR
 
 if TYPE_CHECKING:
@@ -22,22 +22,12 @@ _SHOWN_USERS, _SHOWN_ITEMS = 6, 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the subcommand's arguments."""
-    parser.add_argument("--model-dir", required=True, help="the MODEL_DIR of a training run")
+    model_flags.add_arguments(parser)
     parser.add_argument("--data-dir", help="a dataset folder; the one it was trained on by default")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    parser.add_argument("--step", type=int, help="of the checkpoint; the best one by default")
     parser.add_argument("--batch-size", type=int, help="the recipe's by default")
     parser.add_argument("--output", help="where to write the scores as JSON")
     parser.add_argument("--answers", help="where to write each user's answer, as JSON lines")
-    parser.add_argument(
-        "--well-formed", action="store_true", help="write nothing but answers that can be read back"
-    )
-    parser.add_argument("--task", help="of the mixture that the model was trained on")
-    parser.add_argument(
-        "--layout",
-        default="data",
-        help="what is split over the devices, as in training (fsdp, ...)",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,11 +35,10 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from uem_t5x import report_tables
-    from uem_t5x.trained_model import TrainedModel
 
     for output in filter(None, (args.output, args.answers)):
         atomic.check_file(output)
-    trained = TrainedModel.load(args.model_dir, args.step, args.well_formed, args.layout, args.task)
+    trained = model_flags.load(args)
     result = evaluate(trained, args.split, args.data_dir, args.batch_size, args.answers)
     if args.output:
         write_metrics(result, args.output)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uem_t5x import atomic
+from uem_t5x import atomic, model_flags
 from uem_t5x.errors import InputError
 from uem_t5x.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS
 
@@ -59,24 +59,14 @@ class User:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the subcommand's arguments."""
-    parser.add_argument("--model-dir", required=True, help="the MODEL_DIR of a training run")
+    model_flags.add_arguments(parser)
     parser.add_argument(
         "--input",
         required=True,
         help="JSON lines, a user each, histories oldest first; - for stdin",
     )
     parser.add_argument("--output", help="where to write the answers; stdout by default")
-    parser.add_argument("--step", type=int, help="of the checkpoint; the best one by default")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument(
-        "--well-formed", action="store_true", help="write nothing but answers that can be read back"
-    )
-    parser.add_argument("--task", help="of the mixture that the model was trained on")
-    parser.add_argument(
-        "--layout",
-        default="data",
-        help="what is split over the devices, as in training (fsdp, ...)",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,9 +75,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.input}: no such file; give JSON lines, a user each")
     if args.output:
         atomic.check_file(args.output)
-    from uem_t5x.trained_model import TrainedModel
-
-    trained = TrainedModel.load(args.model_dir, args.step, args.well_formed, args.layout, args.task)
+    trained = model_flags.load(args)
     refused = 0
 
     def report(error: InputError) -> None:

@@ -95,6 +95,8 @@ class TrainedModel:
         catalogue = model_dir_lib.catalogue(model_dir)
         with data_sources.use_dataset_folder(catalogue):
             arguments = _train_arguments(recipe, model_dir_lib.vocabulary(model_dir))
+            dataset_cfg, model = arguments["infer_eval_dataset_cfg"], arguments["model"]
+            variables = _lay_out(model, dataset_cfg, partitioner)
         found = checkpoint_folders.find(model_dir)
         if not found or (step is not None and step not in found):
             raise InputError(
@@ -105,9 +107,6 @@ class TrainedModel:
             step = checkpoint_folders.choose(model_dir)
         else:
             checkpoint_folders.check(found[step])
-        dataset_cfg, model = arguments["infer_eval_dataset_cfg"], arguments["model"]
-        with data_sources.use_dataset_folder(catalogue):
-            variables = _lay_out(model, dataset_cfg, partitioner)
         with CheckpointManager(model_dir) as manager:
             params, flax_mutables = manager.restore_for_inference(step, variables)
         # Its own, and not the current one, which another model may have set by then.

@@ -18,6 +18,7 @@ table and the vocabulary.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
@@ -146,8 +147,11 @@ class DatasetFolder:
 
     def embedding_shape(self, channel: Channel) -> tuple[int, int]:
         """Returns the rows and the width of a channel's matrix, which is not read."""
-        rows = RATING_ROWS if channel.index == "rating" else self.movies().height
-        return rows, channel.width
+        return RATING_ROWS if channel.index == "rating" else self._item_rows, channel.width
+
+    @functools.cached_property
+    def _item_rows(self) -> int:
+        return self.movies().height
 
     def genre_matrix(self) -> UInt8[np.ndarray, "rows genres"]:
         """Returns 1 where the movie of a row has the genre, 0 elsewhere; row 0 is zero."""

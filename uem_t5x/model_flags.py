@@ -1,0 +1,27 @@
+"""The flags of commands that answer with a trained model: which one it is, and how it answers."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uem_t5x.trained_model import TrainedModel
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares them."""
+    parser.add_argument("--model-dir", required=True, help="the MODEL_DIR of a training run")
+    parser.add_argument("--step", type=int, help="of the checkpoint; the best one by default")
+    parser.add_argument(
+        "--well-formed", action="store_true", help="write nothing but answers that can be read back"
+    )
+    parser.add_argument("--task", help="of the mixture that the model was trained on")
+    parser.add_argument(
+        "--layout", default="data", help="what is split over the devices, as in training: fsdp, ..."
+    )
+
+
+def load(args: argparse.Namespace) -> "TrainedModel":
+    """Loads the model that they name; see `TrainedModel.load`."""
+    from uem_t5x.trained_model import TrainedModel
+
+    return TrainedModel.load(args.model_dir, args.step, args.well_formed, args.layout, args.task)
