@@ -20,10 +20,16 @@ from etils import epath
 
 from uem_t5x import atomic, checksums, data_sources, vocabularies
 from uem_t5x.data import manifest
-from uem_t5x.data.dataset_folder import SPLITS, VOCABULARY, DatasetFolder, copy_catalogue
+from uem_t5x.data.dataset_folder import (
+    CATALOGUE,
+    SPLITS,
+    VOCABULARY,
+    DatasetFolder,
+    copy_catalogue,
+)
 from uem_t5x.errors import InputError
 
-_RECIPE, _CATALOGUE, _LOCK = "config.gin", "catalogue", ".lock"
+_RECIPE, _LOCK = "config.gin", ".lock"
 _LOCK_PATIENCE = 60  # seconds; what a run that was told to stop may take to save
 
 
@@ -107,12 +113,12 @@ def catalogue(model_dir: str | os.PathLike[str]) -> DatasetFolder:
     Raises:
       InputError: if it is missing, or a part of it.
     """
-    return DatasetFolder.open(epath.Path(model_dir) / _CATALOGUE)
+    return DatasetFolder.open(epath.Path(model_dir) / CATALOGUE)
 
 
 def vocabulary(model_dir: str | os.PathLike[str]) -> epath.Path:
     """Returns where the SentencePiece model of a trained model lies."""
-    return epath.Path(model_dir) / _CATALOGUE / VOCABULARY
+    return epath.Path(model_dir) / CATALOGUE / VOCABULARY
 
 
 def check_catalogue(model_dir: str | os.PathLike[str]) -> None:
@@ -152,7 +158,7 @@ def write(model_dir: str | os.PathLike[str]) -> str:
     if not _has_catalogue(model_dir):
         copy_catalogue(
             data_sources.dataset_folder(),
-            folder / _CATALOGUE,
+            folder / CATALOGUE,
             vocabularies.sentencepiece_model_file(),
         )
     text = gin.config_str()
@@ -162,4 +168,4 @@ def write(model_dir: str | os.PathLike[str]) -> str:
 
 def _has_catalogue(model_dir: str | os.PathLike[str]) -> bool:
     # Its manifest is written last.
-    return (epath.Path(model_dir) / _CATALOGUE / manifest.FILE_NAME).is_file()
+    return (epath.Path(model_dir) / CATALOGUE / manifest.FILE_NAME).is_file()

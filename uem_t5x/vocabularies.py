@@ -9,6 +9,7 @@ import tensorflow as tf
 from etils import epath
 
 from uem_t5x import checksums, data_sources
+from uem_t5x.data.dataset_folder import CATALOGUE, VOCABULARY
 from uem_t5x.errors import InputError
 from uem_t5x.overrides import Override
 
@@ -23,8 +24,6 @@ _T5_PIECES, _T5_SENTINELS = 32_000, 100
 # Embeddings have at most this many rows more than their vocabulary has tokens: T5 fills up to a
 # multiple of 128.
 _ROW_PADDING = 128
-
-_OF_A_RUN = "catalogue/vocabulary/sentencepiece.model"  # below MODEL_DIR
 
 
 # Makes a file the current model inside a `with`, whatever gin says.
@@ -134,7 +133,8 @@ def check_rows(vocabulary: seqio.Vocabulary, rows: int, checkpoint: str | None =
         return
     mend = "give the checkpoint's own vocabulary as --gin.SENTENCEPIECE_MODEL_FILE=FILE"
     folder = epath.Path(checkpoint)
-    places = (folder / "spiece.model", folder / _OF_A_RUN, folder.parent / _OF_A_RUN)
+    of_a_run = CATALOGUE / VOCABULARY
+    places = (folder / "spiece.model", folder / of_a_run, folder.parent / of_a_run)
     own = next((place for place in places if place.is_file()), None)
     # Without its vocabulary the numbers must do; a run of this project may have had any.
     if not (0 if own else rows - _ROW_PADDING) < size <= rows:

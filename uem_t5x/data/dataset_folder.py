@@ -45,6 +45,7 @@ MOVIES = Path("items/movies.parquet")
 EMBEDDINGS = Path("items/embeddings.safetensors")
 EXAMPLES = Path("examples")
 VOCABULARY = Path("vocabulary/sentencepiece.model")
+CATALOGUE = Path("catalogue")  # below a MODEL_DIR
 
 
 @dataclasses.dataclass(frozen=True)
