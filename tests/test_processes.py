@@ -138,6 +138,37 @@ def test_each_process_keeps_its_own_place_in_the_data(two):
     assert names == {"train_ds-000-of-002.index", "train_ds-001-of-002.index"}
 
 
+TOLD_EARLY = """
+import os, signal, sys, time
+import jax
+from uem_t5x.preemption import PreemptionNotice
+
+address, index = sys.argv[1], int(sys.argv[2])
+jax.distributed.initialize(address, 2, index)
+with PreemptionNotice() as notice:
+    if index == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(3)  # as long as a run takes to restore and compile
+    asked = 1
+    while asked < 50 and not notice.is_due():
+        time.sleep(0.1)
+        asked += 1
+print("told to stop when asked", asked)
+"""
+
+
+def test_processes_that_are_told_to_stop_before_their_first_step():
+    """Whatever step they go on from."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    command = [sys.executable, "-c", TOLD_EARLY, address]
+    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([*command, str(index)], **options) for index in range(2)]
+    told = [process.communicate(timeout=300)[0] for process in both]
+    assert told == ["told to stop when asked 1\n"] * 2
+
+
 def stopped_at_2(model_dir, copy):
     shutil.copytree(model_dir, copy)
     shutil.rmtree(copy / "checkpoint_4")

@@ -91,6 +91,16 @@ class TestModelFile:
         with pytest.raises(InputError, match=r"^/none\.model: no such SentencePiece model"):
             vocabulary.encode(TEXT)
 
+    def test_a_bucket_that_cannot_be_read_is_named(self, vocabulary, monkeypatch):
+        def unreachable(*_, **__):
+            raise tf.errors.UnavailableError(None, None, "{{x}} no network")
+
+        monkeypatch.setattr(tf.io.gfile.GFile, "read", unreachable)
+        file = "gs://bucket/sentencepiece.model"
+        gin.bind_parameter("uem_t5x.vocabularies.sentencepiece_model_file.path", file)
+        with pytest.raises(InputError, match=r"^gs://bucket/.*: cannot be read \(no network\); do"):
+            vocabulary.encode(TEXT)
+
     def test_a_folder_without_one_falls_back_to_the_public_model(self, dataset_folder):
         manifest = dataclasses.replace(dataset_folder.manifest, has_vocabulary=False)
         without = dataclasses.replace(dataset_folder, manifest=manifest)

@@ -12,10 +12,10 @@ from typing import IO
 
 from etils import epath
 
+from uem_t5x import buckets
 from uem_t5x.errors import InputError
 
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # safetensors has no OSError
-_BUCKET = re.compile(r"\w+:/")  # `pathlib` leaves one of two slashes
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def writing_folder(
             it cannot be made, or if it is in a bucket, which cannot rename a folder.
         OSError: naming it, if the disk does not take it.
     """
-    if _is_in_bucket(path):
+    if buckets.is_remote(path):
         raise InputError(f"{path}: give --output a local folder, and copy it to the bucket")
     path = path.resolve()  # a link stays one
     _clear_up(path)
@@ -80,9 +80,11 @@ def writing_file(path: epath.PathLike) -> Iterator[IO[str]]:
         OSError: naming it, if the disk does not take it.
     """
     check_file(path)
-    file_path = epath.Path(path if _is_in_bucket(path) else os.path.realpath(path))
+    file_path = epath.Path(path if buckets.is_remote(path) else os.path.realpath(path))
     file_path.parent.mkdir(parents=True, exist_ok=True)
-    partial = file_path.with_name(f".{file_path.name}.partial")
+    if not buckets.is_remote(path):
+        _clear_up(Path(file_path))
+    partial = file_path.with_name(_partial_name(file_path, os.getpid()))
     try:
         with _naming(path), partial.open("w", encoding="utf-8") as file:
             yield file
@@ -96,7 +98,7 @@ def check_file(path: epath.PathLike) -> None:
     if epath.Path(path).is_dir():
         raise InputError(f"{path}: a folder; give the name of a file")
     # etils takes all that is no folder for a file.
-    if not _is_in_bucket(path) and Path(path).exists() and not Path(path).is_file():
+    if not buckets.is_remote(path) and Path(path).exists() and not Path(path).is_file():
         raise InputError(f"{path}: not a regular file; give the name of one")
 
 
@@ -104,10 +106,6 @@ def write_text(path: epath.PathLike, text: str) -> None:
     """Writes a file of UTF-8 text."""
     with writing_file(path) as file:
         file.write(text)
-
-
-def _is_in_bucket(path: epath.PathLike) -> bool:
-    return _BUCKET.match(os.fspath(path)) is not None
 
 
 @contextlib.contextmanager
@@ -128,23 +126,25 @@ def _naming(path: epath.PathLike) -> Iterator[None]:
         raise
 
 
-def _partial_name(path: Path, process: int | str) -> str:
-    """Names a folder beside `path` by the process that writes it, and the machine that runs it."""
-    return f".{path.name}.partial-{platform.node()}-{process}"
+def _partial_name(path: epath.PathLike, process: int | str) -> str:
+    """Names what lies beside `path` by the process that writes it, and the machine that runs it."""
+    return f".{epath.Path(path).name}.partial-{platform.node()}-{process}"
 
 
 def _clear_up(path: Path) -> None:
     """Removes what killed processes of this machine have left, after ending what they had begun."""
     start = _partial_name(path, "")
-    for folder in path.parent.glob(f"{glob.escape(start)}*"):
-        process, _, rest = folder.name.removeprefix(start).partition("-")
+    for left in path.parent.glob(f"{glob.escape(start)}*"):
+        process, _, rest = left.name.removeprefix(start).partition("-")
         # In a container that starts again, this process may have the number of one that was killed.
         if not process.isdecimal() or (int(process) != os.getpid() and _is_alive(int(process))):
             continue
         if rest and not path.exists():  # killed between the two renames of `_rename_over`
-            folder.rename(path)
+            left.rename(path)
+        elif left.is_dir():
+            shutil.rmtree(left)
         else:
-            shutil.rmtree(folder)
+            left.unlink()
 
 
 def _is_alive(process: int) -> bool:

@@ -27,7 +27,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from uem_t5x import checkpoint_folders, datasets, layer_stacks
+from uem_t5x import buckets, checkpoint_folders, datasets, layer_stacks
 from uem_t5x.checkpoint_folders import BEST_METRIC
 from uem_t5x.datasets import TrainIterator
 from uem_t5x.errors import InputError, line_of
@@ -53,11 +53,22 @@ class CheckpointConfig:
       period: steps between checkpoints; 0 for none.
       keep: the most recent ones that are kept; None for all.
       keep_best: the ones of highest validation F1 that are kept besides.
+
+    Raises:
+      InputError: if so many cannot be kept.
     """
 
     period: int = 1000
     keep: int | None = 1
     keep_best: int = 1
+
+    def __post_init__(self) -> None:
+        if self.keep is not None and self.keep < 1:
+            raise InputError(
+                f"CHECKPOINTS_KEPT={self.keep}: bind it to 1 or more, or to None for all"
+            )
+        if self.keep_best < 0:
+            raise InputError(f"CheckpointConfig.keep_best = {self.keep_best}: bind it to 0 or more")
 
 
 class _DatasetHandler(ocp.CheckpointHandler):
@@ -122,14 +133,14 @@ class CheckpointManager:
                 checkpoint_folders.seal(dataset_handler.checkpoint)
 
         self._manager = ocp.CheckpointManager(
-            epath.Path(model_dir).absolute(),
+            buckets.absolute(model_dir),
             options=ocp.CheckpointManagerOptions(
                 step_prefix=checkpoint_folders.PREFIX,
                 preservation_policy=AnyPreservationPolicy(policies),
                 best_fn=lambda metrics: metrics[BEST_METRIC],
                 create=trains,
                 # In a bucket Orbax takes every folder for one that it has begun.
-                cleanup_tmp_directories=trains and "://" not in os.fspath(model_dir),
+                cleanup_tmp_directories=trains and not buckets.is_remote(model_dir),
                 # Called when all items are written, and the checkpoint is not yet under its name.
                 async_options=ocp.AsyncOptions(post_finalization_callback=seal),
             ),

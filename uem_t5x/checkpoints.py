@@ -18,7 +18,7 @@ from absl import logging
 from etils import epath
 from flax import traverse_util
 
-from uem_t5x import checkpoint_folders, huggingface, layer_stacks, network, t5x_checkpoints
+from uem_t5x import buckets, checkpoint_folders, huggingface, layer_stacks, network, t5x_checkpoints
 from uem_t5x.errors import InputError
 from uem_t5x.types import Index, PyTree, StoredTensor
 
@@ -40,9 +40,7 @@ def open_checkpoint(
     Raises:
       InputError: if the folder holds no supported checkpoint, or parts or a damaged one.
     """
-    folder = epath.Path(folder)
-    if "://" not in os.fspath(folder):
-        folder = folder.absolute()  # as Orbax wants it
+    folder = buckets.absolute(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name a checkpoint's folder")
     checkpoint = _latest_checkpoint(folder)

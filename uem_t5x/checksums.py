@@ -8,7 +8,6 @@ import concurrent.futures
 import functools
 import hashlib
 import json
-import os
 import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from typing import Any
 
 from etils import epath
 
+from uem_t5x import buckets
 from uem_t5x.errors import DamagedError, InputError
 
 OWN = "checksum"
@@ -37,7 +37,7 @@ def last_change(path: epath.PathLike) -> int | None:
     None if there is no such file; a bucket's is not asked, which would take too long.
     """
     try:
-        return None if "://" in os.fspath(path) else Path(path).stat().st_mtime_ns
+        return None if buckets.is_remote(path) else Path(path).stat().st_mtime_ns
     except OSError:
         return None
 

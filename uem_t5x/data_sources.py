@@ -19,6 +19,7 @@ from uem_t5x.errors import InputError
 from uem_t5x.overrides import Override
 
 DATA_DIR_VARIABLE = "UEM_T5X_DATA_DIR"
+FINGERPRINT = "fingerprint"
 
 # An example as `uem-t5x prepare` writes it: one user.
 _FEATURES = {
@@ -71,8 +72,9 @@ class DatasetFolderSource(seqio.TFExampleDataSource):
 
     Features: `user_id` (string), `history_items` (int32 rows of the item table) and
     `history_ratings` (int32 half-stars 1..10), whole and oldest first; `liked` and `disliked`
-    (genre names, best or worst first); and `split`, the name of the split, for preprocessors that
-    may touch training examples only.
+    (genre names, best or worst first); `split`, the name of the split, for preprocessors that
+    may touch training examples only; and `fingerprint`, by which a cache is told from one of other
+    data.
     """
 
     def __init__(self) -> None:
@@ -100,6 +102,7 @@ class DatasetFolderSource(seqio.TFExampleDataSource):
     ) -> tf.data.Dataset:
         """Reads a split; `seqio.TFExampleDataSource` shards it and shuffles its files."""
         dataset = super().get_dataset(split, shuffle, seed, shard_info, **unused)
+        fingerprint = dataset_folder().fingerprint(split)
 
         def finish(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return {
@@ -107,6 +110,7 @@ class DatasetFolderSource(seqio.TFExampleDataSource):
                 "history_items": tf.cast(example["history_items"], tf.int32),
                 "history_ratings": tf.cast(example["history_ratings"], tf.int32),
                 "split": tf.constant(split),
+                FINGERPRINT: tf.constant(fingerprint),
             }
 
         # SeqIO's steps are small functions of one example, and calling them takes longer than they

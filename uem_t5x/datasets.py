@@ -12,6 +12,7 @@ import tensorflow as tf
 from clu.data import dataset_iterator
 from etils import epath
 
+from uem_t5x import data_sources
 from uem_t5x.errors import InputError, said_by_tensorflow
 
 _USER, _ITEMS_READ = "user_id", "items_read"
@@ -54,7 +55,7 @@ def _load(
 ) -> tf.data.Dataset:
     converter = converter_cls(pack=config.pack, use_custom_packing_ops=False)
     dataset = converter(
-        _task_dataset(_task(config), config, num_epochs, shard_info),
+        _task_dataset(task_of(config), config, num_epochs, shard_info),
         task_feature_lengths=dict(config.task_feature_lengths),
     )
     return dataset.batch(batch_size, drop_remainder=True) if batch_size else dataset
@@ -111,7 +112,9 @@ class TrainIterator:
             more of them than users.
         """
         index, count = share
-        num_shards = config.num_shards or count
+        num_shards = count if config.num_shards is None else config.num_shards
+        if num_shards < 1:
+            raise InputError(f"NUM_DATA_SHARDS={num_shards}: bind it to 1 or more")
         users = num_examples(config)
         if users is not None and users < num_shards:
             raise InputError(
@@ -158,7 +161,7 @@ class TrainIterator:
         changed its batch size on the way has other batches.
         """
         size = self._config.batch_size // self._num_shards
-        task = _task(self._config)
+        task = task_of(self._config)
         # A mixture leaves out what none of its tasks' models reads.
         kept = {"passthrough_features": [_USER]} if isinstance(task, seqio.Mixture) else {}
         parts = [
@@ -345,11 +348,16 @@ def num_examples(config: DatasetConfig) -> int | None:
     Raises:
       InputError: if there is no such task.
     """
-    return _task(config).num_input_examples(config.split)
+    return task_of(config).num_input_examples(config.split)
 
 
-def _task(config: DatasetConfig) -> seqio.Task | seqio.Mixture:
-    """Returns the registered task, whose cache is checked if it is to be read."""
+def task_of(config: DatasetConfig) -> seqio.Task | seqio.Mixture:
+    """Returns the registered task, whose cache is checked if it is to be read.
+
+    Raises:
+      InputError: if there is none, its features are not those that have lengths, or its cache is
+        missing or of other data.
+    """
     names = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
     if config.mixture_or_task_name not in names:
         raise InputError(
@@ -357,6 +365,11 @@ def _task(config: DatasetConfig) -> seqio.Task | seqio.Mixture:
             "recipe must import the module that registers it, such as uem_t5x.tasks.movielens"
         )
     task = seqio.get_mixture_or_task(config.mixture_or_task_name)
+    if task.output_features.keys() != config.task_feature_lengths.keys():
+        given, read = map(", ".join, (task.output_features, config.task_feature_lengths))
+        raise InputError(
+            f"{task.name}: a task of {given}, where the model reads {read}; name one of these"
+        )
     if config.use_cached:
         for part in seqio.get_subtasks(task):
             if part.supports_caching:
@@ -365,7 +378,7 @@ def _task(config: DatasetConfig) -> seqio.Task | seqio.Mixture:
 
 
 def _one_task(config: DatasetConfig) -> seqio.Task:
-    task = _task(config)
+    task = task_of(config)
     if isinstance(task, seqio.Mixture):
         raise InputError(
             f"{task.name}: a mixture of tasks has no one question; name one of its tasks: --task "
@@ -392,6 +405,25 @@ def _check_cache(task: seqio.Task, split: str) -> None:
             f"{task.cache_dir}: a cache of other data, with {cached} users for {split} and not "
             f"{given}; fill it anew with seqio_cache_tasks"
         )
+    is_of_a_folder = isinstance(task.source, data_sources.DatasetFolderSource)
+    if (
+        cached
+        and is_of_a_folder
+        and _cached_fingerprint(task, split) != (data_sources.dataset_folder().fingerprint(split))
+    ):
+        raise InputError(
+            f"{task.cache_dir}: a cache of other users or movies than those of "
+            f"{data_sources.dataset_folder().path}; fill it anew with seqio_cache_tasks"
+        )
+
+
+def _cached_fingerprint(task: seqio.Task, split: str) -> str | None:
+    """Returns the fingerprint of a cache's first example; None if it has none."""
+    files = tf.io.gfile.glob(seqio.get_cached_tfrecord_prefix(task.cache_dir, split) + "-*")
+    record = next(tf.data.TFRecordDataset(sorted(files)).as_numpy_iterator())
+    features = tf.train.Example.FromString(record).features.feature
+    values = features[data_sources.FINGERPRINT].bytes_list.value
+    return values[0].decode() if values else None
 
 
 def pad_batch(batch: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:

@@ -6,8 +6,10 @@ imports T5X only when that is T5X. Argument names are T5X's.
 """
 
 import functools
+import itertools
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.core
@@ -26,6 +28,7 @@ from uem_t5x import (
 )
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x import trainer as trainer_lib
+from uem_t5x.errors import InputError
 from uem_t5x.types import Array
 from uem_t5x.user_embedding import blank_item_tables, load_item_table
 
@@ -93,7 +96,33 @@ def partitioner(layout: str = "data") -> Any:
         layout = parsed
 
     parsed.check_devices(jax.device_count())
-    return Partitioner(num_partitions=parsed.model, logical_axis_rules=parsed.logical_axis_rules)
+    try:
+        t5x_partitioning.default_mesh(parsed.model)
+        sharing = {"num_partitions": parsed.model}
+    except (ValueError, AssertionError):  # T5X knows no TPU after v4, and not all slices of v4
+        bounds = t5x_partitioning.bounds_from_last_device(jax.devices()[-1])
+        sharing = {"model_parallel_submesh": compact_block(parsed, bounds)}
+    return Partitioner(**sharing, logical_axis_rules=parsed.logical_axis_rules)
+
+
+def compact_block(layout: layouts.Layout, bounds: Sequence[int]) -> tuple[int, ...]:
+    """Returns how many devices along each axis of a slice share one copy of the model.
+
+    Args:
+      layout: how many they are.
+      bounds: of the slice: x, y, z and cores.
+
+    Raises:
+      InputError: if no block of so many divides the slice.
+    """
+    factors = ([n for n in range(1, bound + 1) if bound % n == 0] for bound in bounds)
+    blocks = [block for block in itertools.product(*factors) if math.prod(block) == layout.model]
+    if not blocks:
+        raise InputError(
+            f"LAYOUT='{layout}': no block of {layout.model} devices divides a slice of "
+            f"{'x'.join(map(str, bounds))}; use a smaller model=N"
+        )
+    return min(blocks, key=max)
 
 
 def trainer(
@@ -121,23 +150,28 @@ def dataset_config(
     use_cached: bool = False,
     num_shards: int | None = None,
 ) -> Any:
-    """Returns what to read; see `datasets.DatasetConfig`. T5X reads one part a process."""
-    if running_on_t5x():
-        from t5x import utils
+    """Returns what to read; see `datasets.DatasetConfig`. T5X reads one part a process.
 
-        config_cls = utils.DatasetConfig
-    else:
-        config_cls = functools.partial(datasets.DatasetConfig, num_shards=num_shards)
-    return config_cls(
-        mixture_or_task_name=mixture_or_task_name,
-        task_feature_lengths=task_feature_lengths,
-        split=split,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        seed=seed,
-        use_cached=use_cached,
-        pack=False,
-    )
+    Raises:
+      InputError: on T5X, as in `datasets.task_of`; the other engine finds it out when it reads.
+    """
+    settings = {
+        "mixture_or_task_name": mixture_or_task_name,
+        "task_feature_lengths": task_feature_lengths,
+        "split": split,
+        "batch_size": batch_size,
+        "shuffle": shuffle,
+        "seed": seed,
+        "use_cached": use_cached,
+        "pack": False,
+    }
+    config = datasets.DatasetConfig(**settings, num_shards=num_shards)
+    if not running_on_t5x():
+        return config
+    from t5x import utils
+
+    datasets.task_of(config)  # T5X would read a cache of whatever data
+    return utils.DatasetConfig(**settings)
 
 
 def checkpoint_config(period: int, keep: int | None = 1, keep_best: int = 1) -> Any:

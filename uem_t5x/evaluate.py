@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
-from uem_t5x import atomic, model_flags
+from uem_t5x import atomic, buckets, model_flags
+from uem_t5x.errors import InputError
 from uem_t5x.rating_scale import HALF_STARS_PER_STAR
 
 if TYPE_CHECKING:
@@ -36,8 +37,11 @@ def run(args: argparse.Namespace) -> int:
 
     from uem_t5x import report_tables
 
-    for output in filter(None, (args.output, args.answers)):
+    outputs = [*filter(None, (args.output, args.answers))]
+    for output in outputs:
         atomic.check_file(output)
+    if len(outputs) == 2 and buckets.absolute(args.output) == buckets.absolute(args.answers):
+        raise InputError(f"--answers {args.answers}: the scores go there; give another name")
     trained = model_flags.load(args)
     result = evaluate(trained, args.split, args.data_dir, args.batch_size, args.answers)
     if args.output:
@@ -90,8 +94,12 @@ def evaluate(
 
     from uem_t5x import baselines, datasets, metrics, postprocessors, progress
     from uem_t5x.data.dataset_folder import DatasetFolder
-    from uem_t5x.errors import InputError
 
+    if data_dir is None and not epath.Path(trained.data_dir).exists():
+        raise InputError(
+            f"{trained.data_dir}: no such folder; it is the recipe's DATA_DIR, as seen from where "
+            "the model was trained; give the dataset folder as --data-dir"
+        )
     folder = DatasetFolder.open(data_dir or trained.data_dir)
     if not folder.has_catalogue_of(trained.catalogue):
         raise InputError(

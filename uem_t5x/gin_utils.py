@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import gin
 from etils import epath
 from gin import config_parser
 
+from uem_t5x import buckets
 from uem_t5x.errors import InputError
 
 _PACKAGE = Path(__file__).parent
@@ -36,7 +37,7 @@ _MACRO_FLAG = re.compile(r"--gin\.([A-Za-z_][\w./]*)=(.*)", re.DOTALL)
 # For a trained model's recipe in a bucket, which gin's own reader of files cannot open.
 gin.config.register_file_reader(
     lambda path: epath.Path(path).open(),
-    lambda path: "://" in path and epath.Path(path).is_file(),
+    lambda path: buckets.is_remote(path) and epath.Path(path).is_file(),
 )
 
 
@@ -189,8 +190,9 @@ def _find(recipe: str | os.PathLike[str]) -> epath.Path:
     Raises:
       InputError: if there is no such file.
     """
-    in_a_bucket = "://" in os.fspath(recipe)
-    candidates = [recipe] if in_a_bucket else [folder / recipe for folder in SEARCH_PATHS]
+    candidates = (
+        [recipe] if buckets.is_remote(recipe) else [folder / recipe for folder in SEARCH_PATHS]
+    )
     for path in map(epath.Path, candidates):
         if path.is_file():
             return path
@@ -216,6 +218,43 @@ def read(recipe: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]
         else:
             macros[statement.selector] = statement.value
     return macros, bindings
+
+
+def current_macros() -> dict[str, Any]:
+    """Returns the macros that gin holds, by name; of a reference the text, as `read` gives it."""
+    statements = config_parser.ConfigParser(gin.config_str(), _AsText())
+    return {
+        statement.selector: statement.value
+        for statement in statements
+        if isinstance(statement, config_parser.BindingStatement) and not statement.arg_name
+    }
+
+
+def other_macros(
+    recipe: str | os.PathLike[str], macros: Mapping[str, Any], but: Collection[str] = ()
+) -> str | None:
+    """Says in what a run differs from one that was recorded.
+
+    Args:
+      recipe: of the run that was.
+      macros: of the run that is to be. Those that one of the two does not have are not compared:
+        they may be of another version.
+      but: names that may differ besides `CIRCUMSTANCES`.
+
+    Returns:
+      Part of a sentence, such as `A = 1, and not 2, B = 'x', and not 'y'`; None if in nothing.
+
+    Raises:
+      InputError: if the recipe cannot be read.
+    """
+    before, _ = read(recipe)
+    compared = sorted(before.keys() & macros.keys() - CIRCUMSTANCES - set(but))
+    others = (
+        f"{name} = {before[name]!r}, and not {macros[name]!r}"
+        for name in compared
+        if before[name] != macros[name]
+    )
+    return ", ".join(others) or None
 
 
 def _statements(

@@ -25,7 +25,7 @@ from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from uem_t5x import layers, network
+from uem_t5x import buckets, layers, network
 from uem_t5x.errors import InputError
 from uem_t5x.types import Index, PyTree, StoredTensor
 
@@ -106,7 +106,7 @@ def open_checkpoint(
     Raises:
       InputError: if it is of another network, holds no safetensors, or is damaged.
     """
-    if "://" in str(folder):
+    if buckets.is_remote(folder):
         raise InputError(
             f"{folder}: Transformers' checkpoints are read from a local disk; copy the folder to "
             "this machine"

@@ -18,7 +18,15 @@ import gin
 import jax
 from etils import epath
 
-from uem_t5x import atomic, checksums, data_sources, vocabularies
+from uem_t5x import (
+    atomic,
+    buckets,
+    checkpoint_folders,
+    checksums,
+    data_sources,
+    gin_utils,
+    vocabularies,
+)
 from uem_t5x.data import manifest
 from uem_t5x.data.dataset_folder import (
     CATALOGUE,
@@ -30,6 +38,8 @@ from uem_t5x.data.dataset_folder import (
 from uem_t5x.errors import InputError
 
 _RECIPE, _LOCK = "config.gin", ".lock"
+# A run may go on for longer than was planned, and at another rate.
+_SCHEDULE = ("TRAIN_STEPS", "LEARNING_RATE", "WARMUP_STEPS", "DECAY_STEPS")
 _LOCK_PATIENCE = 60  # seconds; what a run that was told to stop may take to save
 
 
@@ -48,7 +58,7 @@ def lock(model_dir: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
       InputError: if another process goes on training there.
     """
-    if "://" in os.fspath(model_dir) or jax.process_index() > 0:
+    if buckets.is_remote(model_dir) or jax.process_index() > 0:
         yield
         return
     path = Path(model_dir) / _LOCK
@@ -121,12 +131,31 @@ def vocabulary(model_dir: str | os.PathLike[str]) -> epath.Path:
     return epath.Path(model_dir) / CATALOGUE / VOCABULARY
 
 
-def check_catalogue(model_dir: str | os.PathLike[str]) -> None:
-    """Refuses to go on with a model of other movies, users or tokens than the current ones.
+def check_is_same_run(model_dir: str | os.PathLike[str]) -> None:
+    """Refuses to go on with a run of another recipe, or of other movies, users or tokens.
 
     Raises:
-      InputError: if `model_dir` holds another catalogue, or a damaged one.
+      InputError: if `model_dir` holds checkpoints of a run whose macros differ in more than how
+        long and at what rate it trains, another catalogue, or a damaged one.
     """
+    _check_recipe(model_dir)
+    _check_catalogue(model_dir)
+
+
+def _check_recipe(model_dir: str | os.PathLike[str]) -> None:
+    # Most macros leave the shapes of parameters as they are: nothing else would tell.
+    checkpoints = checkpoint_folders.find(model_dir)
+    if not (checkpoints and is_model_dir(model_dir)):
+        return
+    path = epath.Path(model_dir) / _RECIPE
+    if others := gin_utils.other_macros(path, gin_utils.current_macros(), but=_SCHEDULE):
+        raise InputError(
+            f"{model_dir}: holds a run with {others}; give it these, or another MODEL_DIR, which "
+            f"INITIAL_CHECKPOINT_PATH='{[*checkpoints.values()][-1]}' has start from its weights"
+        )
+
+
+def _check_catalogue(model_dir: str | os.PathLike[str]) -> None:
     if not _has_catalogue(model_dir):
         return
     current, own = data_sources.dataset_folder(), catalogue(model_dir)
@@ -150,9 +179,9 @@ def write(model_dir: str | os.PathLike[str]) -> str:
     """Writes the recipe that gin holds and the current catalogue; returns the recipe's text.
 
     Raises:
-      InputError: if `model_dir` holds another catalogue.
+      InputError: as in `check_is_same_run`.
     """
-    check_catalogue(model_dir)
+    check_is_same_run(model_dir)
     folder = epath.Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
     if not _has_catalogue(model_dir):

@@ -28,6 +28,7 @@ class PreemptionNotice:
         self._received = False
         self._may_interrupt = False
         self._is_alone = jax.process_count() == 1
+        self._asked = 0
         # Only a program's main thread may listen.
         self._listens = self._is_alone and threading.current_thread() is threading.main_thread()
 
@@ -50,11 +51,14 @@ class PreemptionNotice:
         """Whether this process, if it is the only one, was told to stop."""
         return self._received
 
-    def is_due(self, step: int) -> bool:
-        """Says whether to stop after this step; several processes are all told the same."""
+    def is_due(self) -> bool:
+        """Says whether to stop now; processes that ask equally often are told the same."""
         if self._is_alone:
             return self._received
-        return multihost_utils.reached_preemption_sync_point(step)
+        # A number of its own, and not the step's: told to stop before it is first asked, which is
+        # long before on a pod that compiles, JAX has all stop at the number 1.
+        self._asked += 1
+        return multihost_utils.reached_preemption_sync_point(self._asked)
 
     def interrupts(
         self,

@@ -235,8 +235,7 @@ def most_recent_items(
     Raises:
         InputError: if p is not at least 1.
     """
-    if history_length < 1:
-        raise InputError(f"HISTORY_LENGTH={history_length}: bind it to 1 or more")
+    check_history_length(history_length)
     length = min(history_length, (sequence_length or {}).get("history_items") or history_length)
 
     @seqio.map_over_dataset
@@ -248,6 +247,12 @@ def most_recent_items(
         }
 
     return trim(dataset)
+
+
+def check_history_length(history_length: int) -> None:
+    """Raises an InputError if no history can be so long."""
+    if history_length < 1:
+        raise InputError(f"HISTORY_LENGTH={history_length}: bind it to 1 or more")
 
 
 @seqio.map_over_dataset

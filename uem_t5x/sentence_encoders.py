@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float32
 
+from uem_t5x import buckets
 from uem_t5x.data import stable_hash
 from uem_t5x.errors import InputError
 
@@ -75,6 +76,8 @@ def make_encoder(name: str, width: int | None = None, source: str | None = None)
         InputError: if there is no such encoder, or its model or packages cannot be loaded.
     """
     if name == "hashing":
+        if source is not None:
+            raise InputError(f"--encoder hashing={source}: it needs no weights; leave {source} out")
         return HashingEncoder(DEFAULT_HASHING_WIDTH if width is None else width)
     if name not in HUB_HANDLES:
         known = ", ".join(("hashing", *HUB_HANDLES))
@@ -197,7 +200,7 @@ def _load_saved_model(name: str, source: str) -> Callable[[Any], Any]:
         f"download {HUB_HANDLES[name]} on a machine with a network, unpack it into a folder, and "
         f"give --encoder {name}=FOLDER"
     )
-    is_remote = "://" in source
+    is_remote = buckets.is_remote(source)
     if not is_remote and not (Path(source) / "saved_model.pb").is_file():
         raise InputError(f"{source}: no SavedModel of {name} (saved_model.pb) there; {mend}")
     try:

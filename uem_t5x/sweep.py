@@ -38,12 +38,13 @@ from typing import Any
 
 from etils import epath
 
-from uem_t5x import gin_utils
+from uem_t5x import buckets, gin_utils
 from uem_t5x.errors import InputError
 
 _KEYS = {"seeds", "runs", "recipes"}
 _RUN_KEYS = {"recipes", "macros"}
-_SEED = "RANDOM_SEED"
+_SEED, _FOLDER = "RANDOM_SEED", "MODEL_DIR"
+_OF_THE_SWEEP = {_SEED: "list seeds = [0, 1, 2]", _FOLDER: "give --output"}
 _PR_SET_PDEATHSIG = 1  # of Linux' <sys/prctl.h>
 # Loaded before it is needed, which is between a fork and the program it is for.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         for planned in unfinished:
             print(planned.shell_line())
         return 0
-    if "://" in args.output:
+    if buckets.is_remote(args.output):
         raise InputError(f"--output {args.output}: give a local folder, or --print-commands")
     return _run_all(runs, unfinished, args.output)
 
@@ -108,13 +109,10 @@ class PlannedRun:
         recipe = epath.Path(self.model_dir) / "config.gin"
         if not recipe.is_file():
             return False
-        before, _ = gin_utils.read(recipe)
-        for name in before.keys() & self.macros.keys() - gin_utils.CIRCUMSTANCES:
-            if before[name] != self.macros[name]:
-                raise InputError(
-                    f"{self.model_dir}: holds a run with {name} = {before[name]!r}, and not "
-                    f"{self.macros[name]!r}; give another --output, or delete it"
-                )
+        if others := gin_utils.other_macros(recipe, self.macros):
+            raise InputError(
+                f"{self.model_dir}: holds a run with {others}; give another --output, or delete it"
+            )
         return epath.Path(self.metrics_file).is_file()
 
     def commands(self) -> list[list[str]]:
@@ -143,10 +141,14 @@ def read_sweep(path: str, output: str, bindings: Sequence[str] = ()) -> list[Pla
 
     Raises:
       InputError: a file that cannot be read, a recipe or a macro that there is not, one that is
-        left unbound, or two runs of one name.
+        left unbound or that two places bind, or two runs of one name.
     """
     sweep = _read_toml(path)
     common = dict(binding.split(" = ", 1) for binding in bindings)
+    _check_names("--gin", common)
+    of_runs = {name for entry in sweep["runs"] for name in entry.get("macros", {})}
+    if twice := sorted(of_runs & common.keys()):
+        raise InputError(f"--gin.{twice[0]}: {path} has runs that set it; change it there")
     planned: dict[str, PlannedRun] = {}
     for seed, entry in itertools.product(sweep.get("seeds", [0]), sweep["runs"]):
         for recipe, chosen in itertools.product(entry["recipes"], _combinations(entry)):
@@ -180,21 +182,29 @@ def _read_toml(path: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not a TOML file: {error}") from error
     entries = sweep.get("runs")
-    if not isinstance(entries, list) or not all(map(_is_entry, entries)):
+    if not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
         raise InputError(
             f'{path}: needs [[runs]], each with recipes = ["NAME", ...], and macros.NAME = VALUE'
         )
-    if not isinstance(sweep.get("seeds", []), list):
-        raise InputError(f"{path}: seeds = {sweep['seeds']!r}: give a list, such as [0, 1, 2]")
+    seeds = sweep.get("seeds", [0])
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+        raise InputError(f"{path}: seeds = {seeds!r}: give a list of numbers, such as [0, 1, 2]")
     of_recipes = sweep.get("recipes", {})
     if not isinstance(of_recipes, dict) or not all(
         isinstance(macros, dict) for macros in of_recipes.values()
     ):
         raise InputError(f"{path}: recipes: give tables, [recipes.NAME], with the macros of each")
+    for macros in [*of_recipes.values(), *(entry.get("macros", {}) for entry in entries)]:
+        _check_names(path, macros)
     unknown = sweep.keys() - _KEYS
     unknown |= {key for entry in entries for key in entry.keys() - _RUN_KEYS}
     if unknown:
         raise InputError(f"{path}: unknown keys {', '.join(sorted(unknown))}")
+    if not all(entry["recipes"] for entry in entries):
+        raise InputError(f"{path}: [[runs]] with recipes = []: name one")
+    used = {recipe for entry in entries for recipe in entry["recipes"]}
+    if unused := sorted(of_recipes.keys() - used):
+        raise InputError(f"{path}: [recipes.{unused[0]}] is of no run; name it as the runs do")
     return sweep
 
 
@@ -203,6 +213,15 @@ def _is_entry(entry: Any) -> bool:
         return False
     recipes = entry.get("recipes")
     return isinstance(recipes, list) and all(isinstance(recipe, str) for recipe in recipes)
+
+
+def _check_names(where: str, macros: Mapping[str, Any]) -> None:
+    """Refuses macros that a sweep itself binds, and those that are to have no value at all."""
+    for name, value in macros.items():
+        if mend := _OF_THE_SWEEP.get(name):
+            raise InputError(f"{where}: {name} is the sweep's own; {mend}")
+        if value == []:
+            raise InputError(f"{where}: {name} = []: give it a value")
 
 
 def _combinations(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -96,7 +96,7 @@ def train(
       The last step and its state.
 
     Raises:
-      InputError: if `model_dir` holds checkpoints of another model or of other movies, or none but
+      InputError: if `model_dir` holds checkpoints of another model, recipe or data, or none but
         damaged ones, or the devices cannot share a batch evenly.
       DivergedError: if the loss is no longer a finite number; its last checkpoint is still good.
       Preempted: if the process was told to stop (SIGTERM), after saving a checkpoint.
@@ -107,10 +107,12 @@ def train(
     )
     for dataset_cfg in filter(None, (train_eval_dataset_cfg, infer_eval_dataset_cfg)):
         partitioner.check_batch_size(dataset_cfg.batch_size, "EVAL_BATCH_SIZE")
+    if eval_steps is not None and eval_steps < 1:
+        raise InputError(f"EVAL_STEPS={eval_steps}: bind it to 1 or more, or to None for all")
     periods = _Periods(total_steps, stats_period, eval_period, checkpoint_cfg.period)
     with PreemptionNotice() as notice, contextlib.ExitStack() as stack:
         checkpoint_folders.set_aside_damaged(model_dir)
-        model_dir_lib.check_catalogue(model_dir)
+        model_dir_lib.check_is_same_run(model_dir)
         impl = "unsafe_rbg" if use_hardware_rng else None
         init_rng, trainer_rng = jax.random.split(jax.random.key(random_seed, impl=impl))
         train_dataset_cfg = _as_before(train_dataset_cfg, saved_num_shards(model_dir))
@@ -135,7 +137,8 @@ def train(
         step = int(state.step)
 
         train_writer = training_log.writer(model_dir, "train")
-        summarize_config_fn(model_dir, train_writer, step)
+        if latest is None or step < total_steps:  # what is finished stays as it was recorded
+            summarize_config_fn(model_dir, train_writer, step)
         watch = DivergenceWatch(iterator, manager.latest_step)
         validation = Validation(
             model,
@@ -161,7 +164,7 @@ def train(
                 state, metrics = trainer.train_step(state, batch)
                 step += 1
                 log.add(metrics)
-                is_stopped = notice.is_due(step)
+                is_stopped = notice.is_due()
                 due = periods.after(step, is_stopped)
                 if not any(due):
                     continue
@@ -206,7 +209,7 @@ class _Periods:
       checkpoint: steps between checkpoints; 0 for none.
 
     Raises:
-      InputError: if neither of the last two is a multiple of the other.
+      InputError: if one is negative, or neither of the last two is a multiple of the other.
     """
 
     total_steps: int
@@ -215,6 +218,15 @@ class _Periods:
     checkpoint: int
 
     def __post_init__(self) -> None:
+        counts = {
+            "TRAIN_STEPS": self.total_steps,
+            "STATS_PERIOD": self.stats,
+            "EVAL_PERIOD": self.evaluation,
+            "CHECKPOINT_PERIOD": self.checkpoint,
+        }
+        for name, count in counts.items():
+            if count < 0:
+                raise InputError(f"{name}={count}: bind it to 0 or more")
         shorter, longer = sorted((self.evaluation, self.checkpoint))
         if shorter and longer % shorter:
             raise InputError(

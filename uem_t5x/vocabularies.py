@@ -8,9 +8,9 @@ import seqio
 import tensorflow as tf
 from etils import epath
 
-from uem_t5x import checksums, data_sources
+from uem_t5x import buckets, checksums, data_sources
 from uem_t5x.data.dataset_folder import CATALOGUE, VOCABULARY
-from uem_t5x.errors import InputError
+from uem_t5x.errors import InputError, said_by_tensorflow
 from uem_t5x.overrides import Override
 
 # T5 1.1's and Flan-T5's. The file itself holds the 100 sentinel tokens: its 32,100 ids are those
@@ -90,7 +90,7 @@ def load(model_file: str) -> seqio.SentencePieceVocabulary:
     """Returns the vocabulary of a file, with T5's sentinel tokens where it is T5's without them.
 
     Raises:
-      InputError: if there is no such file.
+      InputError: if there is no such file, or its bucket cannot be read.
     """
     return _load(model_file, checksums.last_change(model_file))
 
@@ -99,14 +99,20 @@ def load(model_file: str) -> seqio.SentencePieceVocabulary:
 def _load(model_file: str, _: int | None) -> seqio.SentencePieceVocabulary:
     # SeqIO keeps what it has read, whatever becomes of the file.
     seqio.vocabularies._load_model_internal.cache_clear()
-    is_remote = "://" in model_file
-    if not is_remote and not tf.io.gfile.exists(model_file):
-        raise InputError(
-            f"{model_file}: no such SentencePiece model; download {PUBLIC_MODEL_FILE}, and give "
-            "its place as --gin.SENTENCEPIECE_MODEL_FILE=FILE"
-        )
+    mend = (
+        f"download {PUBLIC_MODEL_FILE}, and give its place as --gin.SENTENCEPIECE_MODEL_FILE=FILE; "
+        "for a small model from scratch, `uem-t5x prepare --vocabulary-size N` trains one"
+    )
+    if not buckets.is_remote(model_file) and not tf.io.gfile.exists(model_file):
+        raise InputError(f"{model_file}: no such SentencePiece model; {mend}")
     vocabulary = seqio.SentencePieceVocabulary(model_file)
-    if vocabulary.vocab_size == _T5_PIECES:  # which reads the file
+    try:
+        size = vocabulary.vocab_size  # which reads the file
+    except tf.errors.OpError as error:
+        raise InputError(
+            f"{model_file}: cannot be read ({said_by_tensorflow(error)}); {mend}"
+        ) from error
+    if size == _T5_PIECES:
         vocabulary = seqio.SentencePieceVocabulary(model_file, extra_ids=_T5_SENTINELS)
     return vocabulary
 

@@ -26,7 +26,7 @@ def run_script():
 
     scripts = Path(next(iter(t5x.__path__)))
 
-    def run(name, files, devices=1, **macros):
+    def run(name, files, devices=1, environment=None, **macros):
         quoted = {
             key: f'"{value}"' if isinstance(value, str | os.PathLike) else value
             for key, value in macros.items()
@@ -38,7 +38,7 @@ def run_script():
             *(f"--gin.{key}={value}" for key, value in quoted.items()),
         ]
         flags = f"--xla_force_host_platform_device_count={devices}"
-        environment = {**os.environ, "XLA_FLAGS": flags}
+        environment = {**os.environ, "XLA_FLAGS": flags, **(environment or {})}
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
         )

@@ -1,5 +1,6 @@
 """This package's model beside T5X's, under T5X's decoding, trainer and partitioner."""
 
+import importlib.util
 from unittest import mock
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from golden import t5x_case as case
 
-from uem_t5x import engine, models
+from uem_t5x import engine, models, tpu_topologies
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -25,6 +26,26 @@ def test_the_golden_values_are_what_t5x_gives():
         # Adafactor's first steps go by the gradient's sign, where rounding is no longer small.
         close = {"rtol": 2e-3, "atol": 2e-3} if name == "uem_logits" else CLOSE
         np.testing.assert_allclose(value, stored[name], **close, err_msg=name)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs libtpu: the extra tpu-compile"
+)
+@pytest.mark.parametrize(
+    "name", ["v3-8", "v4-8", "v4-32", "v5litepod-8", "v5litepod-256", "v5p-32", "v6e-64"]
+)
+def test_t5x_lays_a_model_out_on_every_tpu(name, monkeypatch):
+    """Whatever TPUs T5X itself knows."""
+    devices = tpu_topologies.devices(tpu_topologies.topology(name))
+    local = [device for device in devices if device.process_index == devices[0].process_index]
+    monkeypatch.setattr(jax, "devices", lambda *_: devices)
+    monkeypatch.setattr(jax, "device_count", lambda *_: len(devices))
+    monkeypatch.setattr(jax, "local_devices", lambda *_, **__: local)
+    with mock.patch.object(engine, "running_on_t5x", return_value=True):
+        for model in (1, 2, 4):
+            mesh = engine.partitioner(f"model={model}" if model > 1 else "data").mesh
+            assert dict(mesh.shape) == {"data": len(devices) // model, "model": model}
+            assert set(mesh.devices.flat) == set(devices)
 
 
 @pytest.mark.parametrize("num_decodes", [1, 3])

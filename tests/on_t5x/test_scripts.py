@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from etils import epath
+from fake_bucket import FakeBuckets
 from flax import traverse_util
 
 from uem_t5x import checkpoints, cli, evaluate, network, train
@@ -87,6 +89,23 @@ def resumed(on_t5x, tmp_path_factory):
 def undisturbed(built_in, tmp_path_factory):
     """The same 8 steps in one go, by the built-in engine."""
     return built_in(tmp_path_factory.mktemp("built_in"), 8).parent
+
+
+def test_a_run_in_a_bucket(run_script, dataset_folder, tmp_path):
+    buckets = FakeBuckets(tmp_path)
+    buckets.upload(Path(dataset_folder.path), "bucket/data")
+    places = {"MODEL_DIR": "gs://bucket/run", "DATA_DIR": "gs://bucket/data"}
+    for steps in (2, 4):
+        run_script(
+            "train",
+            [RECIPE],
+            environment=buckets.environment,
+            **{**MACROS, **places, "TRAIN_STEPS": steps, "EVAL_PERIOD": 2, "CHECKPOINT_PERIOD": 2},
+        )
+    assert "bucket/run/checkpoint_4/commit_success.txt" in buckets.objects
+    buckets.download("bucket/run", tmp_path / "copy")
+    assert TrainedModel.load(tmp_path / "copy").step == 4
+    assert not Path("gs:").exists()
 
 
 def test_metrics_appear_where_t5x_users_look(resumed):

@@ -33,7 +33,7 @@ from jaxtyping import Float32, UInt8
 from safetensors import safe_open
 from safetensors.numpy import load, save_file
 
-from uem_t5x import checksums
+from uem_t5x import buckets, checksums
 from uem_t5x.atomic import writing_folder
 from uem_t5x.data import manifest as manifest_lib
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
@@ -101,6 +101,15 @@ class DatasetFolder:
             return True
         return mine == theirs
 
+    def fingerprint(self, split: str) -> str:
+        """Returns what tells the users of a split, and what their items are, from any others.
+
+        Raises:
+            InputError: if there is no such split.
+        """
+        users, movies = self._split(split).sha256, self.manifest.files[str(MOVIES)]
+        return hashlib.sha256(f"{users} {movies}".encode()).hexdigest()
+
     @property
     def is_catalogue(self) -> bool:
         """Whether it holds no users and no vectors, but what a trained model needs of it."""
@@ -141,7 +150,7 @@ class DatasetFolder:
 
     def embedding(self, channel: str) -> Float32[np.ndarray, "rows width"]:
         """Returns the matrix of one channel, by its name; of a local folder, no other is read."""
-        if "://" in os.fspath(self.path):
+        if buckets.is_remote(self.path):
             return self.embeddings()[channel]
         with safe_open(self.path / EMBEDDINGS, "numpy") as file:
             return file.get_tensor(channel)
