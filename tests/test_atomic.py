@@ -70,6 +70,27 @@ def test_a_file_is_as_it_was_when_its_writer_is_killed(tmp_path):
     assert contents(tmp_path) == ["new"]
 
 
+def test_two_writers_of_a_file_do_not_mix(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    program = """
+import sys
+from uem_t5x import atomic
+with atomic.writing_file(sys.argv[1]) as file:
+    file.write("theirs")
+    file.flush()
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", program, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as other:
+        assert other.stdout.readline() == b"begun\n"
+        atomic.write_text(path, "ours")
+        assert path.read_text() == "ours"
+    assert other.returncode == 0
+    assert contents(tmp_path) == ["theirs"]
+
+
 def test_scores_are_as_they_were_when_their_writer_is_killed(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text("old")

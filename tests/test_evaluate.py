@@ -37,6 +37,13 @@ def test_names_are_printed_as_they_are(scored, tmp_path, monkeypatch, capsys):
     assert f"scores written to {file}" in printed
 
 
+def test_scores_and_answers_are_two_files(scored, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    places = ["--output", "same.json", "--answers", str(tmp_path / "same.json")]
+    assert cli.main(["evaluate", "--model-dir", "m", *places]) == 2
+    assert "same.json: the scores go there" in capsys.readouterr().err
+
+
 def test_scores_are_written_before_somebody_stops_reading(scored, tmp_path, monkeypatch):
     def closed(_):
         raise BrokenPipeError

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from uem_t5x import predict
+from uem_t5x import errors, predict
 
 ROWS = {1: 7, 260: 9}
 
@@ -45,6 +45,20 @@ def test_a_described_movie_is_refused_where_a_model_cannot_be_told_of_it():
     assert [error.line for error in refused] == [
         "in.jsonl: line 1: item 1 of the history: leave it out"
     ]
+
+
+@pytest.mark.parametrize(
+    ("items", "half_stars", "message"),
+    [
+        ((5,), (9, 2, 3), "user 'u': 1 items and 3 ratings"),
+        ((5, 6), (9, 50), "user 'u': 50 half-stars; give 1 to 10"),
+        ((5,), (0,), "user 'u': 0 half-stars"),
+    ],
+)
+def test_a_user_has_a_rating_of_each_item(items, half_stars, message):
+    """Of several users of a batch, what one has too many would be another's."""
+    with pytest.raises(errors.InputError, match=message):
+        predict.User("u", items, half_stars)
 
 
 def test_an_empty_history_and_blank_lines_are_fine():

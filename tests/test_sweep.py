@@ -133,6 +133,24 @@ def test_commands_survive_a_shell(read, tmp_path, capsys):
         ("[[runs]]\nrecipes = ['uem_huge']", (), "gin/uem_huge.gin: no such recipe"),
         (HISTORIES, (), "gin/uem_tiny.gin needs DATA_DIR; add --gin.DATA_DIR=VALUE"),
         (HISTORIES, ("DATA_DIR = 'd'", "TRAIN_STEP = 3"), "has no macro TRAIN_STEP; it has"),
+        ("[[runs]]\nrecipes = []", (), r"recipes = \[\]: name one"),
+        (HISTORIES.replace("[0, 1]", "[]"), (), r"seeds = \[\]: give a list of numbers"),
+        (HISTORIES.replace("[0, 1]", "['a']"), (), r"seeds = \['a'\]: give a list of numbers"),
+        ("runs = []", (), r"needs \[\[runs\]\]"),
+        (HISTORIES.replace("[5, 50]", "[]"), (), r"HISTORY_LENGTH = \[\]: give it a value"),
+        (
+            HISTORIES.replace("HISTORY_LENGTH", "RANDOM_SEED"),
+            (),
+            "RANDOM_SEED is the sweep's",
+        ),
+        (
+            HISTORIES.replace("HISTORY_LENGTH", "MODEL_DIR"),
+            (),
+            "MODEL_DIR is the sweep's",
+        ),
+        (HISTORIES, ("RANDOM_SEED = 3",), "--gin: RANDOM_SEED is the sweep's own"),
+        (HISTORIES, ("HISTORY_LENGTH = 7",), "--gin.HISTORY_LENGTH: .* has runs that set it"),
+        (f"{HISTORIES}\n[recipes.uem_tin]\nA = 1", (), r"\[recipes.uem_tin\] is of no run"),
     ],
 )
 def test_refused(read, text, bindings, message):

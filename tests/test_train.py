@@ -288,6 +288,20 @@ def test_a_finished_run_is_not_trained_again(undisturbed, dataset_folder, tmp_pa
     assert_same_params(again, state)
 
 
+def test_a_run_of_another_recipe_is_not_gone_on_with(undisturbed, dataset_folder, tmp_path):
+    """Nothing in the shapes of parameters would tell."""
+    copy = shutil.copytree(undisturbed[0], tmp_path / "copy")
+    recipe = (copy / "config.gin").read_text()
+    others = r"holds a run with HISTORY_LENGTH = 20, and not 10, RANDOM_SEED = 0, and not 7; "
+    with pytest.raises(InputError, match=others + r".*INITIAL_CHECKPOINT_PATH='.*checkpoint_6'"):
+        run(copy, dataset_folder, "TRAIN_STEPS = 8", "RANDOM_SEED = 7", "HISTORY_LENGTH = 10")
+    # Of a finished run nothing is trained, and nothing is recorded.
+    run(copy, dataset_folder, "TRAIN_STEPS = 6", "LEARNING_RATE = 0.5")
+    assert (copy / "config.gin").read_text() == recipe
+    assert run(copy, dataset_folder, "TRAIN_STEPS = 7", "LEARNING_RATE = 0.5")[0] == 7
+    assert "LEARNING_RATE = 0.5" in (copy / "config.gin").read_text()
+
+
 def damage(file):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
@@ -622,6 +636,46 @@ class TestTrained:
         assert one_by_one == together
         assert [answer["user_id"] for answer in together] == [user.user_id for user in users]
 
+    @pytest.mark.parametrize("row", [0, -1, 9999])
+    def test_rows_that_no_movie_has(self, row, trained):
+        users = [predict.User("good", (5,), (9,)), predict.User("bad", (5, row), (9, 2))]
+        with pytest.raises(InputError, match=rf"user 'bad': {row} is no row of the catalogue's"):
+            list(predict.predict(trained, users))
+
+    def test_a_task_of_other_features_is_not_asked(self, undisturbed, tmp_path, capsys):
+        histories = tmp_path / "in.jsonl"
+        histories.write_text('{"user_id": "a", "history": []}\n')
+        task = ["--model-dir", str(undisturbed[0]), "--task", "movielens_genres_text_5"]
+        for command in (["predict", "--input", str(histories)], ["evaluate"]):
+            assert cli.main([*command, *task]) == 2
+            told = capsys.readouterr().err
+            assert "movielens_genres_text_5: a task of inputs, targets, where the model" in told
+
+    def test_histories_are_not_overwritten(self, undisturbed, tmp_path, capsys):
+        histories = tmp_path / "in.jsonl"
+        histories.write_text('{"user_id": "a", "history": []}\n')
+        before = histories.read_bytes()
+        model = ["--model-dir", str(undisturbed[0]), "--input", str(histories)]
+        assert cli.main(["predict", *model, "--output", f"{tmp_path}/../{tmp_path.name}/in.jsonl"])
+        assert "the histories lie there" in capsys.readouterr().err
+        assert histories.read_bytes() == before
+
+    def test_histories_may_come_from_a_pipe(self, undisturbed, tmp_path, capsys):
+        os.mkfifo(tmp_path / "pipe")
+        line = '{"user_id": "a", "history": [{"movieId": 1, "rating": 4.5}]}\n'
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            pool.submit((tmp_path / "pipe").write_text, line)
+            arguments = ["--model-dir", str(undisturbed[0]), "--input", str(tmp_path / "pipe")]
+            assert cli.main(["predict", *arguments]) == 0
+        assert json.loads(capsys.readouterr().out)["items"] == 1
+        assert cli.main(["predict", "--model-dir", "m", "--input", str(tmp_path)]) == 2
+        assert f"{tmp_path}: a folder; give JSON lines" in capsys.readouterr().err
+
+    def test_a_recipe_whose_data_lie_elsewhere(self, trained, tmp_path):
+        moved = dataclasses.replace(trained, data_dir=str(tmp_path / "gone"))
+        with pytest.raises(InputError, match=r"gone: no such folder; .* give .* as --data-dir"):
+            evaluate.evaluate(moved)
+
     def test_a_movie_outside_the_catalogue_counts_as_its_twin_inside(self, trained):
         movies = trained.catalogue.movies().row(5, named=True)
         twin = predict.Movie(movies["title"], tuple(movies["genres"]), movies["description"])
@@ -773,6 +827,19 @@ def test_a_frozen_language_model_stays_as_it_is(dataset_folder, tmp_path):
         assert all(jax.tree.leaves(same)) == (module in network.LANGUAGE_MODEL)
 
 
+def test_a_frozen_language_model_does_not_decay(dataset_folder, tmp_path):
+    recipe = tmp_path / "decay.gin"
+    recipe.write_text(OTHER_OPTIMIZER.replace("scale_by_adam", "add_decayed_weights"))
+    places = tiny_recipe.places(tmp_path / "run", dataset_folder.path)
+    decay = ["optax.add_decayed_weights.weight_decay = 0.1", "FREEZE_LANGUAGE_MODEL = True"]
+    steps = ["TRAIN_STEPS = 2", "EVAL_PERIOD = 0", "CHECKPOINT_PERIOD = 1"]
+    train.run_recipe([str(recipe)], [*TINY, *decay, *steps, *places])
+    first, last = (TrainedModel.load(tmp_path / "run", step).params for step in (1, 2))
+    for module in first:
+        same = jax.tree.map(np.array_equal, first[module], last[module])
+        assert all(jax.tree.leaves(same)) == (module in network.LANGUAGE_MODEL)
+
+
 def test_the_hardware_generator_draws_other_numbers(
     undisturbed, dataset_folder, tmp_path, monkeypatch
 ):
@@ -855,6 +922,20 @@ def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
         (["LAYOUT = 8"], r"LAYOUT = 8: give a text"),
         (["MODEL_DIR = 2024"], r"gin/uem_tiny.gin: MODEL_DIR = 2024: give a text"),
         (["UEM_LAYER = 1"], r"gin/uem_tiny.gin has no macro UEM_LAYER; it has .*UEM_LAYERS"),
+        (["CHECKPOINTS_KEPT = -1"], r"CHECKPOINTS_KEPT=-1: bind it to 1 or more, or to None"),
+        (["CHECKPOINT_PERIOD = -2"], r"CHECKPOINT_PERIOD=-2: bind it to 0 or more"),
+        (["EVAL_PERIOD = -1"], r"EVAL_PERIOD=-1: bind it to 0 or more"),
+        (["STATS_PERIOD = -1"], r"STATS_PERIOD=-1: bind it to 0 or more"),
+        (["TRAIN_STEPS = -1"], r"TRAIN_STEPS=-1: bind it to 0 or more"),
+        (["EVAL_STEPS = -1"], r"EVAL_STEPS=-1: bind it to 1 or more, or to None"),
+        (["NUM_DATA_SHARDS = -1"], r"NUM_DATA_SHARDS=-1: bind it to 1 or more"),
+        (["HISTORY_LENGTH = -3"], r"HISTORY_LENGTH=-3: bind it to 1 or more"),
+        (["ACTIVATION_DTYPE = 'float8'"], r"ACTIVATION_DTYPE='float8': no such type"),
+        (["ACTIVATION_DTYPE = 'int32'"], r"ACTIVATION_DTYPE='int32': no such type"),
+        (
+            ["MIXTURE_OR_TASK_NAME = 'movielens_genres_text_5'"],
+            r"movielens_genres_text_5: a task of inputs, targets, where the model reads",
+        ),
         (["NONSENSE.x = 1"], r"gin/uem_tiny.gin: .*NONSENSE"),
         (["DATA_DIR = '/nowhere'"], r"/nowhere: no such folder"),
     ],

@@ -32,6 +32,7 @@ class EncoderDecoderModel:
       module: `network.Transformer`, or `user_embedding.PersonalizedTransformer`, whose batches
         also hold `history_items` and `history_ratings`.
       optimizer_def: the running engine's optimizer.
+      frozen_modules: the top-level modules whose parameters training leaves as they are.
     """
 
     FEATURE_CONVERTER_CLS: type[seqio.FeatureConverter] = feature_converters.TextFeatureConverter
@@ -77,7 +78,7 @@ class EncoderDecoderModel:
         self._label_smoothing = label_smoothing
         self._z_loss = z_loss
         self._loss_normalizing_factor = loss_normalizing_factor
-        self._freeze_language_model = freeze_language_model
+        self.frozen_modules = network.LANGUAGE_MODEL if freeze_language_model else ()
 
     def get_initial_variables(
         self,
@@ -134,11 +135,10 @@ class EncoderDecoderModel:
         Returns:
           The loss, and `metrics` or, given `flax_mutables`, `(metrics, flax_mutables)`.
         """
-        if self._freeze_language_model:
-            params = {
-                name: jax.lax.stop_gradient(values) if name in network.LANGUAGE_MODEL else values
-                for name, values in params.items()
-            }
+        params = {
+            name: jax.lax.stop_gradient(values) if name in self.frozen_modules else values
+            for name, values in params.items()
+        }
         loss, metrics = self._loss_and_metrics(params, batch, dropout_rng, flax_mutables)
         return loss, (metrics if flax_mutables is None else (metrics, flax_mutables))
 

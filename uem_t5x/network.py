@@ -94,6 +94,14 @@ class T5Config:
                 raise InputError(f"{name}={size}: bind it to 1 or more")
         if not 0 <= self.dropout_rate < 1:
             raise InputError(f"DROPOUT_RATE={self.dropout_rate}: bind it to 0.0 or more, below 1.0")
+        try:
+            is_float = jnp.issubdtype(self.dtype, jnp.floating)
+        except TypeError:
+            is_float = False
+        if not is_float:
+            raise InputError(
+                f"ACTIVATION_DTYPE={self.dtype!r}: no such type; choose 'float32' or 'bfloat16'"
+            )
         if self.remat not in REMAT_POLICIES:
             raise InputError(
                 f"REMAT_POLICY={self.remat!r}: no such policy; choose one of "

@@ -49,12 +49,27 @@ class User:
       items: row of the movie table, or a movie that it lacks.
       half_stars: the rating of each item, 1..10.
       unknown: how many items were dropped, as neither the catalogue nor the line tells of them.
+
+    Raises:
+      InputError: if an item has no rating, or a rating is no number of half-stars.
     """
 
     user_id: Any
     items: tuple[int | Movie, ...]
     half_stars: tuple[int, ...]
-    unknown: int
+    unknown: int = 0
+
+    def __post_init__(self) -> None:
+        items, ratings = len(self.items), len(self.half_stars)
+        if items != ratings:
+            raise InputError(
+                f"user {self.user_id!r}: {items} items and {ratings} ratings; give each item one"
+            )
+        for rating in self.half_stars:
+            if not 1 <= rating <= MAX_HALF_STARS:
+                raise InputError(
+                    f"user {self.user_id!r}: {rating} half-stars; give 1 to {MAX_HALF_STARS}"
+                )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,8 +86,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the subcommand; returns 2 if lines were refused, though the others are answered."""
-    if args.input != "-" and not Path(args.input).is_file():
-        raise InputError(f"{args.input}: no such file; give JSON lines, a user each")
+    if args.input != "-":
+        source = Path(args.input)
+        if not source.exists() or source.is_dir():
+            found = "a folder" if source.is_dir() else "no such file"
+            raise InputError(f"{args.input}: {found}; give JSON lines, a user each")
+        if args.output and Path(args.output).exists() and source.samefile(args.output):
+            raise InputError(f"--output {args.output}: the histories lie there; give another name")
     if args.output:
         atomic.check_file(args.output)
     trained = model_flags.load(args)
@@ -254,8 +274,8 @@ def predict(
       the model read) and, where there were any, `unknown_items`.
 
     Raises:
-      InputError: if a movie is only described, and the model cannot be told of it; or the task
-        leaves users out.
+      InputError: if an item is no row of the catalogue, or only described, and the model cannot
+        be told of it; or the task leaves users out.
     """
     from uem_t5x import datasets, verbalizer
 
@@ -301,8 +321,16 @@ class _ItemEncoder:
         The first of these movies has the row `first_row`.
 
         Raises:
-          InputError: if there are any, and the model cannot be told of them.
+          InputError: if there are any, and the model cannot be told of them; or an item is no
+            row of the catalogue.
         """
+        for user in users:
+            for item in user.items:
+                if not isinstance(item, Movie) and not 1 <= item < self.first_row:
+                    raise InputError(
+                        f"user {user.user_id!r}: {item} is no row of the catalogue's movies, 1 to "
+                        f"{self.first_row - 1}; its movie table tells each movieId's"
+                    )
         items = (item for user in users for item in user.items)
         described = list(dict.fromkeys(item for item in items if isinstance(item, Movie)))
         if described and self._why_not_described:

@@ -218,9 +218,13 @@ class Trainer:
         )
         learning_rate = self.learning_rate_fn(state.step)
         metrics["learning_rate"] = _average(learning_rate)
-        params = jax.tree.map(
-            lambda param, update: param - learning_rate * update, state.params, updates
-        )
+        # What is frozen stays: weight decay, say, is an update without a gradient.
+        params = {
+            name: values
+            if name in self._model.frozen_modules
+            else jax.tree.map(lambda x, update: x - learning_rate * update, values, updates[name])
+            for name, values in state.params.items()
+        }
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     def _gradients(

@@ -300,6 +300,7 @@ class TestCommand:
             ({"descriptions": "nowhere.csv"}, "nowhere.csv: No such file"),
             ({"encoder": "bert"}, "--encoder bert: no such sentence encoder"),
             ({"encoder": "sentence-t5-base=nowhere"}, "nowhere: no SavedModel"),
+            ({"encoder": "hashing=folder"}, "--encoder hashing=folder: it needs no weights"),
             ({"encoder_width": 0}, "--encoder-width 0"),
             ({"min_history": 0}, "--min-history 0: must be at least 1"),
             ({"min_history": 9}, "0 users are too few for the asked split"),
@@ -316,6 +317,32 @@ class TestCommand:
         assert f"uem-t5x prepare: {expected}" in error.replace(f"{inputs}/", "")
         assert error.count("\n") == 1
         assert sorted(inputs.iterdir()) == before
+
+    def test_nobody_has_so_many_movies(self, inputs, capsys):
+        assert cli.main(self.command(inputs, min_history=9)) == 2
+        told = capsys.readouterr().err
+        assert "of the 6 movies of" in told and "4 have a genre and a description in" in told
+        assert "7 of its 11 ratings are of these, and no user has --min-history 9" in told
+
+    def test_a_share_that_is_no_number(self, inputs, capsys):
+        with pytest.raises(SystemExit):
+            cli.main(self.command(inputs, test_users="20%"))
+        assert "'20%': give a number of users (500) or a fraction" in capsys.readouterr().err
+
+    def test_the_layout_of_movielens_100k(self, inputs, capsys):
+        folder = inputs / "ml-100k"
+        folder.mkdir()
+        for name in ("u.data", "u.item"):
+            (folder / name).touch()
+        assert cli.main(self.command(inputs, movielens=folder)) == 2
+        assert "MovieLens 100K, whose layout is not read" in capsys.readouterr().err
+
+    def test_a_description_table_of_other_columns(self, inputs, capsys):
+        (inputs / "descriptions.csv").write_text("movie_id,description\n1,A movie.\n")
+        assert cli.main(self.command(inputs)) == 2
+        told = capsys.readouterr().err
+        assert "no column 'movie_title' in its first line ('movie_id, description')" in told
+        assert "or movieId, description" in told
 
     def test_a_description_table_that_matches_nothing(self, inputs, capsys):
         (inputs / "descriptions.csv").write_text("movieId,description\n77,Of no movie.\n")

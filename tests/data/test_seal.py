@@ -1,5 +1,6 @@
 """Labels of one's own, checked before a folder is sealed."""
 
+import json
 import shutil
 
 import numpy as np
@@ -65,6 +66,40 @@ def test_other_labels_are_sealed(mine):
         DatasetFolder.open(mine)
     seal.seal(mine)
     DatasetFolder.open(mine)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "problem"),
+    [
+        ("history_ratings", [90, 70], "the rating 90 is not one of 1 to 10"),
+        ("history_ratings", [3, 0], "the rating 0 is not one of 1 to 10"),
+        ("history_items", [1, 5000], "the item 5000 is not one of 1 to 120"),
+        ("history_items", [1, 2, 3], "3 items and 2 ratings"),
+    ],
+)
+def test_histories_that_no_model_reads_are_refused(name, values, problem, mine, capsys):
+    (file,) = DatasetFolder.open(mine).examples("train")
+    examples = [
+        tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(file))
+    ]
+    feature = examples[7].features.feature
+    for each in ("history_items", "history_ratings"):
+        feature[each].int64_list.value[:] = values if each == name else [1, 2]
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for example in examples:
+            writer.write(example.SerializeToString())
+    user = feature["user_id"].bytes_list.value[0].decode()
+    assert cli.main(["seal", str(mine)]) == 2
+    assert f"{file}: user {user!r}: {problem}; give each item" in capsys.readouterr().err
+
+
+def test_a_channel_is_listed_once(mine):
+    manifest = mine / "manifest.json"
+    fields = json.loads(manifest.read_text())
+    fields["channels"].append(fields["channels"][0])
+    manifest.write_text(json.dumps(fields))
+    with pytest.raises(InputError, match="has 2 channels 'title_genres'; leave one"):
+        seal.seal(mine)
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf])

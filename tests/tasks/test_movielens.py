@@ -13,6 +13,7 @@ import tiny_recipe
 
 from uem_t5x import data_sources, train
 from uem_t5x.data import sentences
+from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.feature_converters import UserEmbeddingFeatureConverter
 from uem_t5x.tasks import movielens
 
@@ -206,6 +207,11 @@ class TestOfflineCache:
         with mock.patch.object(task, "num_input_examples", return_value=7):
             assert self.train_a_step(tmp_path / "run", dataset_folder) == 2
         assert "a cache of other data, with " in capsys.readouterr().err
+
+    def test_of_as_many_other_users(self, dataset_folder, cache, tmp_path, capsys):
+        with mock.patch.object(DatasetFolder, "fingerprint", return_value="another"):
+            assert self.train_a_step(tmp_path / "run", dataset_folder) == 2
+        assert "a cache of other users or movies than those of" in capsys.readouterr().err
 
     def test_that_is_missing(self, dataset_folder, tmp_path, capsys):
         with mock.patch.object(seqio.Task, "cache_dir", None):

@@ -64,6 +64,11 @@ def read_movielens(path: Path) -> MovieLens:
     members = _members(path)
     extension = "dat" if "movies.dat" in members and "movies.csv" not in members else "csv"
     files = {table: f"{table}.{extension}" for table in ("movies", "ratings")}
+    if {"u.data", "u.item"} <= members.keys():
+        raise InputError(
+            f"{path}: MovieLens 100K, whose layout is not read; give ml-latest-small, which is as "
+            "large, or 1M and later"
+        )
     for file in files.values():
         if file not in members:
             raise InputError(

@@ -133,6 +133,13 @@ def _read(options: PrepareOptions) -> _Joined:
         movies.select("movieId", "row"), on="movieId", maintain_order="left"
     ).select("userId", "row", "half_stars")
     kept = described.filter(pl.len().over("userId") >= options.min_history)
+    if kept.is_empty():
+        raise InputError(
+            f"0 users are too few for the asked split: of the {tables.movies.height} movies of "
+            f"{options.movielens} {movies.height} have a genre and a description in "
+            f"{options.descriptions}; {described.height} of its {tables.ratings.height} ratings "
+            f"are of these, and no user has --min-history {options.min_history} of them"
+        )
     counts = {
         "movies_read": tables.movies.height,
         "movies": movies.height,

@@ -44,7 +44,7 @@ class PrepareOptions:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments: one for each of `PrepareOptions`."""
     add = parser.add_argument
-    add("--movielens", type=Path, required=True, metavar="DIR|ZIP", help="MovieLens, any release")
+    add("--movielens", type=Path, required=True, metavar="DIR|ZIP", help="MovieLens, 1M and later")
     add(
         "--descriptions",
         type=Path,
@@ -108,7 +108,13 @@ def _share(text: str) -> int | float:
     try:
         return int(text)
     except ValueError:
+        pass
+    try:
         return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give a number of users (500) or a fraction of them (0.1)"
+        ) from error
 
 
 def _print_summary(path: os.PathLike[str], manifest: "Manifest") -> None:

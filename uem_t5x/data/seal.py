@@ -8,10 +8,11 @@ import argparse
 import collections
 import os
 import reprlib
-from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from uem_t5x.errors import InputError, said_by_tensorflow
+from uem_t5x.rating_scale import MAX_HALF_STARS
 
 if TYPE_CHECKING:
     from etils import epath
@@ -44,8 +45,9 @@ def seal(path: str | os.PathLike[str]) -> "DatasetFolder":
         The folder, opened.
 
     Raises:
-        InputError: if a file is missing, the matrices are not those of the manifest's channels, or
-            a user's labels are none that an answer can name. Then nothing is written.
+        InputError: if a file is missing, the matrices are not those of the manifest's channels, a
+            user's history is none of its items, or their labels are none that an answer can name.
+            Then nothing is written.
     """
     from etils import epath
     from polars.exceptions import PolarsError
@@ -65,7 +67,7 @@ def seal(path: str | os.PathLike[str]) -> "DatasetFolder":
             f"{folder.path}: movies or matrices cannot be read ({error}); mend them, or copy the "
             "folder again"
         ) from error
-    _check_labels(folder)
+    _check_users(folder)
     dataset_folder.write_manifest(folder.path, folder.manifest)
     return dataset_folder.DatasetFolder.open(path)
 
@@ -73,6 +75,12 @@ def seal(path: str | os.PathLike[str]) -> "DatasetFolder":
 def _check_channels(folder: "DatasetFolder") -> None:
     import numpy as np
 
+    names = collections.Counter(channel.name for channel in folder.channels)
+    for name, count in names.items():
+        if count > 1:
+            raise InputError(
+                f"{folder.path}: manifest.json has {count} channels {name!r}; leave one"
+            )
     matrices = folder.embeddings()
     for channel in folder.channels:
         matrix = matrices.get(channel.name)
@@ -91,40 +99,70 @@ def _check_channels(folder: "DatasetFolder") -> None:
             )
 
 
-def _check_labels(folder: "DatasetFolder") -> None:
+def _check_users(folder: "DatasetFolder") -> None:
     from uem_t5x.labels import MAX_LABELS
 
     genres = {genre.encode() for genre in folder.genres}
+    last_row = len(folder.movies()) - 1
     for split in folder.manifest.splits:
         for file in folder.examples(split):
-            for user, liked, disliked in _labels(file):
-                if problem := _problem(liked, disliked, genres, MAX_LABELS):
+            for users in _users(file):
+                ids = users["user_id"].numpy()
+                if found := _problem_of_history(users, last_row):
+                    user, problem = found
                     raise InputError(
-                        f"{file}: user {_text(user)}: {problem}; give each user at most "
-                        f"{MAX_LABELS} genres of manifest.json a side, and none twice"
+                        f"{file}: user {_text(ids[user])}: {problem}; give each item of a history "
+                        f"a row of the movie table and a rating of 1 to {MAX_HALF_STARS} half-stars"
                     )
+                labels = zip(ids, users["liked"].to_list(), users["disliked"].to_list())
+                for user, liked, disliked in labels:
+                    if problem := _problem(liked, disliked, genres, MAX_LABELS):
+                        raise InputError(
+                            f"{file}: user {_text(user)}: {problem}; give each user at most "
+                            f"{MAX_LABELS} genres of manifest.json a side, and none twice"
+                        )
 
 
-def _labels(file: "epath.Path") -> Iterator[tuple[bytes, list[bytes], list[bytes]]]:
-    """Yields each user of a file, what they like and what they dislike.
+def _users(file: "epath.Path") -> Iterator[dict[str, Any]]:
+    """Yields the examples of a file, many at a time, as tensors of TensorFlow by their names.
 
     Raises:
         InputError: if these are no examples of users.
     """
     import tensorflow as tf
 
-    names = tf.io.RaggedFeature(tf.string)
-    features = {"user_id": tf.io.FixedLenFeature([], tf.string), "liked": names, "disliked": names}
+    features = {
+        "user_id": tf.io.FixedLenFeature([], tf.string),
+        **{name: tf.io.RaggedFeature(tf.int64) for name in ("history_items", "history_ratings")},
+        **{name: tf.io.RaggedFeature(tf.string) for name in ("liked", "disliked")},
+    }
     try:
         for records in tf.data.TFRecordDataset(os.fspath(file)).batch(_USERS_AT_A_TIME):
-            users = tf.io.parse_example(records, features)
-            liked, disliked = users["liked"].to_list(), users["disliked"].to_list()
-            yield from zip(users["user_id"].numpy().tolist(), liked, disliked)
+            yield tf.io.parse_example(records, features)
     except tf.errors.OpError as error:
         raise InputError(
             f"{file}: no users can be read from it ({said_by_tensorflow(error)}); mend it, or copy "
             "the folder again"
         ) from error
+
+
+def _problem_of_history(users: Mapping[str, Any], last_row: int) -> tuple[int, str] | None:
+    """Returns the first user whose history cannot be read, and why not; None if there is none."""
+    import numpy as np
+
+    items, ratings = users["history_items"], users["history_ratings"]
+    differs = items.row_lengths().numpy() != ratings.row_lengths().numpy()
+    if differs.any():
+        user = int(differs.argmax())
+        return user, f"{len(items[user])} items and {len(ratings[user])} ratings"
+    for name, rows, most in (("item", items, last_row), ("rating", ratings, MAX_HALF_STARS)):
+        values = rows.flat_values.numpy()
+        is_wrong = (values < 1) | (values > most)
+        if is_wrong.any():
+            first = int(is_wrong.argmax())
+            user = int(np.searchsorted(rows.row_splits.numpy(), first, side="right")) - 1
+            return user, f"the {name} {values[first]} is not one of 1 to {most}"
+    return None
 
 
 def _problem(
