@@ -238,7 +238,7 @@ def other_macros(
     Args:
       recipe: of the run that was.
       macros: of the run that is to be. Those that one of the two does not have are not compared:
-        they may be of another version.
+        they may be of another version. Nor are functions, whose names depend on what is imported.
       but: names that may differ besides `CIRCUMSTANCES`.
 
     Returns:
@@ -252,7 +252,7 @@ def other_macros(
     others = (
         f"{name} = {before[name]!r}, and not {macros[name]!r}"
         for name in compared
-        if before[name] != macros[name]
+        if before[name] != macros[name] and not str(before[name]).startswith("@")
     )
     return ", ".join(others) or None
 
