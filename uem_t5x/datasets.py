@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import seqio
 import tensorflow as tf
@@ -174,23 +175,43 @@ class TrainIterator:
         return [example[_USER].decode() for part in rows for example in part]
 
     def save(self, folder: epath.Path) -> None:
-        """Writes down how far the parts are that begin in this process's rows."""
+        """Writes down how far the parts are that begin in this process's rows.
+
+        Of several each lies where T5X looks for it: in a folder of the process that reads it, or
+        would if there were as many of them as parts.
+        """
+        processes = jax.process_count()
         for shard in self._begin_here:
-            self._parts[shard].save(self._position(folder, shard))
+            place = folder
+            if processes > 1 and processes >= self._num_shards:
+                place = folder / f"process_{jax.process_index()}-of-{processes}"
+            elif self._num_shards > 1:
+                place = folder / f"process_{shard}-of-{self._num_shards}"
+            place.mkdir(exist_ok=True)
+            self._parts[shard].save(place / self._name(shard))
 
     def restore(self, folder: epath.Path) -> None:
-        """Goes to where the parts were."""
+        """Goes to where the parts were, however many processes wrote that down."""
+        places = _places(folder)
         for shard, part in self._parts.items():
-            part.restore(self._position(folder, shard))
+            name = self._name(shard)
+            place = next((at for at in places if (at / f"{name}.index").exists()), folder)
+            part.restore(place / name)
 
-    def _position(self, folder: epath.Path, shard: int) -> epath.Path:
-        return folder / f"train_ds-{shard:03}-of-{self._num_shards:03}"
+    def _name(self, shard: int) -> str:
+        return f"train_ds-{shard:03}-of-{self._num_shards:03}"
 
 
 def saved_num_shards(folder: epath.Path) -> int | None:
     """Returns the number of parts whose positions lie in a folder; None if there are none."""
-    matches = (re.match(r"train_ds-\d+-of-(\d+)", path.name) for path in folder.glob("train_ds-*"))
+    names = (path.name for place in _places(folder) for path in place.glob("train_ds-*"))
+    matches = (re.match(r"train_ds-\d+-of-(\d+)", name) for name in names)
     return next((int(match[1]) for match in matches if match), None)
+
+
+def _places(folder: epath.Path) -> list[epath.Path]:
+    """Returns where positions may lie: in a folder, or in those of several processes in it."""
+    return [folder, *folder.glob("process_*-of-*")]
 
 
 def eval_batches(

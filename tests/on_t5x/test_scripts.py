@@ -91,6 +91,20 @@ def undisturbed(built_in, tmp_path_factory):
     return built_in(tmp_path_factory.mktemp("built_in"), 8).parent
 
 
+def test_two_hosts_and_either_engine(run_on_two_hosts, built_in, dataset_folder, tmp_path):
+    """T5X begins, the built-in engine goes on alone, and T5X ends."""
+    places = {"MODEL_DIR": tmp_path / "both", "DATA_DIR": dataset_folder.path}
+    periods = {"EVAL_PERIOD": 2, "CHECKPOINT_PERIOD": 2}
+    macros = {**MACROS, **periods, "CHECKPOINTS_KEPT": 9}
+    run_on_two_hosts("train", [RECIPE], **{**macros, **places}, TRAIN_STEPS=2)
+    half = built_in(tmp_path / "both", 4, **{**periods, "CHECKPOINTS_KEPT": 9})
+    undisturbed = built_in(tmp_path / "one", 4, **periods, NUM_DATA_SHARDS=2)
+    assert_same_state(state_of(half), state_of(undisturbed), atol=5e-4)
+    run_on_two_hosts("train", [RECIPE], **{**macros, **places}, TRAIN_STEPS=6)
+    whole = built_in(tmp_path / "one", 6, **periods)
+    assert_same_state(state_of(tmp_path / "both/checkpoint_6"), state_of(whole), atol=5e-4)
+
+
 def test_a_run_in_a_bucket(run_script, dataset_folder, tmp_path):
     buckets = FakeBuckets(tmp_path)
     buckets.upload(Path(dataset_folder.path), "bucket/data")
