@@ -149,3 +149,17 @@ def test_a_vocabulary_larger_than_the_embedding_is_refused(dataset_folder):
         pytest.raises(InputError, match=r"256 tokens, but VOCAB_SIZE=200; set VOCAB_SIZE to 256"),
     ):
         trainer.starting_params(params, arguments["model"].input_vocabulary, None)
+
+
+def test_macros_that_a_run_was_recorded_with(tmp_path):
+    recipe = tmp_path / "config.gin"
+    recipe.write_text("A = 1\nTASK = @movielens.uem_task()\nMODEL_DIR = 'here'\nOLD = 2\n")
+    same = {"A": 1, "TASK": "@uem_t5x.tasks.movielens.uem_task()", "MODEL_DIR": "there", "NEW": 3}
+    assert gin_utils.other_macros(recipe, same) is None
+    for name, value, shown in (
+        ("A", 2, "A = 1, and not 2"),
+        ("TASK", "mine", "TASK = '@movielens.uem_task()', and not 'mine'"),
+        ("TASK", "@movielens.text_task()", "and not '@movielens.text_task()'"),
+    ):
+        assert gin_utils.other_macros(recipe, {**same, name: value}).endswith(shown)
+    assert gin_utils.other_macros(recipe, {**same, "A": 2}, but=("A",)) is None

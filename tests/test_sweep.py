@@ -150,7 +150,7 @@ def test_commands_survive_a_shell(read, tmp_path, capsys):
         ),
         (HISTORIES, ("RANDOM_SEED = 3",), "--gin: RANDOM_SEED is the sweep's own"),
         (HISTORIES, ("HISTORY_LENGTH = 7",), "--gin.HISTORY_LENGTH: .* has runs that set it"),
-        (f"{HISTORIES}\n[recipes.uem_tin]\nA = 1", (), r"\[recipes.uem_tin\] is of no run"),
+        (f"{HISTORIES}\n[recipes.uem_tin]\nA = 1", (), r"gin/uem_tin\.gin: no such recipe"),
     ],
 )
 def test_refused(read, text, bindings, message):

@@ -298,6 +298,10 @@ def test_a_run_of_another_recipe_is_not_gone_on_with(undisturbed, dataset_folder
     # Of a finished run nothing is trained, and nothing is recorded.
     run(copy, dataset_folder, "TRAIN_STEPS = 6", "LEARNING_RATE = 0.5")
     assert (copy / "config.gin").read_text() == recipe
+    # But what its checkpoints need is made up for.
+    shutil.rmtree(copy / "catalogue")
+    run(copy, dataset_folder, "TRAIN_STEPS = 6")
+    TrainedModel.load(copy)
     assert run(copy, dataset_folder, "TRAIN_STEPS = 7", "LEARNING_RATE = 0.5")[0] == 7
     assert "LEARNING_RATE = 0.5" in (copy / "config.gin").read_text()
 

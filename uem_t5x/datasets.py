@@ -10,11 +10,13 @@ import jax
 import numpy as np
 import seqio
 import tensorflow as tf
+from absl import logging
 from clu.data import dataset_iterator
 from etils import epath
 
 from uem_t5x import data_sources
 from uem_t5x.errors import InputError, said_by_tensorflow
+from uem_t5x.feature_converters import HISTORY_FEATURES
 
 _USER, _ITEMS_READ = "user_id", "items_read"
 
@@ -133,7 +135,7 @@ class TrainIterator:
         shards = range(first // shard_size, -(-last // shard_size))
         self._rows = slice(first - shards.start * shard_size, last - shards.start * shard_size)
         self._begin_here = [shard for shard in shards if shard * shard_size >= first]
-        self._config, self._num_shards = config, num_shards
+        self._config, self._num_shards, self._num_shares = config, num_shards, count
         self._parts = {
             shard: dataset_iterator.TfDatasetIterator(
                 _load(config, converter_cls, None, seqio.ShardInfo(shard, num_shards), shard_size),
@@ -158,8 +160,7 @@ class TrainIterator:
     def user_ids(self, index: int) -> list[str]:
         """Returns the users of the global batch number `index`, counted from the run's first.
 
-        It reads the data anew up to there: for people who ask what was in a batch. A run that has
-        changed its batch size on the way has other batches.
+        It reads the data anew up to there: for people who ask what was in a batch.
         """
         size = self._config.batch_size // self._num_shards
         task = task_of(self._config)
@@ -177,13 +178,13 @@ class TrainIterator:
     def save(self, folder: epath.Path) -> None:
         """Writes down how far the parts are that begin in this process's rows.
 
-        Of several each lies where T5X looks for it: in a folder of the process that reads it, or
-        would if there were as many of them as parts.
+        They lie where T5X looks for them: of several processes each has a folder; of several parts
+        that fewer or more processes read, each has that of a process of as many as there are parts.
         """
         processes = jax.process_count()
         for shard in self._begin_here:
             place = folder
-            if processes > 1 and processes >= self._num_shards:
+            if processes > 1 and self._num_shards == self._num_shares:
                 place = folder / f"process_{jax.process_index()}-of-{processes}"
             elif self._num_shards > 1:
                 place = folder / f"process_{shard}-of-{self._num_shards}"
@@ -376,8 +377,8 @@ def task_of(config: DatasetConfig) -> seqio.Task | seqio.Mixture:
     """Returns the registered task, whose cache is checked if it is to be read.
 
     Raises:
-      InputError: if there is none, its features are not those that have lengths, or its cache is
-        missing or of other data.
+      InputError: if there is none, it has a history and the model reads none, or the other way, or
+        its cache is missing or of other data.
     """
     names = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
     if config.mixture_or_task_name not in names:
@@ -386,8 +387,9 @@ def task_of(config: DatasetConfig) -> seqio.Task | seqio.Mixture:
             "recipe must import the module that registers it, such as uem_t5x.tasks.movielens"
         )
     task = seqio.get_mixture_or_task(config.mixture_or_task_name)
-    if task.output_features.keys() != config.task_feature_lengths.keys():
-        given, read = map(", ".join, (task.output_features, config.task_feature_lengths))
+    given, read = task.output_features, config.task_feature_lengths
+    if (given.keys() ^ read.keys()) & {"inputs", "targets", *HISTORY_FEATURES}:
+        given, read = map(", ".join, (given, read))
         raise InputError(
             f"{task.name}: a task of {given}, where the model reads {read}; name one of these"
         )
@@ -426,15 +428,15 @@ def _check_cache(task: seqio.Task, split: str) -> None:
             f"{task.cache_dir}: a cache of other data, with {cached} users for {split} and not "
             f"{given}; fill it anew with seqio_cache_tasks"
         )
-    is_of_a_folder = isinstance(task.source, data_sources.DatasetFolderSource)
-    if (
-        cached
-        and is_of_a_folder
-        and _cached_fingerprint(task, split) != (data_sources.dataset_folder().fingerprint(split))
-    ):
+    if not (cached and isinstance(task.source, data_sources.DatasetFolderSource)):
+        return
+    folder, fingerprint = data_sources.dataset_folder(), _cached_fingerprint(task, split)
+    if fingerprint is None:  # an older cache, or one whose first steps dropped it
+        logging.warning("%s: cannot be told from a cache of other data", task.cache_dir)
+    elif fingerprint != folder.fingerprint(split):
         raise InputError(
-            f"{task.cache_dir}: a cache of other users or movies than those of "
-            f"{data_sources.dataset_folder().path}; fill it anew with seqio_cache_tasks"
+            f"{task.cache_dir}: a cache of other users or movies than those of {folder.path}; "
+            "fill it anew with seqio_cache_tasks"
         )
 
 

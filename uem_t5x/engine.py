@@ -122,7 +122,9 @@ def compact_block(layout: layouts.Layout, bounds: Sequence[int]) -> tuple[int, .
             f"LAYOUT='{layout}': no block of {layout.model} devices divides a slice of "
             f"{'x'.join(map(str, bounds))}; use a smaller model=N"
         )
-    return min(blocks, key=max)
+    # Hosts are flat in z: T5X gives those that share a model the data of one, and forgets the
+    # position of all but the first.
+    return min(blocks, key=lambda block: (max(block), block[2]))
 
 
 def trainer(

@@ -238,7 +238,7 @@ def other_macros(
     Args:
       recipe: of the run that was.
       macros: of the run that is to be. Those that one of the two does not have are not compared:
-        they may be of another version. Nor are functions, whose names depend on what is imported.
+        they may be of another version.
       but: names that may differ besides `CIRCUMSTANCES`.
 
     Returns:
@@ -252,9 +252,16 @@ def other_macros(
     others = (
         f"{name} = {before[name]!r}, and not {macros[name]!r}"
         for name in compared
-        if before[name] != macros[name] and not str(before[name]).startswith("@")
+        if _without_module(before[name]) != _without_module(macros[name])
     )
     return ", ".join(others) or None
+
+
+def _without_module(value: Any) -> Any:
+    """Returns a value; of a function its own name, as how much gin says depends on the imports."""
+    if isinstance(value, str) and value.startswith("@"):
+        return "@" + value[1:].rpartition(".")[2]
+    return value
 
 
 def _statements(

@@ -38,14 +38,19 @@ from uem_t5x.data.dataset_folder import (
 from uem_t5x.errors import InputError
 
 _RECIPE, _LOCK = "config.gin", ".lock"
-# A run may go on for longer than was planned, and at another rate.
-_SCHEDULE = ("TRAIN_STEPS", "LEARNING_RATE", "WARMUP_STEPS", "DECAY_STEPS")
+# A run may go on for longer than was planned, and at another rate; the last is a name in reports.
+_MAY_CHANGE = ("TRAIN_STEPS", "LEARNING_RATE", "WARMUP_STEPS", "DECAY_STEPS", "LANGUAGE_MODEL")
 _LOCK_PATIENCE = 60  # seconds; what a run that was told to stop may take to save
 
 
 def is_model_dir(path: str | os.PathLike[str]) -> bool:
     """Tells a MODEL_DIR by its recipe."""
     return (epath.Path(path) / _RECIPE).is_file()
+
+
+def is_recorded(model_dir: str | os.PathLike[str]) -> bool:
+    """Tells whether a MODEL_DIR holds all that its checkpoints need to predict."""
+    return is_model_dir(model_dir) and _has_catalogue(model_dir)
 
 
 @contextlib.contextmanager
@@ -136,7 +141,8 @@ def check_is_same_run(model_dir: str | os.PathLike[str]) -> None:
 
     Raises:
       InputError: if `model_dir` holds checkpoints of a run whose macros differ in more than how
-        long and at what rate it trains, another catalogue, or a damaged one.
+        long and at what rate it trains (parameters, `module.function.parameter`, are not compared),
+        another catalogue, or a damaged one.
     """
     _check_recipe(model_dir)
     _check_catalogue(model_dir)
@@ -148,7 +154,7 @@ def _check_recipe(model_dir: str | os.PathLike[str]) -> None:
     if not (checkpoints and is_model_dir(model_dir)):
         return
     path = epath.Path(model_dir) / _RECIPE
-    if others := gin_utils.other_macros(path, gin_utils.current_macros(), but=_SCHEDULE):
+    if others := gin_utils.other_macros(path, gin_utils.current_macros(), but=_MAY_CHANGE):
         raise InputError(
             f"{model_dir}: holds a run with {others}; give it these, or another MODEL_DIR, which "
             f"INITIAL_CHECKPOINT_PATH='{[*checkpoints.values()][-1]}' has start from its weights"

@@ -141,7 +141,7 @@ def read_sweep(path: str, output: str, bindings: Sequence[str] = ()) -> list[Pla
 
     Raises:
       InputError: a file that cannot be read, a recipe or a macro that there is not, one that is
-        left unbound or that two places bind, or two runs of one name.
+        left unbound, or is bound both by `bindings` and for some runs, or two runs of one name.
     """
     sweep = _read_toml(path)
     common = dict(binding.split(" = ", 1) for binding in bindings)
@@ -152,7 +152,7 @@ def read_sweep(path: str, output: str, bindings: Sequence[str] = ()) -> list[Pla
     planned: dict[str, PlannedRun] = {}
     for seed, entry in itertools.product(sweep.get("seeds", [0]), sweep["runs"]):
         for recipe, chosen in itertools.product(entry["recipes"], _combinations(entry)):
-            file = recipe if recipe.endswith(".gin") else f"gin/{recipe}.gin"
+            file = _file(recipe)
             of_all = _literals(sweep.get("recipes", {}).get(recipe, {})) | common
             usual = _bind(path, file, of_all)
             bound = {**of_all, **_literals(chosen), _SEED: str(seed)}
@@ -194,17 +194,19 @@ def _read_toml(path: str) -> dict[str, Any]:
         isinstance(macros, dict) for macros in of_recipes.values()
     ):
         raise InputError(f"{path}: recipes: give tables, [recipes.NAME], with the macros of each")
-    for macros in [*of_recipes.values(), *(entry.get("macros", {}) for entry in entries)]:
+    of_runs = [entry.get("macros", {}) for entry in entries]
+    for macros in (*of_recipes.values(), *of_runs):
         _check_names(path, macros)
+    for name in (name for macros in of_runs for name, value in macros.items() if value == []):
+        raise InputError(f"{path}: {name} = []: give it a value")
     unknown = sweep.keys() - _KEYS
     unknown |= {key for entry in entries for key in entry.keys() - _RUN_KEYS}
     if unknown:
         raise InputError(f"{path}: unknown keys {', '.join(sorted(unknown))}")
     if not all(entry["recipes"] for entry in entries):
         raise InputError(f"{path}: [[runs]] with recipes = []: name one")
-    used = {recipe for entry in entries for recipe in entry["recipes"]}
-    if unused := sorted(of_recipes.keys() - used):
-        raise InputError(f"{path}: [recipes.{unused[0]}] is of no run; name it as the runs do")
+    for recipe in of_recipes:
+        gin_utils.read(_file(recipe))  # it may be of no run, but there is one
     return sweep
 
 
@@ -216,12 +218,14 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _check_names(where: str, macros: Mapping[str, Any]) -> None:
-    """Refuses macros that a sweep itself binds, and those that are to have no value at all."""
-    for name, value in macros.items():
+    """Refuses macros that a sweep itself binds."""
+    for name in macros:
         if mend := _OF_THE_SWEEP.get(name):
             raise InputError(f"{where}: {name} is the sweep's own; {mend}")
-        if value == []:
-            raise InputError(f"{where}: {name} = []: give it a value")
+
+
+def _file(recipe: str) -> str:
+    return recipe if recipe.endswith(".gin") else f"gin/{recipe}.gin"
 
 
 def _combinations(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -137,7 +137,8 @@ def train(
         step = int(state.step)
 
         train_writer = training_log.writer(model_dir, "train")
-        if latest is None or step < total_steps:  # what is finished stays as it was recorded
+        # What is finished stays as it was recorded.
+        if latest is None or step < total_steps or not model_dir_lib.is_recorded(model_dir):
             summarize_config_fn(model_dir, train_writer, step)
         watch = DivergenceWatch(iterator, manager.latest_step)
         validation = Validation(

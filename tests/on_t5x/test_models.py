@@ -46,6 +46,8 @@ def test_t5x_lays_a_model_out_on_every_tpu(name, monkeypatch):
             mesh = engine.partitioner(f"model={model}" if model > 1 else "data").mesh
             assert dict(mesh.shape) == {"data": len(devices) // model, "model": model}
             assert set(mesh.devices.flat) == set(devices)
+            for sharing in mesh.devices:
+                assert len({device.process_index for device in sharing}) == 1
 
 
 @pytest.mark.parametrize("num_decodes", [1, 3])

@@ -11,7 +11,7 @@ import seqio
 import tensorflow as tf
 import tiny_recipe
 
-from uem_t5x import data_sources, train
+from uem_t5x import data_sources, datasets, train
 from uem_t5x.data import sentences
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.feature_converters import UserEmbeddingFeatureConverter
@@ -212,6 +212,11 @@ class TestOfflineCache:
         with mock.patch.object(DatasetFolder, "fingerprint", return_value="another"):
             assert self.train_a_step(tmp_path / "run", dataset_folder) == 2
         assert "a cache of other users or movies than those of" in capsys.readouterr().err
+
+    def test_of_unknown_data_is_read_with_a_warning(self, dataset_folder, cache, tmp_path, caplog):
+        with mock.patch.object(datasets, "_cached_fingerprint", return_value=None):
+            assert self.train_a_step(tmp_path / "run", dataset_folder) == 0
+        assert "cannot be told from a cache of other data" in caplog.text
 
     def test_that_is_missing(self, dataset_folder, tmp_path, capsys):
         with mock.patch.object(seqio.Task, "cache_dir", None):

@@ -36,14 +36,15 @@ def test_a_long_run_does_not_grow(dataset_folder, tmp_path):
         chosen = [sample for sample in samples if first * STEPS <= sample[0] <= last * STEPS]
         return [values for _, *values in chosen if all(values)]
 
-    early, late = between(0.2, 0.4), between(0.8, 1)
-    memory = [statistics.median(row[0] for row in rows) for rows in (early, late)]
-    threads = [statistics.median(row[1] for row in rows) for rows in (early, late)]
-    handles = [statistics.median(row[2] for row in rows) for rows in (early, late)]
+    windows = between(0.2, 0.4), between(0.5, 0.7), between(0.8, 1)
+    memory, threads, handles = (
+        [statistics.median(row[column] for row in rows) for rows in windows] for column in range(3)
+    )
     print(f"{minutes:.1f} min; MiB {memory}, threads {threads}, file handles {handles}")
-    assert memory[1] <= 1.05 * memory[0]
-    assert threads[1] <= threads[0]
-    assert handles[1] <= handles[0]
+    assert memory[2] <= 1.05 * memory[0]
+    # A pool may come to its last thread late, once; what is left behind is left again and again.
+    assert threads[1] <= threads[0] or threads[2] <= threads[1]
+    assert handles[2] <= handles[0]
 
 
 def latest_step(model_dir):
