@@ -15,6 +15,7 @@ import seqio
 import tensorflow as tf
 
 from uem_t5x import data_sources, metrics, postprocessors, preprocessors, vocabularies
+from uem_t5x.errors import check_at_least
 
 _TEXT_FEATURES = {
     "inputs": seqio.Feature(vocabularies.TaskVocabulary()),
@@ -55,7 +56,7 @@ def _register(
 ) -> str:
     if name in seqio.TaskRegistry.names():
         return name
-    preprocessors.check_history_length(history_length)  # SeqIO refuses the name of a negative one
+    check_at_least(1, HISTORY_LENGTH=history_length)  # SeqIO refuses the name of a negative one
     steps: Sequence[Preprocessor | seqio.CacheDatasetPlaceholder] = [
         seqio.CacheDatasetPlaceholder(),
         preprocessors.random_tastes,

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import virtual_devices
+from several_processes import free_address
 
 from uem_t5x import train
 from uem_t5x.checkpoint_manager import CheckpointManager
@@ -58,9 +58,7 @@ def finish(*processes):
 
 def run_two(model_dir, dataset_folder, **macros):
     """Runs two processes of one device each."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+    address = free_address()
     join = [f"--coordinator_address={address}", "--process_count=2"]
     return finish(
         *(
@@ -163,9 +161,7 @@ print("told to stop when asked", asked)
 
 def test_processes_that_are_told_to_stop_before_their_first_step():
     """Whatever step they go on from."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+    address = free_address()
     command = [sys.executable, "-c", TOLD_EARLY, address]
     options = {"cwd": ROOT, "stdout": subprocess.PIPE, "text": True}
     both = [subprocess.Popen([*command, str(index)], **options) for index in range(2)]

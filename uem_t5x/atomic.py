@@ -80,9 +80,10 @@ def writing_file(path: epath.PathLike) -> Iterator[IO[str]]:
         OSError: naming it, if the disk does not take it.
     """
     check_file(path)
-    file_path = epath.Path(path if buckets.is_remote(path) else os.path.realpath(path))
+    is_remote = buckets.is_remote(path)
+    file_path = epath.Path(path if is_remote else os.path.realpath(path))
     file_path.parent.mkdir(parents=True, exist_ok=True)
-    if not buckets.is_remote(path):
+    if not is_remote:
         _clear_up(Path(file_path))
     partial = file_path.with_name(_partial_name(file_path, os.getpid()))
     try:

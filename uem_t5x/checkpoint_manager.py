@@ -30,7 +30,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from uem_t5x import buckets, checkpoint_folders, datasets, layer_stacks
 from uem_t5x.checkpoint_folders import BEST_METRIC
 from uem_t5x.datasets import TrainIterator
-from uem_t5x.errors import InputError, line_of
+from uem_t5x.errors import InputError, check_at_least, line_of
 from uem_t5x.trainer import TrainState
 from uem_t5x.types import PyTree
 
@@ -63,12 +63,8 @@ class CheckpointConfig:
     keep_best: int = 1
 
     def __post_init__(self) -> None:
-        if self.keep is not None and self.keep < 1:
-            raise InputError(
-                f"CHECKPOINTS_KEPT={self.keep}: bind it to 1 or more, or to None for all"
-            )
-        if self.keep_best < 0:
-            raise InputError(f"CheckpointConfig.keep_best = {self.keep_best}: bind it to 0 or more")
+        check_at_least(1, none_for_all=True, CHECKPOINTS_KEPT=self.keep)
+        check_at_least(0, keep_best=self.keep_best)
 
 
 class _DatasetHandler(ocp.CheckpointHandler):

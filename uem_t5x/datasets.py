@@ -15,7 +15,7 @@ from clu.data import dataset_iterator
 from etils import epath
 
 from uem_t5x import data_sources
-from uem_t5x.errors import InputError, said_by_tensorflow
+from uem_t5x.errors import InputError, check_at_least, said_by_tensorflow
 from uem_t5x.feature_converters import HISTORY_FEATURES
 
 _USER, _ITEMS_READ = "user_id", "items_read"
@@ -116,8 +116,7 @@ class TrainIterator:
         """
         index, count = share
         num_shards = count if config.num_shards is None else config.num_shards
-        if num_shards < 1:
-            raise InputError(f"NUM_DATA_SHARDS={num_shards}: bind it to 1 or more")
+        check_at_least(1, NUM_DATA_SHARDS=num_shards)
         users = num_examples(config)
         if users is not None and users < num_shards:
             raise InputError(

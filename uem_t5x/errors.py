@@ -28,6 +28,25 @@ class InputError(ValueError):
         return str(self).partition("\n")[0]
 
 
+def check_at_least(least: int, *, none_for_all: bool = False, **values: int | None) -> None:
+    """Checks values that a recipe binds, by the names of their macros or parameters.
+
+    Args:
+      least: what each must be at least.
+      none_for_all: whether they may be None besides, which then means all there are.
+      **values: what they are.
+
+    Raises:
+      InputError: naming the first one that is less.
+    """
+    for name, value in values.items():
+        if value is None and none_for_all:
+            continue
+        if value < least:
+            or_none = ", or to None for all" if none_for_all else ""
+            raise InputError(f"{name}={value}: bind it to {least} or more{or_none}")
+
+
 class DamagedError(InputError):
     """A file that is no longer what was written."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from uem_t5x.errors import InputError
+from uem_t5x.errors import check_at_least
 from uem_t5x.types import Array
 
 LearningRateFn = Callable[[int | Int[Array, ""]], Float[Array, ""]]
@@ -32,9 +32,7 @@ def trapezoid(
     Raises:
         InputError: a slope of negative length.
     """
-    for name, steps in {"WARMUP_STEPS": warmup_steps, "DECAY_STEPS": decay_steps}.items():
-        if steps < 0:
-            raise InputError(f"{name}={steps}: bind it to 0 or more")
+    check_at_least(0, WARMUP_STEPS=warmup_steps, DECAY_STEPS=decay_steps)
 
     def rate(step: int | Int[Array, ""]) -> Float[Array, ""]:
         share = jnp.ones((), jnp.float32)

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from uem_t5x import layer_stacks, layers, long_attention
-from uem_t5x.errors import InputError
+from uem_t5x.errors import InputError, check_at_least
 from uem_t5x.layouts import constrain
 from uem_t5x.types import Array, PyTree
 
@@ -89,9 +89,7 @@ class T5Config:
         sizes = {"LOCAL_RADIUS": self.local_radius, "GLOBAL_BLOCK_SIZE": self.global_block_size}
         widths = ("emb_dim", "num_heads", "head_dim", "mlp_dim")
         sizes |= {name: getattr(self, name) for name in widths}
-        for name, size in sizes.items():
-            if size < 1:
-                raise InputError(f"{name}={size}: bind it to 1 or more")
+        check_at_least(1, **sizes)
         if not 0 <= self.dropout_rate < 1:
             raise InputError(f"DROPOUT_RATE={self.dropout_rate}: bind it to 0.0 or more, below 1.0")
         try:

@@ -14,7 +14,7 @@ from absl import logging
 
 from uem_t5x import data_sources, verbalizer
 from uem_t5x.data import sentences
-from uem_t5x.errors import InputError
+from uem_t5x.errors import InputError, check_at_least
 from uem_t5x.labels import (
     DISLIKED_BELOW_STARS,
     LIKED_ABOVE_STARS,
@@ -235,7 +235,7 @@ def most_recent_items(
     Raises:
         InputError: if p is not at least 1.
     """
-    check_history_length(history_length)
+    check_at_least(1, HISTORY_LENGTH=history_length)
     length = min(history_length, (sequence_length or {}).get("history_items") or history_length)
 
     @seqio.map_over_dataset
@@ -247,12 +247,6 @@ def most_recent_items(
         }
 
     return trim(dataset)
-
-
-def check_history_length(history_length: int) -> None:
-    """Raises an InputError if no history can be so long."""
-    if history_length < 1:
-        raise InputError(f"HISTORY_LENGTH={history_length}: bind it to 1 or more")
 
 
 @seqio.map_over_dataset

@@ -117,7 +117,7 @@ class PlannedRun:
 
     def commands(self) -> list[list[str]]:
         """Returns the arguments of the commands that train and score, one after the other."""
-        bound = {**self.bound, "MODEL_DIR": repr(self.model_dir)}
+        bound = {**self.bound, _FOLDER: repr(self.model_dir)}
         macros = [f"--gin.{name}={_for_shell(literal)}" for name, literal in bound.items()]
         train = ["-m", "uem_t5x.train", f"--gin_file={self.recipe}", *macros]
         score = ["-m", "uem_t5x.cli", "evaluate", "--model-dir", self.model_dir]
@@ -158,7 +158,7 @@ def read_sweep(path: str, output: str, bindings: Sequence[str] = ()) -> list[Pla
             bound = {**of_all, **_literals(chosen), _SEED: str(seed)}
             macros = _bind(path, file, bound)
             unbound = {name for name, value in macros.items() if value == "%gin.REQUIRED"}
-            if missing := sorted(unbound - {"MODEL_DIR"}):
+            if missing := sorted(unbound - {_FOLDER}):
                 raise InputError(f"{path}: {file} needs {missing[0]}; add --gin.{missing[0]}=VALUE")
             # What is so anyway makes no other run.
             special = [name for name in chosen if macros[name] != usual.get(name)]

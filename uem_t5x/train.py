@@ -39,7 +39,7 @@ from uem_t5x.checkpoint_manager import (
 )
 from uem_t5x.datasets import DatasetConfig
 from uem_t5x.divergence import DivergenceWatch
-from uem_t5x.errors import InputError, Preempted, exit_code
+from uem_t5x.errors import InputError, Preempted, check_at_least, exit_code
 from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.partitioning import Partitioner
 from uem_t5x.preemption import PreemptionNotice
@@ -107,8 +107,7 @@ def train(
     )
     for dataset_cfg in filter(None, (train_eval_dataset_cfg, infer_eval_dataset_cfg)):
         partitioner.check_batch_size(dataset_cfg.batch_size, "EVAL_BATCH_SIZE")
-    if eval_steps is not None and eval_steps < 1:
-        raise InputError(f"EVAL_STEPS={eval_steps}: bind it to 1 or more, or to None for all")
+    check_at_least(1, none_for_all=True, EVAL_STEPS=eval_steps)
     periods = _Periods(total_steps, stats_period, eval_period, checkpoint_cfg.period)
     with PreemptionNotice() as notice, contextlib.ExitStack() as stack:
         checkpoint_folders.set_aside_damaged(model_dir)
@@ -219,15 +218,13 @@ class _Periods:
     checkpoint: int
 
     def __post_init__(self) -> None:
-        counts = {
-            "TRAIN_STEPS": self.total_steps,
-            "STATS_PERIOD": self.stats,
-            "EVAL_PERIOD": self.evaluation,
-            "CHECKPOINT_PERIOD": self.checkpoint,
-        }
-        for name, count in counts.items():
-            if count < 0:
-                raise InputError(f"{name}={count}: bind it to 0 or more")
+        check_at_least(
+            0,
+            TRAIN_STEPS=self.total_steps,
+            STATS_PERIOD=self.stats,
+            EVAL_PERIOD=self.evaluation,
+            CHECKPOINT_PERIOD=self.checkpoint,
+        )
         shorter, longer = sorted((self.evaluation, self.checkpoint))
         if shorter and longer % shorter:
             raise InputError(

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 
 from uem_t5x import data_sources, layers, network
 from uem_t5x.data.manifest import Channel
-from uem_t5x.errors import InputError
+from uem_t5x.errors import check_at_least
 from uem_t5x.layouts import constrain
 from uem_t5x.overrides import Override
 from uem_t5x.types import Array, PyTree
@@ -54,8 +54,7 @@ class UserEmbeddingConfig:
     remat: str = "none"
 
     def __post_init__(self) -> None:
-        if self.num_layers < 0:
-            raise InputError(f"UEM_LAYERS={self.num_layers}: bind it to 0 or more")
+        check_at_least(0, UEM_LAYERS=self.num_layers)
 
     def encoder_config(self, width: int) -> network.T5Config:
         """Returns the UEM's Transformer as an encoder of width `width`."""
@@ -202,8 +201,7 @@ class PersonalizedTransformer(network.Transformer):
     prompt_length: int = 20
 
     def setup(self) -> None:
-        if self.prompt_length < 0:
-            raise InputError(f"PROMPT_LENGTH={self.prompt_length}: bind it to 0 or more")
+        check_at_least(0, PROMPT_LENGTH=self.prompt_length)
         super().setup()
         emb_dim = self.config.emb_dim
         self.item_table = ItemTable(self.channels)

@@ -19,15 +19,16 @@ def mine(dataset_folder, tmp_path):
     return shutil.copytree(dataset_folder.path, tmp_path / "mine")
 
 
-def relabel(folder, liked, disliked):
-    """Gives other labels to one of the users for training; returns the file and the user's name."""
+def rewrite(folder, **lists):
+    """Gives other values to one of the users for training; returns the file and the user's name."""
     (file,) = DatasetFolder.open(folder).examples("train")
     examples = [
         tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(file))
     ]
     feature = examples[7].features.feature
-    for kind, names in {"liked": liked, "disliked": disliked}.items():
-        feature[kind].bytes_list.value[:] = names
+    for name, values in lists.items():
+        kind = "int64_list" if name.startswith("history") else "bytes_list"
+        getattr(feature[name], kind).value[:] = values
     with tf.io.TFRecordWriter(str(file)) as writer:
         for example in examples:
             writer.write(example.SerializeToString())
@@ -50,7 +51,7 @@ def relabel(folder, liked, disliked):
     ],
 )
 def test_labels_that_no_answer_names_are_refused(liked, disliked, expected, mine, capsys):
-    file, user = relabel(mine, liked, disliked)
+    file, user = rewrite(mine, liked=liked, disliked=disliked)
     before = (mine / "manifest.json").read_bytes()
     assert cli.main(["seal", str(mine)]) == 2
     error = capsys.readouterr().err
@@ -61,7 +62,7 @@ def test_labels_that_no_answer_names_are_refused(liked, disliked, expected, mine
 
 
 def test_other_labels_are_sealed(mine):
-    relabel(mine, [b"War", b"Drama", b"Crime"], [b"Action"])
+    rewrite(mine, liked=[b"War", b"Drama", b"Crime"], disliked=[b"Action"])
     with pytest.raises(InputError, match="damaged: its checksum is another"):
         DatasetFolder.open(mine)
     seal.seal(mine)
@@ -78,17 +79,8 @@ def test_other_labels_are_sealed(mine):
     ],
 )
 def test_histories_that_no_model_reads_are_refused(name, values, problem, mine, capsys):
-    (file,) = DatasetFolder.open(mine).examples("train")
-    examples = [
-        tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(file))
-    ]
-    feature = examples[7].features.feature
-    for each in ("history_items", "history_ratings"):
-        feature[each].int64_list.value[:] = values if each == name else [1, 2]
-    with tf.io.TFRecordWriter(str(file)) as writer:
-        for example in examples:
-            writer.write(example.SerializeToString())
-    user = feature["user_id"].bytes_list.value[0].decode()
+    history = {"history_items": [1, 2], "history_ratings": [1, 2], name: values}
+    file, user = rewrite(mine, **history)
     assert cli.main(["seal", str(mine)]) == 2
     assert f"{file}: user {user!r}: {problem}; give each item" in capsys.readouterr().err
 

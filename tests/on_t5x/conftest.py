@@ -2,12 +2,12 @@
 
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from several_processes import free_address
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,10 +62,8 @@ def run_on_two_hosts(start_script):
     """Returns a function that does so in two processes, which make up a run as two hosts do."""
 
     def run(name, files, **options):
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            address = f"localhost:{free.getsockname()[1]}"
-        join = ["--multiprocess_gpu", f"--coordinator_address={address}", "--process_count=2"]
+        address = f"--coordinator_address={free_address()}"
+        join = ["--multiprocess_gpu", address, "--process_count=2"]
         hosts = (
             start_script(name, files, flags=[*join, f"--process_index={index}"], **options)
             for index in range(2)

@@ -30,7 +30,7 @@ from uem_t5x.errors import InputError
 
 _TITLE_COLUMNS = ["movie_title", "movie_info", "original_release_date"]
 _TEXT_COLUMNS = ("description", "movie_info")  # of a table keyed by movieId
-_LAYOUTS = f"a table has the columns {', '.join(_TITLE_COLUMNS)}, or movieId, description"
+_OR_ELSE = ", or movieId, description"
 _MAX_YEAR_GAP = 1
 
 # Ranks of a key: the smaller, the surer. The rank of a pair is the sum of its two sides', each of
@@ -89,12 +89,7 @@ def read_descriptions(path: Path, movies: pl.DataFrame) -> Descriptions:
             movies.select("movieId"), on="movieId", how="semi"
         )
     else:
-        if missing := [name for name in _TITLE_COLUMNS if name not in header]:
-            shown = repr(", ".join(header)[:80])
-            raise InputError(
-                f"{path}: no column {missing[0]!r} in its first line ({shown}): {_LAYOUTS}"
-            )
-        table = text_tables.read_csv(data, str(path), _TITLE_COLUMNS)
+        table = text_tables.read_csv(data, str(path), _TITLE_COLUMNS, _OR_ELSE)
         title, text, date = _TITLE_COLUMNS
         rows = _with_text(table.frame.select(title=title, description=text, date=date))
         frame = join_by_title(movies, rows)
@@ -102,7 +97,8 @@ def read_descriptions(path: Path, movies: pl.DataFrame) -> Descriptions:
         by = "movieId" if "movieId" in header else "movie_title and original_release_date"
         raise InputError(
             f"{path}: none of its {rows.height} descriptions belongs to one of the "
-            f"{movies.height} movies; check {by}: {_LAYOUTS}"
+            f"{movies.height} movies; check {by}: a table has the columns "
+            f"{', '.join(_TITLE_COLUMNS)}{_OR_ELSE}"
         )
     return Descriptions(frame, rows.height, table.sha256)
 

@@ -84,13 +84,14 @@ def read_file(path: Path) -> bytes:
         raise InputError(f"{path}: {error.strerror}; check the path and its permissions") from error
 
 
-def read_csv(data: bytes, name: str, columns: list[str]) -> TextTable:
+def read_csv(data: bytes, name: str, columns: list[str], or_else: str = "") -> TextTable:
     """Reads some columns of a CSV file with a header; others are ignored.
 
     Args:
         data: the content of the file.
         name: how messages call it.
         columns: what it must have.
+        or_else: what it may have in place of these, for messages.
 
     Raises:
         InputError: if the file is not text, is cut off, or lacks a column or names it twice.
@@ -102,7 +103,7 @@ def read_csv(data: bytes, name: str, columns: list[str]) -> TextTable:
         if column not in present:
             raise InputError(
                 f"{name}: no column {column!r} in its first line ({', '.join(present)[:80]!r}); "
-                f"it must name {', '.join(columns)}"
+                f"it must name {', '.join(columns)}{or_else}"
             )
     # polars looks no further than the last column that it is asked for.
     damage = len(present) > len(columns) and _damage(data, ",", len(present))
