@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 from flax import traverse_util
 
-from uem_t5x import checkpoints, network
+from uem_t5x import checkpoints, layers, network
 
 FIXTURE = Path(__file__).parents[2] / "shared/fixtures/t5x_tiny"
 TINY = network.T5Config(
@@ -133,6 +133,19 @@ def test_cached_decoding_gives_the_logits_of_the_whole_sequence(
         logits, updated = step({**variables, "cache": cache}, encoded, token, token, **options)
         cache = updated["cache"]
         np.testing.assert_allclose(logits[:, 0], whole[:, position], atol=1e-5)
+
+
+def test_the_gradient_of_a_token_is_that_of_every_time_it_occurs() -> None:
+    """Also where activations are bfloat16, in which 256 + 1 is 256."""
+    embed = layers.Embed(num_embeddings=4, features=2, dtype="bfloat16")
+    often = jnp.full((4, 250), 3)
+
+    def total(variables: dict) -> jax.Array:
+        return jnp.sum(embed.apply(variables, often), dtype=jnp.float32)
+
+    variables = {"params": {"embedding": jnp.zeros((4, 2))}}
+    gradient = jax.jit(jax.grad(total))(variables)["params"]["embedding"]
+    np.testing.assert_array_equal(gradient, [[0, 0], [0, 0], [0, 0], [1000, 1000]])
 
 
 def test_bfloat16_activations_stay_close(tiny: tuple[network.Transformer, dict]) -> None:

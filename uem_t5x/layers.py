@@ -96,8 +96,10 @@ class Embed(nn.Module):
         )
 
     def __call__(self, tokens: Int[Array, "*batch"]) -> Float[Array, "*batch embed"]:
-        embedding = gathered(self.embedding.astype(self.dtype), ("vocab", "embed"))
-        return jnp.take(embedding, tokens, axis=0)
+        embedding = gathered(self.embedding, ("vocab", "embed"))
+        # Rounded after the lookup, whose gradient adds up one row for each time that a token
+        # occurs: in bfloat16 a sum of ones ends at 256.
+        return jnp.take(embedding, tokens, axis=0).astype(self.dtype)
 
     def attend(self, outputs: Float[Array, "*batch embed"]) -> Float[Array, "*batch vocab"]:
         """Returns logits in float32, by the transposed embedding."""
