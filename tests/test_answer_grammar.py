@@ -114,6 +114,15 @@ def test_whatever_a_network_thinks_its_answers_can_be_read(
     assert len(answers) > 32
 
 
+def test_memory_grows_with_the_genres_not_faster(vocabulary):
+    def size(genres):
+        names = [f"{first}{second}" for first in "ABCDEFGHIJ" for second in "abcdefghij"]
+        grammar = answer_grammar.compile_grammar(names[:genres], vocabulary)
+        return sum(array.nbytes for array in vars(grammar).values())
+
+    assert size(80) < 2.5 * size(40)
+
+
 def test_genres_that_begin_alike():
     """`Film` is complete only where `Film-Noir` does not follow."""
     words = ["The", "user", "likes", "and", "doesn't", "like", "has", "no", "clear", "taste"]

@@ -16,7 +16,7 @@ import numpy as np
 import seqio
 from jaxtyping import Bool, Float, Int
 
-from uem_t5x import data_sources, verbalizer, vocabularies
+from uem_t5x import checksums, data_sources, verbalizer, vocabularies
 from uem_t5x.labels import MAX_LABELS
 from uem_t5x.types import Array
 
@@ -43,20 +43,22 @@ class Grammar:
     Attributes:
       tokens: on the edges out of each state; -1 where there are no more.
       next_states: where they lead; to the state itself where there are none.
-      may_name: the genres that the word an edge belongs to may turn out to be. The last column
-        stands for words that are none, which may come again.
-      has_named: the genre that stands before an edge, complete. That it is shows only now: another
-        one may begin with it.
+      may_name: the set of genres that the word an edge belongs to may turn out to be.
+      has_named: the set of the genre that stands before an edge, complete. That it is shows only
+        now: another one may begin with it.
+      genre_sets: what the two above number; there are few, however many edges. The last column
+        stands for words that are no genre, which may come again.
     """
 
     tokens: Int[np.ndarray, "states edges"]
     next_states: Int[np.ndarray, "states edges"]
-    may_name: Bool[np.ndarray, "states edges genres_and_1"]
-    has_named: Bool[np.ndarray, "states edges genres_and_1"]
+    may_name: Int[np.ndarray, "states edges"]
+    has_named: Int[np.ndarray, "states edges"]
+    genre_sets: Bool[np.ndarray, "sets genres_and_1"]
 
     def start(self, batch_size: int) -> Place:
         """Returns the place of sequences of which nothing is written."""
-        named = jnp.zeros((batch_size, self.may_name.shape[-1]), bool)
+        named = jnp.zeros((batch_size, self.genre_sets.shape[-1]), bool)
         return Place(jnp.zeros((batch_size,), jnp.int32), named)
 
     def candidates(
@@ -64,10 +66,12 @@ class Grammar:
     ) -> Float[Array, "batch edges"]:
         """Returns the logits of the edges, silenced where they lead to no answer."""
         tokens = jnp.asarray(self.tokens)[place.state]
-        has_named = jnp.asarray(self.has_named)[place.state]
+        genre_sets = jnp.asarray(self.genre_sets)
+        has_named = genre_sets[jnp.asarray(self.has_named)[place.state]]
         named_again = jnp.any(place.named[:, None, :] & has_named, axis=-1)
         named = place.named[:, None, :] | has_named
-        may_name_another = jnp.any(jnp.asarray(self.may_name)[place.state] & ~named, axis=-1)
+        may_name = genre_sets[jnp.asarray(self.may_name)[place.state]]
+        may_name_another = jnp.any(may_name & ~named, axis=-1)
         # What stands for no token takes any logit.
         edge_logits = jnp.take_along_axis(logits, jnp.maximum(tokens, 0), axis=-1)
         leads_on = (tokens >= 0) & may_name_another & ~named_again
@@ -78,7 +82,8 @@ class Grammar:
     ) -> tuple[Place, Int[Array, " batch"]]:
         """Returns the place behind an edge, and its token; 0 where an answer has ended."""
         token = jnp.asarray(self.tokens)[place.state, edge]
-        named = place.named | jnp.asarray(self.has_named)[place.state, edge]
+        has_named = jnp.asarray(self.has_named)[place.state, edge]
+        named = place.named | jnp.asarray(self.genre_sets)[has_named]
         state = jnp.asarray(self.next_states)[place.state, edge]
         return Place(state, named), jnp.maximum(token, 0)
 
@@ -87,11 +92,12 @@ class Grammar:
 def answer_grammar() -> Grammar:
     """Returns the grammar of the current dataset folder's genres in the task's vocabulary."""
     genres = data_sources.dataset_folder().genres
-    return _compile_once(tuple(genres), vocabularies.sentencepiece_model_file())
+    model_file = vocabularies.sentencepiece_model_file()
+    return _compile_once(tuple(genres), model_file, checksums.last_change(model_file))
 
 
 @functools.lru_cache(maxsize=8)
-def _compile_once(genres: tuple[str, ...], model_file: str) -> Grammar:
+def _compile_once(genres: tuple[str, ...], model_file: str, _: int | None) -> Grammar:
     return compile_grammar(genres, vocabularies.load(model_file))
 
 
@@ -155,16 +161,21 @@ def compile_grammar(genres: Sequence[str], vocabulary: seqio.Vocabulary) -> Gram
     shape = (len(edges), max(map(len, edges)))
     tokens = np.full(shape, _NO_TOKEN, np.int32)
     next_states = np.tile(np.arange(shape[0], dtype=np.int32)[:, None], shape[1])
-    may_name, has_named = np.zeros((2, *shape, len(genres) + 1), bool)
+    no_genre = len(genres)
+    numbers_of_sets: dict[frozenset[int], int] = {frozenset(): 0}
+    may_name, has_named = np.zeros((2, *shape), np.int32)
     for state, out in enumerate(edges):
         for edge, (token, same) in enumerate(out.items()):
             tokens[state, edge] = token
             next_states[state, edge] = numbers[frozenset(step.target for step in same)]
-            for step in same:
-                may_name[state, edge, -1 if step.genre is None else step.genre] = True
-                if step.genre_before is not None:
-                    has_named[state, edge, step.genre_before] = True
-    return Grammar(tokens, next_states, may_name, has_named)
+            may_be = frozenset(no_genre if s.genre is None else s.genre for s in same)
+            before = frozenset(s.genre_before for s in same if s.genre_before is not None)
+            for table, genre_set in ((may_name, may_be), (has_named, before)):
+                table[state, edge] = numbers_of_sets.setdefault(genre_set, len(numbers_of_sets))
+    genre_sets = np.zeros((len(numbers_of_sets), no_genre + 1), bool)
+    for genre_set, number in numbers_of_sets.items():
+        genre_sets[number, list(genre_set)] = True
+    return Grammar(tokens, next_states, may_name, has_named, genre_sets)
 
 
 def _sentences(
@@ -192,9 +203,10 @@ def _steps(sentences: Sequence[list[list[_Spelling]]], node: _Node) -> Iterator[
     words = sentences[node.sentence]
     if node.word == len(words):
         return
-    for genre, tokens in words[node.word]:
-        if node.offset and genre != node.genre:
-            continue
+    spellings = words[node.word]
+    if node.offset and node.genre is not None:  # the word is this genre, of them all
+        spellings = [spellings[node.genre]]
+    for genre, tokens in spellings:
         offset = node.offset + 1
         word_ends = offset == len(tokens)
         yield _Step(
