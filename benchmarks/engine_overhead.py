@@ -159,7 +159,7 @@ def _train(
         total_steps=_WARMUP_STEPS
         + arguments.repeats * (_SETTLING_STEPS + arguments.stats_period)
         + 1,
-        eval_steps=0,
+        eval_steps=None,
         eval_period=0,
         stats_period=arguments.stats_period,
         random_seed=0,
