@@ -1,6 +1,6 @@
 """Running a model over a whole dataset, in the built-in engine."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from uem_t5x.types import Batch, PyTree
 
 
 class Predictor:
-    """Writes an answer for every example of a dataset, in batches of one compiled size.
+    """Answers every example of a dataset, or scores given answers, in batches of one compiled size.
 
     Attributes:
       predict_step: given parameters, frozen variables, a batch on the devices and a random key,
@@ -49,8 +49,12 @@ class Predictor:
                 params, batch, rng, decoder_params, flax_mutables=flax_mutables or None
             )[0]
 
+        def score(params: PyTree, flax_mutables: PyTree, batch: Batch) -> jax.Array:
+            return model.score_batch(params, batch, flax_mutables or None)
+
         # Every process is given all answers.
         self.predict_step = partitioner.jit(predict, out_shardings=partitioner.replicated)
+        self._score_step = partitioner.jit(score, out_shardings=partitioner.replicated)
 
     def predict_batch(
         self, params: PyTree, flax_mutables: PyTree, batch: Batch, index: int = 0
@@ -66,18 +70,36 @@ class Predictor:
         Returns:
           Token ids [examples, length].
         """
-        size = len(next(iter(batch.values())))
-        sharded = self._partitioner.shard_batch(datasets.pad_batch(batch, self._batch_size))
         rng = jax.random.fold_in(self._rng, index)
-        return np.asarray(self.predict_step(params, flax_mutables, sharded, rng))[:size]
+        tokens = self.predict_step(params, flax_mutables, self._shard(batch), rng)
+        return np.asarray(tokens)[: _size(batch)]
 
     def predict_dataset(
         self, params: PyTree, flax_mutables: PyTree, dataset: tf.data.Dataset
     ) -> list[tuple[int, np.ndarray]]:
         """Answers the enumerated dataset of a `seqio.Evaluator`; returns (index, token ids)."""
         answers: list[tuple[int, np.ndarray]] = []
-        batches = dataset.batch(self._batch_size).as_numpy_iterator()
-        for number, (indices, batch) in enumerate(batches):
+        for number, (indices, batch) in enumerate(self._batches(dataset)):
             tokens = self.predict_batch(params, flax_mutables, batch, number)
             answers.extend(zip(indices.tolist(), tokens))
         return answers
+
+    def score_dataset(
+        self, params: PyTree, flax_mutables: PyTree, dataset: tf.data.Dataset
+    ) -> list[tuple[int, float]]:
+        """Scores the targets of such a dataset; returns (index, log-likelihood)."""
+        scores: list[tuple[int, float]] = []
+        for indices, batch in self._batches(dataset):
+            found = self._score_step(params, flax_mutables, self._shard(batch))
+            scores.extend(zip(indices.tolist(), np.asarray(found)[: _size(batch)].tolist()))
+        return scores
+
+    def _batches(self, dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray, Batch]]:
+        return dataset.batch(self._batch_size).as_numpy_iterator()
+
+    def _shard(self, batch: Batch) -> Batch:
+        return self._partitioner.shard_batch(datasets.pad_batch(batch, self._batch_size))
+
+
+def _size(batch: Batch) -> int:
+    return len(next(iter(batch.values())))

@@ -38,7 +38,7 @@ class Validation:
         eval_steps: int | None,
         evaluator_cls: Callable[..., seqio.Evaluator],
     ) -> None:
-        """Reads what the loss is measured on; answers are asked for when they are.
+        """Loads what is measured.
 
         Args:
           model: the model.
@@ -107,12 +107,12 @@ class Validation:
             self._loss_writer.flush()
             scores |= {f"eval_{name}": value for name, value in losses.items()}
         if self._evaluator:
+            variables = (state.params, state.flax_mutables)
             future, _ = self._evaluator.evaluate(
                 compute_metrics=True,
                 step=step,
-                predict_fn=functools.partial(
-                    self._predictor.predict_dataset, state.params, state.flax_mutables
-                ),
+                predict_fn=functools.partial(self._predictor.predict_dataset, *variables),
+                score_fn=functools.partial(self._predictor.score_dataset, *variables),
             )
             scores |= _means((future.result() or {}).values())
         return scores
