@@ -10,7 +10,7 @@ import pytest
 import seqio
 import tiny_recipe
 
-from uem_t5x import baselines, data_sources, datasets, evaluate, train
+from uem_t5x import baselines, data_sources, datasets, evaluate, questions, train
 from uem_t5x.data import seal, synthetic
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.trained_model import TrainedModel
@@ -62,14 +62,13 @@ def test_a_task_of_ones_own(mine, monkeypatch):
         config = datasets.DatasetConfig(trained.task, trained.feature_lengths, "test", 64)
         with trained.current(DatasetFolder.open(mine)):
             users = baselines.Users.read("test")
-            ((batch, items_read),) = datasets.answer_batches(
-                config, trained.model.FEATURE_CONVERTER_CLS
-            )
-        asked = trained.model.input_vocabulary.decode(batch["encoder_input_tokens"][0].tolist())
+            (batch,) = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)
+        features = batch.features
+        asked = trained.model.input_vocabulary.decode(features["encoder_input_tokens"][0].tolist())
         assert asked.startswith(
             "What does this user like"
         )  # few tokens of the folder's own know `?`
-        for user, (items, count) in enumerate(zip(batch["history_items"], items_read)):
+        for user, (items, count) in enumerate(zip(features["history_items"], batch.items_read)):
             np.testing.assert_array_equal(items[:count], users.history(user)[0][-50:])
         assert evaluate.evaluate(trained, "test")["history_length"] == 50
     finally:

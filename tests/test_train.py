@@ -39,6 +39,7 @@ from uem_t5x import (
     metrics,
     network,
     predict,
+    questions,
     train,
     validation,
     verbalizer,
@@ -87,6 +88,37 @@ def test_the_latest_checkpoints_are_kept(undisturbed):
     model_dir, _ = undisturbed
     steps = sorted(int(path.name.split("_")[1]) for path in model_dir.glob("checkpoint_*"))
     assert steps == [4, 6]  # the best is one of them; 2 was never measured
+
+
+def test_a_task_may_score_given_answers(dataset_folder, tmp_path):
+    """By the model's log-likelihood of them, which is what the loss is made of."""
+    found = []
+
+    def log_likelihood(targets, scores):
+        found.append((len(targets), sum(scores)))
+        return {"f1": 0.5}  # without one, a checkpoint keeps no scores
+
+    task = seqio.get_mixture_or_task(movielens.uem_task(20))
+    name = "movielens_scored_20"
+    seqio.TaskRegistry.add(
+        name,
+        source=task.source,
+        preprocessors=task.preprocessors,
+        output_features=task.output_features,
+        metric_fns=[log_likelihood],
+    )
+    try:
+        options = (f"MIXTURE_OR_TASK_NAME = '{name}'", "EVAL_STEPS = None", "TRAIN_STEPS = 1")
+        run(tmp_path, dataset_folder, *options)
+        trained = TrainedModel.load(tmp_path)
+        config = datasets.DatasetConfig(name, trained.feature_lengths, "validation", 64)
+        with trained.current(dataset_folder):
+            batches = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)
+            tokens = sum((batch.features["decoder_target_tokens"] > 0).sum() for batch in batches)
+    finally:
+        seqio.TaskRegistry.remove(name)
+    loss = json.loads((tmp_path / "checkpoint_1/metrics/metrics").read_text())["eval_loss"]
+    assert found == [(dataset_folder.num_examples("validation"), pytest.approx(-loss * tokens))]
 
 
 def score_with(monkeypatch, f1s):
@@ -237,7 +269,7 @@ def test_a_mixture_is_not_one_question(mixture, dataset_folder):
     config = datasets.DatasetConfig(mixture, lengths, "test", batch_size=4)
     converter = feature_converters.UserEmbeddingFeatureConverter
     with data_sources.use_dataset_folder(dataset_folder):
-        for ask in (datasets.answer_batches, datasets.Questioner):
+        for ask in (questions.of_split, questions.Questioner):
             with pytest.raises(
                 InputError, match=f"{mixture}: a mixture .*: --task {movielens.uem_task(20)}, m"
             ):
@@ -541,7 +573,7 @@ class TestTrained:
         config = datasets.DatasetConfig(trained.task, trained.feature_lengths, "test", 4)
         with trained.current(dataset_folder):
             users = baselines.Users.read("test")
-            asked = datasets.answer_batches(config, trained.model.FEATURE_CONVERTER_CLS)
+            asked = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)
             instruction = trained.model.input_vocabulary.encode(sentences.INSTRUCTION)
         assert len(instruction) > trained.feature_lengths["inputs"]  # it is cut
         given = [
@@ -549,13 +581,14 @@ class TestTrained:
             for items, stars in map(users.history, range(len(users.ids)))
         ]
         with trained.current():
-            ask = datasets.Questioner(config, trained.model.FEATURE_CONVERTER_CLS)
+            ask = questions.Questioner(config, trained.model.FEATURE_CONVERTER_CLS)
         features = ("encoder_input_tokens", "history_items", "history_ratings")
-        for start, (batch, items_read) in zip(range(0, len(given), 4), asked, strict=True):
-            again, items_read_again = ask(given[start : start + 4])
-            np.testing.assert_array_equal(items_read, items_read_again)
+        for start, batch in zip(range(0, len(given), 4), asked, strict=True):
+            again = ask(given[start : start + 4])
+            np.testing.assert_array_equal(batch.items_read, again.items_read)
+            assert batch.user_ids == [id_.encode() for id_ in users.ids[start : start + 4]]
             for name in features:
-                np.testing.assert_array_equal(batch[name], again[name])
+                np.testing.assert_array_equal(batch.features[name], again.features[name])
 
     def test_a_task_that_leaves_users_out_is_not_answered(self, trained, dataset_folder):
         task = seqio.get_mixture_or_task(trained.task)
@@ -582,6 +615,42 @@ class TestTrained:
                 list(predict.predict(other, users[:1], batch_size=4))
         finally:
             seqio.TaskRegistry.remove("not_everyone_20")
+
+    def test_a_task_that_gives_users_in_another_order_is_not_answered(
+        self, trained, dataset_folder
+    ):
+        task = seqio.get_mixture_or_task(trained.task)
+
+        def rotate(dataset):
+            return dataset.skip(1).concatenate(dataset.take(1))
+
+        def forget(dataset):
+            return dataset.map(lambda x: {k: v for k, v in x.items() if k != "user_id"})
+
+        for name, steps in {"rotated_20": [rotate], "nameless_20": [forget]}.items():
+            seqio.TaskRegistry.add(
+                name,
+                source=task.source,
+                preprocessors=[*steps, *task.preprocessors],
+                output_features=task.output_features,
+            )
+        rotated = dataclasses.replace(trained, task="rotated_20")
+        users = [predict.User("one", (5,), (9,), 0), predict.User("two", (5, 6), (9, 2), 0)]
+        with data_sources.use_dataset_folder(dataset_folder):
+            first, second = baselines.Users.read("test").ids[:2]
+        try:
+            with pytest.raises(
+                InputError, match=rf"rotated_20: its example 0 is of .*'{second}', .*'{first}'"
+            ):
+                evaluate.evaluate(rotated, "test")
+            with pytest.raises(InputError, match=r"rotated_20: .* 'two', and not of 'one'"):
+                list(predict.predict(rotated, users, batch_size=4))
+            nameless = dataclasses.replace(trained, task="nameless_20")
+            scores = evaluate.evaluate(nameless, "test")
+            assert scores["methods"] == evaluate.evaluate(trained, "test")["methods"]
+        finally:
+            seqio.TaskRegistry.remove("rotated_20")
+            seqio.TaskRegistry.remove("nameless_20")
 
     def test_users_are_asked_for_a_batch_at_a_time(self, trained):
         read = []
@@ -889,14 +958,14 @@ def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
     recipe = copy / "config.gin"
     recipe.write_text(f"{recipe.read_text()}\nHISTORY_ORDER = 'most_recent_last'\n")
     other = TrainedModel.load(copy)
-    questions = []
+    asked = []
     for model in (trained, other, trained):
         config = datasets.DatasetConfig(model.task, model.feature_lengths, "validation", 16)
         with model.current(dataset_folder):
-            ((batch, _),) = datasets.answer_batches(config, model.model.FEATURE_CONVERTER_CLS)
-        questions.append(batch["encoder_input_tokens"])
-    assert not np.array_equal(questions[0], questions[1])
-    np.testing.assert_array_equal(questions[0], questions[2])
+            (batch,) = questions.of_split(config, model.model.FEATURE_CONVERTER_CLS)
+        asked.append(batch.features["encoder_input_tokens"])
+    assert not np.array_equal(asked[0], asked[1])
+    np.testing.assert_array_equal(asked[0], asked[2])
 
 
 @pytest.mark.parametrize(
@@ -933,9 +1002,11 @@ def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
         (["TRAIN_STEPS = -1"], r"TRAIN_STEPS=-1: bind it to 0 or more"),
         (["EVAL_STEPS = -1"], r"EVAL_STEPS=-1: bind it to 1 or more, or to None"),
         (["NUM_DATA_SHARDS = -1"], r"NUM_DATA_SHARDS=-1: bind it to 1 or more"),
+        (["NUM_MICROBATCHES = 0"], r"NUM_MICROBATCHES=0: bind it to 1 or more, or to None"),
         (["HISTORY_LENGTH = -3"], r"HISTORY_LENGTH=-3: bind it to 1 or more"),
         (["ACTIVATION_DTYPE = 'float8'"], r"ACTIVATION_DTYPE='float8': no such type"),
         (["ACTIVATION_DTYPE = 'int32'"], r"ACTIVATION_DTYPE='int32': no such type"),
+        (["ACTIVATION_DTYPE = 'float16'"], r"ACTIVATION_DTYPE='float16': no such type"),
         (
             ["MIXTURE_OR_TASK_NAME = 'movielens_genres_text_5'"],
             r"movielens_genres_text_5: a task of inputs, targets, where the model reads",

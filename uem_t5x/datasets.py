@@ -1,24 +1,22 @@
 """From a SeqIO task to batches, in the built-in engine."""
 
 import dataclasses
-import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import seqio
 import tensorflow as tf
-from absl import logging
 from clu.data import dataset_iterator
 from etils import epath
 
-from uem_t5x import data_sources
-from uem_t5x.errors import InputError, check_at_least, said_by_tensorflow
+from uem_t5x import task_caches
+from uem_t5x.errors import InputError, check_at_least
 from uem_t5x.feature_converters import HISTORY_FEATURES
 
-_USER, _ITEMS_READ = "user_id", "items_read"
+USER_ID = "user_id"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +56,13 @@ def _load(
 ) -> tf.data.Dataset:
     converter = converter_cls(pack=config.pack, use_custom_packing_ops=False)
     dataset = converter(
-        _task_dataset(task_of(config), config, num_epochs, shard_info),
+        task_dataset(task_of(config), config, num_epochs, shard_info),
         task_feature_lengths=dict(config.task_feature_lengths),
     )
     return dataset.batch(batch_size, drop_remainder=True) if batch_size else dataset
 
 
-def _task_dataset(
+def task_dataset(
     task: seqio.Task | seqio.Mixture,
     config: DatasetConfig,
     num_epochs: int | None,
@@ -164,15 +162,13 @@ class TrainIterator:
         size = self._config.batch_size // self._num_shards
         task = task_of(self._config)
         # A mixture leaves out what none of its tasks' models reads.
-        kept = {"passthrough_features": [_USER]} if isinstance(task, seqio.Mixture) else {}
+        kept = {"passthrough_features": [USER_ID]} if isinstance(task, seqio.Mixture) else {}
         parts = [
-            _task_dataset(
-                task, self._config, None, seqio.ShardInfo(shard, self._num_shards), **kept
-            )
+            task_dataset(task, self._config, None, seqio.ShardInfo(shard, self._num_shards), **kept)
             for shard in range(self._num_shards)
         ]
         rows = [part.skip(index * size).take(size).as_numpy_iterator() for part in parts]
-        return [example[_USER].decode() for part in rows for example in part]
+        return [example[USER_ID].decode() for part in rows for example in part]
 
     def save(self, folder: epath.Path) -> None:
         """Writes down how far the parts are that begin in this process's rows.
@@ -226,143 +222,6 @@ def eval_batches(
     yield from dataset.batch(config.batch_size).as_numpy_iterator()
 
 
-def answer_batches(
-    config: DatasetConfig, converter_cls: type[seqio.FeatureConverter]
-) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """Reads the users of a split, each once and in order, to be answered.
-
-    Returns:
-      Batches, of which the last may be smaller: the model's features, and how many items of each
-      history they tell of, [batch].
-
-    Raises:
-      InputError: if there is no such task, or it is a mixture of several.
-    """
-    dataset = _answer_dataset(_one_task(config), config, converter_cls)
-    return ((batch, batch.pop(_ITEMS_READ)[:, 0]) for batch in dataset.as_numpy_iterator())
-
-
-class Questioner:
-    """Asks about users that no dataset folder holds, by the task's own steps.
-
-    Attributes:
-      task: its name.
-    """
-
-    def __init__(self, config: DatasetConfig, converter_cls: type[seqio.FeatureConverter]) -> None:
-        """Traces the steps, which takes half a second; asking takes milliseconds then.
-
-        Args:
-          config: the task and its lengths.
-          converter_cls: the model's.
-
-        Raises:
-          InputError: if there is no such task, or it is a mixture of several.
-        """
-        config = dataclasses.replace(config, use_cached=False)
-        task = _one_task(config)
-        self.task = task.name
-
-        def ask(
-            user_ids: tf.Tensor, items: tf.Tensor, half_stars: tf.Tensor, offsets: tf.Tensor
-        ) -> Mapping[str, tf.Tensor]:
-            def example(user: tf.Tensor) -> dict[str, tf.Tensor]:
-                unknown = tf.constant([], tf.string)
-                return {
-                    "user_id": user_ids[user],
-                    "history_items": items[offsets[user] : offsets[user + 1]],
-                    "history_ratings": half_stars[offsets[user] : offsets[user + 1]],
-                    **{"liked": unknown, "disliked": unknown, "split": tf.constant(config.split)},
-                }
-
-            def read(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-                del split, shuffle_files, seed
-                return tf.data.Dataset.range(tf.size(user_ids, tf.int64)).map(example)
-
-            over_users = seqio.Task(
-                task.name,
-                source=seqio.FunctionDataSource(read, splits=[config.split]),
-                output_features=task.output_features,
-                preprocessors=task.preprocessors,
-            )
-            # One batch of them all, however many the task has made of them.
-            return _answer_dataset(over_users, config, converter_cls).get_single_element()
-
-        ids, names = (tf.TensorSpec([None], kind) for kind in (tf.int32, tf.string))
-        # The steps are TensorFlow already; AutoGraph warns of what it cannot read.
-        self._ask = tf.function(ask, autograph=False).get_concrete_function(names, ids, ids, ids)
-
-    def __call__(
-        self, users: Sequence[Mapping[str, Any]]
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Returns what `answer_batches` gives of a batch.
-
-        Args:
-          users: at most a batch of them: `user_id`, `history_items` and `history_ratings`, as in
-            a dataset folder.
-
-        Raises:
-          InputError: if the task does not make one example of each user.
-        """
-        lengths = [len(user["history_items"]) for user in users]
-        items, half_stars = (
-            np.fromiter(itertools.chain.from_iterable(user[name] for user in users), np.int32)
-            for name in ("history_items", "history_ratings")
-        )
-        arguments = (
-            tf.constant([user["user_id"] for user in users], tf.string),
-            tf.constant(items),
-            tf.constant(half_stars),
-            tf.constant(np.cumsum([0, *lengths], dtype=np.int32)),
-        )
-        try:
-            features = self._ask(*arguments)
-        except tf.errors.InvalidArgumentError as error:
-            # Of no examples, too, or more than a batch of them.
-            raise InputError(
-                f"{self.task}: its steps fail on {len(users)} users, or do not make one example of "
-                f"each ({said_by_tensorflow(error)})"
-            ) from error
-        batch = {name: array.numpy() for name, array in features.items()}
-        items_read = batch.pop(_ITEMS_READ)[:, 0]
-        check_one_each(self.task, len(users), len(items_read))
-        return batch, items_read
-
-
-def _answer_dataset(
-    task: seqio.Task,
-    config: DatasetConfig,
-    converter_cls: type[seqio.FeatureConverter],
-) -> tf.data.Dataset:
-    """Returns batches of the model's features and, as `_ITEMS_READ`, how many items they tell."""
-    dataset = _task_dataset(task, dataclasses.replace(config, shuffle=False), num_epochs=1)
-
-    @seqio.map_over_dataset
-    def count_items(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {**example, _ITEMS_READ: tf.size(example["history_items"])[tf.newaxis]}
-
-    converter = converter_cls(
-        pack=False,
-        use_custom_packing_ops=False,
-        passthrough_features={_ITEMS_READ: seqio.FeatureConverter.FeatureSpec(dtype=tf.int32)},
-    )
-    lengths = {**config.task_feature_lengths, _ITEMS_READ: 1}
-    return converter(count_items(dataset), lengths).batch(config.batch_size)
-
-
-def check_one_each(task: str, users: int, examples: int) -> None:
-    """Checks that answers can be told apart: that a task has made one example of each user.
-
-    Raises:
-      InputError: if it has not.
-    """
-    if users != examples:
-        raise InputError(
-            f"{task}: makes {examples} examples of {users} users, and nobody knows whose they are; "
-            "its steps must keep every user"
-        )
-
-
 def num_examples(config: DatasetConfig) -> int | None:
     """Returns the number of examples of a split; None where the task's source does not know it.
 
@@ -395,57 +254,8 @@ def task_of(config: DatasetConfig) -> seqio.Task | seqio.Mixture:
     if config.use_cached:
         for part in seqio.get_subtasks(task):
             if part.supports_caching:
-                _check_cache(part, config.split)
+                task_caches.check(part, config.split)
     return task
-
-
-def _one_task(config: DatasetConfig) -> seqio.Task:
-    task = task_of(config)
-    if isinstance(task, seqio.Mixture):
-        raise InputError(
-            f"{task.name}: a mixture of tasks has no one question; name one of its tasks: --task "
-            + ", ".join(sorted(part.name for part in task.tasks))
-        )
-    return task
-
-
-def _check_cache(task: seqio.Task, split: str) -> None:
-    if not task.cache_dir:
-        raise InputError(
-            f"USE_CACHED_TASKS=True: {task.name} is in none of the folders of caches; fill "
-            "one with seqio_cache_tasks, and give it as --seqio_additional_cache_dirs=FOLDER"
-        )
-    try:
-        cached = task.get_cached_stats(split)["examples"]
-    except ValueError as error:
-        raise InputError(
-            f"{task.cache_dir}: holds no {split} users; fill it anew with seqio_cache_tasks"
-        ) from error
-    given = task.num_input_examples(split)
-    if given is not None and cached != given:
-        raise InputError(
-            f"{task.cache_dir}: a cache of other data, with {cached} users for {split} and not "
-            f"{given}; fill it anew with seqio_cache_tasks"
-        )
-    if not (cached and isinstance(task.source, data_sources.DatasetFolderSource)):
-        return
-    folder, fingerprint = data_sources.dataset_folder(), _cached_fingerprint(task, split)
-    if fingerprint is None:  # an older cache, or one whose first steps dropped it
-        logging.warning("%s: cannot be told from a cache of other data", task.cache_dir)
-    elif fingerprint != folder.fingerprint(split):
-        raise InputError(
-            f"{task.cache_dir}: a cache of other users or movies than those of {folder.path}; "
-            "fill it anew with seqio_cache_tasks"
-        )
-
-
-def _cached_fingerprint(task: seqio.Task, split: str) -> str | None:
-    """Returns the fingerprint of a cache's first example; None if it has none."""
-    files = tf.io.gfile.glob(seqio.get_cached_tfrecord_prefix(task.cache_dir, split) + "-*")
-    record = next(tf.data.TFRecordDataset(sorted(files)).as_numpy_iterator())
-    features = tf.train.Example.FromString(record).features.feature
-    values = features[data_sources.FINGERPRINT].bytes_list.value
-    return values[0].decode() if values else None
 
 
 def pad_batch(batch: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:

@@ -88,11 +88,12 @@ def evaluate(
 
     Raises:
       InputError: if the dataset folder is of another catalogue than the model's, or of the same
-        users split or labelled otherwise, the split has no users, or the task leaves some out.
+        users split or labelled otherwise, the split has no users, or the task leaves some out or
+        gives them in another order.
     """
     import numpy as np
 
-    from uem_t5x import baselines, datasets, metrics, postprocessors, progress
+    from uem_t5x import baselines, datasets, metrics, postprocessors, progress, questions
     from uem_t5x.data.dataset_folder import DatasetFolder
 
     if data_dir is None and not epath.Path(trained.data_dir).exists():
@@ -121,15 +122,17 @@ def evaluate(
     answerer = trained.answerer(batch_size)
     with trained.current(folder):
         users = baselines.Users.read(split)
-        batches = datasets.answer_batches(config, trained.model.FEATURE_CONVERTER_CLS)
+        batches = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)
         answers: list[str] = []
         read: list[int] = []
+        asked: list[bytes | None] = []
         with progress.counting("answering", folder.num_examples(split)) as advance:
-            for index, (batch, batch_read) in enumerate(batches):
-                answers += answerer(batch, index=index)
-                read += batch_read.tolist()
-                advance(len(batch_read))
-        datasets.check_one_each(trained.task, len(users.ids), len(answers))
+            for index, batch in enumerate(batches):
+                answers += answerer(batch.features, index=index)
+                read += batch.items_read.tolist()
+                asked += batch.user_ids
+                advance(len(batch.user_ids))
+        questions.check_one_each(trained.task, [user.encode() for user in users.ids], asked)
         items_read = np.array(read)
         predicted = [postprocessors.genres(answer) for answer in answers]
         predictions = {

@@ -277,20 +277,20 @@ def predict(
       InputError: if an item is no row of the catalogue, or only described, and the model cannot
         be told of it; or the task leaves users out.
     """
-    from uem_t5x import datasets, verbalizer
+    from uem_t5x import datasets, questions, verbalizer
 
     users = iter(users)
     encoder = _ItemEncoder(trained)
     answerer = trained.answerer(batch_size)
     config = datasets.DatasetConfig(trained.task, trained.feature_lengths, "predict", batch_size)
     with trained.current():
-        ask = datasets.Questioner(config, trained.model.FEATURE_CONVERTER_CLS)
+        ask = questions.Questioner(config, trained.model.FEATURE_CONVERTER_CLS)
     batches = iter(lambda: list(itertools.islice(users, batch_size)), [])
     for index, batch in enumerate(batches):
         examples, described = encoder.examples(batch)
-        features, items_read = ask(examples)
-        answers = answerer(*encoder.embed(features, described), index)
-        for user, items, answer in zip(batch, items_read.tolist(), answers):
+        asked = ask(examples)
+        answers = answerer(*encoder.embed(asked.features, described), index)
+        for user, items, answer in zip(batch, asked.items_read.tolist(), answers):
             liked, disliked = verbalizer.read_answer(answer, trained.catalogue.genres)
             result = {
                 "user_id": user.user_id,
