@@ -163,6 +163,23 @@ class TestTrainingStretches:
         below = np.mean(np.array(lengths) <= size**0.5)
         assert below == pytest.approx(0.5 if log_uniform else size**-0.5, abs=0.1)
 
+    @pytest.mark.parametrize("min_length", [1, 20])
+    def test_of_no_items_there_are_none(self, min_length):
+        nobody = (
+            read()
+            .take(1)
+            .map(
+                lambda example: {
+                    **example,
+                    "history_items": example["history_items"][:0],
+                    "history_ratings": example["history_ratings"][:0],
+                }
+            )
+        )
+        for options in ({}, {"contiguous": False}):
+            parts = stretched(nobody.repeat(8), min_length=min_length, log_uniform=True, **options)
+            assert [len(part["history_items"]) for part in parts] == [0] * 8
+
     def test_probability_is_the_share_of_replaced_examples(self):
         one_user = read().take(1)
         size = len(next(one_user.as_numpy_iterator())["history_items"])

@@ -431,11 +431,12 @@ def _draw_length(
 ) -> tf.Tensor:
     """Draws how many of `size` items to take."""
     longest = size if max_length is None else tf.minimum(size, max_length)
-    low = tf.cast(tf.minimum(min_length, longest), tf.float32)
+    # Of an empty history, too: 0 has no logarithm.
+    low = tf.cast(tf.maximum(tf.minimum(min_length, longest), 1), tf.float32)
     high = tf.cast(longest + 1, tf.float32)
     share = tf.random.stateless_uniform([], seed)
     drawn = low * (high / low) ** share if log_uniform else low + (high - low) * share
-    # Rounding can reach `high` itself.
+    # Rounding can reach `high` itself, as does an empty history.
     return tf.minimum(tf.cast(drawn, tf.int32), longest)
 
 
