@@ -1,10 +1,11 @@
 """Which errors are told in one line, and what commands end with."""
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from uem_t5x import cli, evaluate, quickstart, train
-from uem_t5x.errors import DivergedError, InputError, Preempted, line_of
+from uem_t5x.errors import DivergedError, InputError, Preempted, check_at_least, line_of
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,17 @@ from uem_t5x.errors import DivergedError, InputError, Preempted, line_of
 )
 def test_what_the_machine_does_not_let_us_do_is_a_line(error, line):
     assert line_of(error) == (line or str(error).splitlines()[0])
+
+
+def test_what_is_no_whole_number_is_refused():
+    check_at_least(1, none_for="all", A=1, B=np.int64(2), C=None)
+    with pytest.raises(InputError, match=r"^B=0: bind it to 1 or more$"):
+        check_at_least(1, A=1, B=0)
+    for value, text in {"two": "'two'", 1.5: "1.5", None: "None"}.items():
+        with pytest.raises(InputError, match=rf"^A={text}: bind it to 1 or more$"):
+            check_at_least(1, A=value)
+    with pytest.raises(InputError, match=r"^A='two': bind it to 0 or more, or to None for all$"):
+        check_at_least(0, none_for="all", A="two")
 
 
 @pytest.mark.parametrize(

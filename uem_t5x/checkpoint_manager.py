@@ -63,7 +63,7 @@ class CheckpointConfig:
     keep_best: int = 1
 
     def __post_init__(self) -> None:
-        check_at_least(1, none_for_all=True, CHECKPOINTS_KEPT=self.keep)
+        check_at_least(1, none_for="all", CHECKPOINTS_KEPT=self.keep)
         check_at_least(0, keep_best=self.keep_best)
 
 

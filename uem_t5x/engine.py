@@ -28,17 +28,19 @@ from uem_t5x import (
 )
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x import trainer as trainer_lib
-from uem_t5x.errors import InputError
+from uem_t5x.errors import InputError, check_at_least
 from uem_t5x.types import Array
 from uem_t5x.user_embedding import blank_item_tables, load_item_table
 
 
 def running_on_t5x() -> bool:
     """Tells whether the program that runs is one of T5X's scripts, such as `t5x/train.py`."""
-    # Each of them imports `t5x.partitioning` by its last name. T5X being importable, or imported
-    # by a test, says nothing.
-    module = getattr(sys.modules["__main__"], "partitioning", None)
-    return getattr(module, "__name__", None) == "t5x.partitioning"
+    # Each of them imports `t5x.partitioning` by its last name; `t5x/main.py`, which runs any of
+    # them, takes over its function. T5X being importable, or imported by a test, says nothing.
+    main = vars(sys.modules["__main__"])
+    names = [getattr(main.get("partitioning"), "__name__", "")]
+    names += [getattr(main.get(name), "__module__", "") for name in ("train", "evaluate", "infer")]
+    return any(name.startswith("t5x.") for name in names)
 
 
 def adafactor(scan_layers: bool | None = None) -> Any:
@@ -130,7 +132,16 @@ def compact_block(layout: layouts.Layout, bounds: Sequence[int]) -> tuple[int, .
 def trainer(
     learning_rate_fn: learning_rates.LearningRateFn, num_microbatches: int | None = None
 ) -> Any:
-    """Returns the constructor of the trainer."""
+    """Returns the constructor of the trainer.
+
+    Args:
+        learning_rate_fn: the learning rate after so many steps.
+        num_microbatches: see `trainer.Trainer`.
+
+    Raises:
+        InputError: if there are no microbatches.
+    """
+    check_at_least(1, none_for="whole batches", NUM_MICROBATCHES=num_microbatches)
     if running_on_t5x():
         from t5x import trainer as t5x_trainer
 

@@ -1,8 +1,10 @@
 """The exceptions that the commands print without a traceback, and how they end."""
 
+import numbers
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 PREEMPTED_EXIT_CODE = 75  # BSD's EX_TEMPFAIL, "try again later"
 
@@ -28,23 +30,23 @@ class InputError(ValueError):
         return str(self).partition("\n")[0]
 
 
-def check_at_least(least: int, *, none_for_all: bool = False, **values: int | None) -> None:
-    """Checks values that a recipe binds, by the names of their macros or parameters.
+def check_at_least(least: int, *, none_for: str | None = None, **values: Any) -> None:
+    """Checks whole numbers that a recipe binds, by the names of their macros or parameters.
 
     Args:
       least: what each must be at least.
-      none_for_all: whether they may be None besides, which then means all there are.
+      none_for: what None stands for, such as `all`, where they may be None besides.
       **values: what they are.
 
     Raises:
-      InputError: naming the first one that is less.
+      InputError: naming the first one that is less, or no whole number.
     """
     for name, value in values.items():
-        if value is None and none_for_all:
+        if value is None and none_for:
             continue
-        if value < least:
-            or_none = ", or to None for all" if none_for_all else ""
-            raise InputError(f"{name}={value}: bind it to {least} or more{or_none}")
+        if not isinstance(value, numbers.Integral) or value < least:
+            or_none = f", or to None for {none_for}" if none_for else ""
+            raise InputError(f"{name}={value!r}: bind it to {least} or more{or_none}")
 
 
 class DamagedError(InputError):

@@ -93,10 +93,10 @@ class T5Config:
         if not 0 <= self.dropout_rate < 1:
             raise InputError(f"DROPOUT_RATE={self.dropout_rate}: bind it to 0.0 or more, below 1.0")
         try:
-            is_float = jnp.issubdtype(self.dtype, jnp.floating)
+            dtype = jnp.dtype(self.dtype).name
         except TypeError:
-            is_float = False
-        if not is_float:
+            dtype = None
+        if dtype not in ("float32", "bfloat16"):  # float16 would need its loss scaled
             raise InputError(
                 f"ACTIVATION_DTYPE={self.dtype!r}: no such type; choose 'float32' or 'bfloat16'"
             )

@@ -107,7 +107,7 @@ def train(
     )
     for dataset_cfg in filter(None, (train_eval_dataset_cfg, infer_eval_dataset_cfg)):
         partitioner.check_batch_size(dataset_cfg.batch_size, "EVAL_BATCH_SIZE")
-    check_at_least(1, none_for_all=True, EVAL_STEPS=eval_steps)
+    check_at_least(1, none_for="all", EVAL_STEPS=eval_steps)
     periods = _Periods(total_steps, stats_period, eval_period, checkpoint_cfg.period)
     with PreemptionNotice() as notice, contextlib.ExitStack() as stack:
         checkpoint_folders.set_aside_damaged(model_dir)
