@@ -52,9 +52,9 @@ def assert_same_state(one, other, **close):
 def on_t5x(run_script, dataset_folder):
     """Returns a function that trains with T5X."""
 
-    def run(model_dir, steps, recipe=RECIPE, devices=1, **macros):
+    def run(model_dir, steps, recipe=RECIPE, devices=1, script="train", flags=(), **macros):
         places = {"MODEL_DIR": model_dir, "DATA_DIR": dataset_folder.path, "TRAIN_STEPS": steps}
-        run_script("train", [recipe], devices, **places, **{**MACROS, **macros})
+        run_script(script, [recipe], devices, flags=flags, **places, **{**MACROS, **macros})
         return model_dir / f"checkpoint_{steps}"
 
     return run
@@ -79,10 +79,10 @@ def built_in(dataset_folder):
 
 @pytest.fixture(scope="module")
 def resumed(on_t5x, tmp_path_factory):
-    """A run of 4 steps, stopped, then resumed to 8."""
+    """A run of 4 steps by `train.py`, stopped, then resumed to 8 by T5X's other entry."""
     model_dir = tmp_path_factory.mktemp("t5x")
     on_t5x(model_dir, 4)
-    return on_t5x(model_dir, 8).parent
+    return on_t5x(model_dir, 8, script="main", flags=["--run_mode=train"]).parent
 
 
 @pytest.fixture(scope="module")
