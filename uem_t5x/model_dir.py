@@ -196,7 +196,9 @@ def write(model_dir: str | os.PathLike[str]) -> str:
             folder / CATALOGUE,
             vocabularies.sentencepiece_model_file(),
         )
-    text = gin.config_str()
+    # Run by `t5x/main.py`, gin says where T5X has `train`; either engine's is the script's own.
+    text = gin.config_str().replace("from t5x import train\n", "")
+    text = text.replace("\ntrain.train.", "\ntrain_script.train.")
     atomic.write_text(folder / _RECIPE, text)
     return text
 
