@@ -4,12 +4,15 @@ import logging
 from unittest import mock
 
 import absl.logging
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from uem_t5x import checkpoint_folders, engine
+from uem_t5x import checkpoint_folders, checkpoint_manager, engine, layer_stacks
 from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
 from uem_t5x.datasets import TrainIterator
+from uem_t5x.partitioning import Partitioner
 from uem_t5x.trainer import TrainState
 
 
@@ -52,6 +55,40 @@ def test_a_checkpoint_that_is_measured_later_stays_as_the_best(tmp_path):
     save(tmp_path, [0.1, 0.2])
     assert kept(tmp_path) == [1, 3]
     assert checkpoint_folders.choose(tmp_path) == 1
+
+
+@pytest.mark.parametrize("is_stacked", [False, True])
+def test_a_state_is_never_there_twice(is_stacked, tmp_path, monkeypatch):
+    """One that fills half of a device's memory must be restored, too."""
+    kernels = np.arange(8 * 64 * 64, dtype=np.float32).reshape(8, 64, 64)
+    layers = {f"layers_{index}": {"kernel": jnp.array(k)} for index, k in enumerate(kernels)}
+    params = {"encoder": layers, "dense": {"kernel": jnp.ones((2, 3))}}
+    if is_stacked:
+        params = layer_stacks.stack(params)
+    state = TrainState(jnp.int32(0), params, engine.adafactor().init(params), {})
+    iterator = mock.Mock(spec=TrainIterator)
+    state_size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    with CheckpointManager(tmp_path, CheckpointConfig()) as manager:
+        manager.save(state, iterator, None)
+    everywhere = Partitioner().replicated
+    template = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), state
+    )
+    wanted = jax.tree.map(np.asarray, state)
+    del params, layers, state
+    own, live = checkpoint_manager._own, []
+
+    def watched(*arguments):
+        owned = own(*arguments)
+        live.append(sum(array.nbytes for array in jax.live_arrays()))
+        return owned
+
+    monkeypatch.setattr(checkpoint_manager, "_own", watched)
+    before = sum(array.nbytes for array in jax.live_arrays())
+    with CheckpointManager(tmp_path, CheckpointConfig()) as manager:
+        restored = manager.restore(0, template, iterator)
+    assert max(live) < before + 1.2 * state_size
+    jax.tree.map(np.testing.assert_array_equal, restored, wanted)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ The tree below `state` has T5X's names: `target`, `state/step`, `state/param_sta
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -226,15 +225,7 @@ class CheckpointManager:
                 **{STATE: _restore_like(target), DATASET: _DatasetArgs(iterator)}
             ),
         )
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
-
-        # Restored arrays may lie in memory that they share or do not own, which a training step,
-        # as it overwrites its state in place, must not touch.
-        @functools.partial(jax.jit, out_shardings=shardings)
-        def own(tree: PyTree) -> TrainState:
-            return jax.tree.map(jnp.copy, _from_t5x(tree, template))
-
-        return own(restored[STATE])
+        return jax.tree.map(_own, template, _from_t5x(restored[STATE], template))
 
     def restore_for_inference(
         self, step: int, variables: PyTree | None = None
@@ -333,6 +324,23 @@ def _restore_like(template: PyTree, partial: bool = False) -> ocp.args.PyTreeRes
     )
 
 
+def _own(leaf: jax.ShapeDtypeStruct, restored: jax.Array | tuple[jax.Array, ...]) -> jax.Array:
+    """Copies a restored leaf, or stacks that of each layer, and frees what it was.
+
+    Restored arrays may lie in memory that they share or do not own, which a training step, as it
+    overwrites its state in place, must not touch. One by one, they do not all take memory twice.
+
+    Args:
+      leaf: its shape, and its place on the devices.
+      restored: given up.
+    """
+    make = jnp.stack if isinstance(restored, tuple) else jnp.copy
+    owned = jax.jit(make, out_shardings=leaf.sharding)(restored)
+    for array in jax.tree.leaves(restored):
+        array.delete()
+    return owned
+
+
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
     flat = flax.traverse_util.flatten_dict(dict(tree), sep="/")
     return {name: tuple(leaf.shape) for name, leaf in flat.items() if leaf is not None}
@@ -396,7 +404,13 @@ def _struct_of_layer(stacked: jax.ShapeDtypeStruct, _: int) -> jax.ShapeDtypeStr
 
 
 def _from_t5x(tree: PyTree, template: TrainState) -> TrainState:
-    as_in_template = layer_stacks.stack if layer_stacks.is_stacked(template.params) else lambda x: x
+    """Undoes `_to_t5x`, but that a leaf of a stack is a tuple of the layers' ones."""
+
+    def as_in_template(tree: PyTree) -> PyTree:
+        if layer_stacks.is_stacked(template.params):
+            return layer_stacks.stack(tree, join=lambda *layers: layers)
+        return tree
+
     step = tree["state"]["step"]
     if _is_adafactors(template.opt_state):
         flat = flax.traverse_util.flatten_dict(tree["state"]["param_states"])
@@ -408,7 +422,9 @@ def _from_t5x(tree: PyTree, template: TrainState) -> TrainState:
             )
             for name in ("v", "v_col", "v_row")
         }
-        adafactor: optax.FactoredState = template.opt_state[0]._replace(count=step, **accumulators)
+        # T5X has one count of steps, and each of these is given up by itself.
+        count = jnp.copy(step)
+        adafactor: optax.FactoredState = template.opt_state[0]._replace(count=count, **accumulators)
         opt_state = (adafactor, *template.opt_state[1:])
     else:
         opt_state = jax.tree.unflatten(
