@@ -10,7 +10,7 @@ GIN_FOLDERS = ["uem_t5x.gin.models", "uem_t5x.gin.runs", "uem_t5x.gin.sweeps"]
 
 # Lower bounds only: the exact set that was run is pinned once, in constraints.txt.
 REQUIRED = [
-    "absl-py",  # logging and the flags that `--gin_file` and `--gin.MACRO` are read with
+    "absl-py",  # logging, as Orbax, SeqIO and T5X do it
     "clu>=0.0.12",  # metrics that add up over batches, TensorBoard writers, resumable iterators
     "etils[epath]>=1.9",  # paths that may lie in a bucket, as Orbax takes them
     "flax>=0.12.8",  # linen modules and `params_axes`, as T5X's networks use them

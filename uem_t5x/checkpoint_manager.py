@@ -169,7 +169,8 @@ class CheckpointManager:
           state: the state after some step.
           iterator: the training data, at the same step.
           metrics: what was measured at this step, if anything; kept where it holds an F1.
-          writes_position: whether no other process writes this one's positions in the data.
+          writes_position: whether this process saves how far its part of the data is read; of
+            processes that read the same part, one does.
 
         Raises:
           OSError: if this checkpoint, or the one before, cannot be written.

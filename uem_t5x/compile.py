@@ -159,7 +159,7 @@ class Row:
 
 @contextlib.contextmanager
 def recipe(files: Sequence[str], bindings: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Gives the arguments that a recipe has for `train`, and its `layout`, without its files.
+    """Yields the arguments that a recipe gives to `train`, and its `layout`; reads no data files.
 
     Without a `DATA_DIR` among the bindings it reads a stand-in for a dataset folder.
 

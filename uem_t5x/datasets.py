@@ -31,9 +31,8 @@ class DatasetConfig:
       shuffle: draw in random order.
       seed: of the order, and of the stretches and tastes that training draws.
       use_cached: read what `seqio_cache_tasks` wrote.
-      pack: must stay off: a packed row would mix the histories of several users.
-      num_shards: parts that training reads the split in; see `TrainIterator`. None for one a
-        process, or for what a run began with.
+      num_shards: parts that training reads the split in; see `TrainIterator`. None for one per
+        process, or for the number that the run which is resumed has saved.
     """
 
     mixture_or_task_name: str
@@ -43,7 +42,6 @@ class DatasetConfig:
     shuffle: bool = False
     seed: int | None = None
     use_cached: bool = False
-    pack: bool = False
     num_shards: int | None = None
 
 
@@ -54,7 +52,7 @@ def _load(
     shard_info: seqio.ShardInfo | None = None,
     batch_size: int | None = None,
 ) -> tf.data.Dataset:
-    converter = converter_cls(pack=config.pack, use_custom_packing_ops=False)
+    converter = converter_cls(pack=False, use_custom_packing_ops=False)
     dataset = converter(
         task_dataset(task_of(config), config, num_epochs, shard_info),
         task_feature_lengths=dict(config.task_feature_lengths),

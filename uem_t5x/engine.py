@@ -176,7 +176,6 @@ def dataset_config(
         "shuffle": shuffle,
         "seed": seed,
         "use_cached": use_cached,
-        "pack": False,
     }
     config = datasets.DatasetConfig(**settings, num_shards=num_shards)
     if not running_on_t5x():
@@ -184,7 +183,7 @@ def dataset_config(
     from t5x import utils
 
     datasets.task_of(config)  # T5X would read a cache of whatever data
-    return utils.DatasetConfig(**settings)
+    return utils.DatasetConfig(**settings, pack=False)
 
 
 def checkpoint_config(period: int, keep: int | None = 1, keep_best: int = 1) -> Any:

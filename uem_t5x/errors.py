@@ -106,7 +106,7 @@ def exit_code(program: str, run: Callable[[], int]) -> int:
 
     Returns:
       The exit code: the command's own, 2 for input that is refused, 1 for a disk that takes no more
-      or a loss that is not a number, 75 for a run that was told to stop (SIGTERM) and goes on when
+      or a loss that is not finite, 75 for a run that was told to stop (SIGTERM) and goes on when
       it is repeated, 130 for Ctrl-C.
     """
     try:

@@ -122,7 +122,10 @@ class EncoderDecoderModel:
         dropout_rng: jax.Array | None,
         flax_mutables: PyTree | None = None,
     ) -> tuple[Float[Array, ""], Any]:
-        """Returns the summed cross-entropy of the answers, and metrics.
+        """Returns the loss of the answers, and metrics.
+
+        The loss is the weighted sum of every token's cross-entropy and z-loss, divided by the
+        `loss_normalizing_factor` if there is one.
 
         Args:
           params: the network's parameters.

@@ -54,7 +54,8 @@ class T5Config:
         is near it; `transient_global`, that and summaries of everything (both LongT5).
       local_radius: how far it sees, unless in full.
       global_block_size: positions of a summary.
-      dtype: of activations; parameters, norms, softmax and logits stay in float32.
+      dtype: of activations, `float32` or `bfloat16`; parameters are float32, and the statistics of
+        norms, the softmax and the logits are computed in it.
       scan_layers: compile one layer of each stack and run it in a loop; generation still has them
         one by one.
       remat: what the backward pass computes anew instead of keeping it, which takes memory:

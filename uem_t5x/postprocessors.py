@@ -23,13 +23,9 @@ def genres(
     """
     del example, is_target
     liked, disliked = verbalizer.read_answer(target_or_text, data_sources.dataset_folder().genres)
-    if not liked and not disliked and _plain(target_or_text) != _plain(_NO_TASTE):
+    if not liked and not disliked and verbalizer.normalize(target_or_text) != _NO_TASTE:
         return None
     return liked, disliked
 
 
-_NO_TASTE = verbalizer.write_answer([], [])
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
+_NO_TASTE = verbalizer.normalize(verbalizer.write_answer([], []))

@@ -304,7 +304,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs a recipe.
 
     Returns:
-      The exit code: 0, 1 for a loss that is no number or a disk that takes no more, 2 for input
+      The exit code: 0, 1 for a loss that is not finite or a disk that takes no more, 2 for input
       that is refused, 75 for a run that was told to stop (SIGTERM) and goes on when it is repeated,
       130 for Ctrl-C.
     """

@@ -132,7 +132,7 @@ class TrainedModel:
         """Lets tasks, their steps, vocabularies and metrics mean this model's, inside a `with`.
 
         They ask gin, which may hold the recipe of a model that was loaded since; it holds this one
-        afterwards. One thread at a time may do so; an `Answerer` needs it not.
+        afterwards. One thread at a time may do so; an `Answerer` does not need it.
 
         Args:
           folder: where to read users, of the model's catalogue; the catalogue itself has none.

@@ -78,7 +78,10 @@ class DatasetFolder:
         return cls(path, manifest)
 
     def has_catalogue_of(self, other: "DatasetFolder") -> bool:
-        """Whether rows, genres and vectors mean the same in both; their users may be others."""
+        """Whether both have the same movies, genres, channels and sentence encoder.
+
+        Their users may be others.
+        """
 
         def catalogue(folder: DatasetFolder) -> tuple[object, ...]:
             movies = folder.manifest.files[str(MOVIES)]
