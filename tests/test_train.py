@@ -92,11 +92,15 @@ def test_the_latest_checkpoints_are_kept(undisturbed):
 
 def test_a_task_may_score_given_answers(dataset_folder, tmp_path):
     """By the model's log-likelihood of them, which is what the loss is made of."""
-    found = []
+    given, written = [], []
 
-    def log_likelihood(targets, scores):
-        found.append((len(targets), sum(scores)))
+    def of_given_answers(targets, scores):
+        given.extend(scores)
         return {"f1": 0.5}  # without one, a checkpoint keeps no scores
+
+    def of_written_answers(targets, predictions, aux_values):
+        written.extend(zip(predictions, aux_values["scores"], strict=True))
+        return {}
 
     task = seqio.get_mixture_or_task(movielens.uem_task(20))
     name = "movielens_scored_20"
@@ -105,7 +109,7 @@ def test_a_task_may_score_given_answers(dataset_folder, tmp_path):
         source=task.source,
         preprocessors=task.preprocessors,
         output_features=task.output_features,
-        metric_fns=[log_likelihood],
+        metric_fns=[of_given_answers, of_written_answers],
     )
     try:
         options = (f"MIXTURE_OR_TASK_NAME = '{name}'", "EVAL_STEPS = None", "TRAIN_STEPS = 1")
@@ -113,12 +117,23 @@ def test_a_task_may_score_given_answers(dataset_folder, tmp_path):
         trained = TrainedModel.load(tmp_path)
         config = datasets.DatasetConfig(name, trained.feature_lengths, "validation", 64)
         with trained.current(dataset_folder):
-            batches = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)
-            tokens = sum((batch.features["decoder_target_tokens"] > 0).sum() for batch in batches)
+            (batch,) = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)
     finally:
         seqio.TaskRegistry.remove(name)
     loss = json.loads((tmp_path / "checkpoint_1/metrics/metrics").read_text())["eval_loss"]
-    assert found == [(dataset_folder.num_examples("validation"), pytest.approx(-loss * tokens))]
+    tokens = (batch.features["decoder_target_tokens"] > 0).sum()
+    assert sum(given) == pytest.approx(-loss * tokens)
+    # Each is that of its user.
+    model, users = trained.model, dataset_folder.num_examples("validation")
+    variables = (trained.params, batch.features)
+    scores = model.score_batch(*variables, trained.flax_mutables)
+    np.testing.assert_allclose(given, scores, rtol=1e-4)
+    assert len(set(np.round(scores, 3).tolist())) > users / 2
+    answers, aux = model.predict_batch_with_aux(*variables, flax_mutables=trained.flax_mutables)
+    assert [answer for answer, _ in written] == [
+        model.output_vocabulary.decode(ids) for ids in np.asarray(answers).tolist()
+    ]
+    np.testing.assert_allclose([score for _, score in written], aux["scores"], rtol=1e-4)
 
 
 def score_with(monkeypatch, f1s):
@@ -640,7 +655,8 @@ class TestTrained:
             first, second = baselines.Users.read("test").ids[:2]
         try:
             with pytest.raises(
-                InputError, match=rf"rotated_20: its example 0 is of .*'{second}', .*'{first}'"
+                InputError,
+                match=rf"rotated_20: its example 0 is of .*'{second}', .*'{first}'; it must keep",
             ):
                 evaluate.evaluate(rotated, "test")
             with pytest.raises(InputError, match=r"rotated_20: .* 'two', and not of 'one'"):
@@ -1004,9 +1020,18 @@ def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
         (["NUM_DATA_SHARDS = -1"], r"NUM_DATA_SHARDS=-1: bind it to 1 or more"),
         (["NUM_MICROBATCHES = 0"], r"NUM_MICROBATCHES=0: bind it to 1 or more, or to None"),
         (["HISTORY_LENGTH = -3"], r"HISTORY_LENGTH=-3: bind it to 1 or more"),
-        (["ACTIVATION_DTYPE = 'float8'"], r"ACTIVATION_DTYPE='float8': no such type"),
-        (["ACTIVATION_DTYPE = 'int32'"], r"ACTIVATION_DTYPE='int32': no such type"),
-        (["ACTIVATION_DTYPE = 'float16'"], r"ACTIVATION_DTYPE='float16': no such type"),
+        (
+            ["ACTIVATION_DTYPE = 'float8'"],
+            r"ACTIVATION_DTYPE='float8': no type to compute in; choose",
+        ),
+        (
+            ["ACTIVATION_DTYPE = 'int32'"],
+            r"ACTIVATION_DTYPE='int32': no type to compute in; choose",
+        ),
+        (
+            ["ACTIVATION_DTYPE = 'float16'"],
+            r"ACTIVATION_DTYPE='float16': no type to compute in; choose",
+        ),
         (
             ["MIXTURE_OR_TASK_NAME = 'movielens_genres_text_5'"],
             r"movielens_genres_text_5: a task of inputs, targets, where the model reads",

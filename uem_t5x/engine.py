@@ -39,8 +39,9 @@ def running_on_t5x() -> bool:
     # them, takes over its function. T5X being importable, or imported by a test, says nothing.
     main = vars(sys.modules["__main__"])
     names = [getattr(main.get("partitioning"), "__name__", "")]
-    names += [getattr(main.get(name), "__module__", "") for name in ("train", "evaluate", "infer")]
-    return any(name.startswith("t5x.") for name in names)
+    functions = map(main.get, ("train", "evaluate", "infer", "precompile"))
+    names += [getattr(function, "__module__", "") for function in functions]
+    return any(name and name.startswith("t5x.") for name in names)
 
 
 def adafactor(scan_layers: bool | None = None) -> Any:

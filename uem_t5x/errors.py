@@ -39,14 +39,16 @@ def check_at_least(least: int, *, none_for: str | None = None, **values: Any) ->
       **values: what they are.
 
     Raises:
-      InputError: naming the first one that is less, or no whole number.
+      InputError: naming the first one that is less, or not a whole number.
     """
     for name, value in values.items():
         if value is None and none_for:
             continue
-        if not isinstance(value, numbers.Integral) or value < least:
+        is_whole = isinstance(value, numbers.Integral)
+        if not is_whole or value < least:
+            kind = "" if is_whole else "a whole number, "
             or_none = f", or to None for {none_for}" if none_for else ""
-            raise InputError(f"{name}={value!r}: bind it to {least} or more{or_none}")
+            raise InputError(f"{name}={value!r}: bind it to {kind}{least} or more{or_none}")
 
 
 class DamagedError(InputError):
@@ -105,9 +107,9 @@ def exit_code(program: str, run: Callable[[], int]) -> int:
       run: the command; returns its exit code.
 
     Returns:
-      The exit code: the command's own, 2 for input that is refused, 1 for a disk that takes no more
-      or a loss that is not finite, 75 for a run that was told to stop (SIGTERM) and goes on when
-      it is repeated, 130 for Ctrl-C.
+      The exit code: the command's own, 2 for input that is refused, 1 for a disk that takes no more,
+      or a loss or gradient that is not finite, 75 for a run that was told to stop (SIGTERM) and is
+      resumed when it is repeated, 130 for Ctrl-C.
     """
     try:
         return run()

@@ -18,7 +18,8 @@ class Predictor:
 
     Attributes:
       predict_step: given parameters, frozen variables, a batch on the devices and a random key,
-        returns token ids [batch, length], whole on every device.
+        returns token ids [batch, length] and `{"scores": log-likelihoods [batch]}`, whole on every
+        device.
     """
 
     def __init__(
@@ -44,10 +45,10 @@ class Predictor:
 
         def predict(
             params: PyTree, flax_mutables: PyTree, batch: Batch, rng: jax.Array
-        ) -> jax.Array:
+        ) -> tuple[jax.Array, dict[str, jax.Array]]:
             return model.predict_batch_with_aux(
                 params, batch, rng, decoder_params, flax_mutables=flax_mutables or None
-            )[0]
+            )
 
         def score(params: PyTree, flax_mutables: PyTree, batch: Batch) -> jax.Array:
             return model.score_batch(params, batch, flax_mutables or None)
@@ -70,19 +71,25 @@ class Predictor:
         Returns:
           Token ids [examples, length].
         """
-        rng = jax.random.fold_in(self._rng, index)
-        tokens = self.predict_step(params, flax_mutables, self._shard(batch), rng)
-        return np.asarray(tokens)[: _size(batch)]
+        return self._predict(params, flax_mutables, batch, index)[0]
 
     def predict_dataset(
         self, params: PyTree, flax_mutables: PyTree, dataset: tf.data.Dataset
     ) -> list[tuple[int, np.ndarray]]:
         """Answers the enumerated dataset of a `seqio.Evaluator`; returns (index, token ids)."""
+        return self.predict_dataset_with_aux(params, flax_mutables, dataset)[0]
+
+    def predict_dataset_with_aux(
+        self, params: PyTree, flax_mutables: PyTree, dataset: tf.data.Dataset
+    ) -> tuple[list[tuple[int, np.ndarray]], dict[str, list[float]]]:
+        """Answers such a dataset; returns each answer's log-likelihood besides, as `scores`."""
         answers: list[tuple[int, np.ndarray]] = []
+        scores: list[float] = []
         for number, (indices, batch) in enumerate(self._batches(dataset)):
-            tokens = self.predict_batch(params, flax_mutables, batch, number)
+            tokens, found = self._predict(params, flax_mutables, batch, number)
             answers.extend(zip(indices.tolist(), tokens))
-        return answers
+            scores.extend(found.tolist())
+        return answers, {"scores": scores}
 
     def score_dataset(
         self, params: PyTree, flax_mutables: PyTree, dataset: tf.data.Dataset
@@ -93,6 +100,14 @@ class Predictor:
             found = self._score_step(params, flax_mutables, self._shard(batch))
             scores.extend(zip(indices.tolist(), np.asarray(found)[: _size(batch)].tolist()))
         return scores
+
+    def _predict(
+        self, params: PyTree, flax_mutables: PyTree, batch: Batch, index: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        rng = jax.random.fold_in(self._rng, index)
+        tokens, aux = self.predict_step(params, flax_mutables, self._shard(batch), rng)
+        size = _size(batch)
+        return np.asarray(tokens)[:size], np.asarray(aux["scores"])[:size]
 
     def _batches(self, dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray, Batch]]:
         return dataset.batch(self._batch_size).as_numpy_iterator()

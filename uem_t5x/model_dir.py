@@ -38,6 +38,7 @@ from uem_t5x.data.dataset_folder import (
 from uem_t5x.errors import InputError
 
 _RECIPE, _LOCK = "config.gin", ".lock"
+_T5X_TRAIN = "from t5x import train\n"
 # A run may go on for longer than was planned, and at another rate; the last is a name in reports.
 _MAY_CHANGE = ("TRAIN_STEPS", "LEARNING_RATE", "WARMUP_STEPS", "DECAY_STEPS", "LANGUAGE_MODEL")
 _LOCK_PATIENCE = 60  # seconds; what a run that was told to stop may take to save
@@ -196,9 +197,9 @@ def write(model_dir: str | os.PathLike[str]) -> str:
             folder / CATALOGUE,
             vocabularies.sentencepiece_model_file(),
         )
-    # Run by `t5x/main.py`, gin says where T5X has `train`; either engine's is the script's own.
-    text = gin.config_str().replace("from t5x import train\n", "")
-    text = text.replace("\ntrain.train.", "\ntrain_script.train.")
+    text = gin.config_str()
+    if _T5X_TRAIN in text:  # run by `t5x/main.py`; of other scripts, `train` is their own
+        text = text.replace(_T5X_TRAIN, "").replace("\ntrain.train.", "\ntrain_script.train.")
     atomic.write_text(folder / _RECIPE, text)
     return text
 

@@ -99,7 +99,8 @@ class T5Config:
             dtype = None
         if dtype not in ("float32", "bfloat16"):  # float16 would need its loss scaled
             raise InputError(
-                f"ACTIVATION_DTYPE={self.dtype!r}: no such type; choose 'float32' or 'bfloat16'"
+                f"ACTIVATION_DTYPE={self.dtype!r}: no type to compute in; choose 'float32' or "
+                "'bfloat16'"
             )
         if self.remat not in REMAT_POLICIES:
             raise InputError(

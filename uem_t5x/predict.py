@@ -275,7 +275,7 @@ def predict(
 
     Raises:
       InputError: if an item is no row of the catalogue, or only described, and the model cannot
-        be told of it; or the task leaves users out.
+        be told of it; or the task leaves users out or changes their order.
     """
     from uem_t5x import datasets, questions, verbalizer
 

@@ -185,8 +185,8 @@ def check_one_each(task: str, given: Sequence[bytes], asked: Sequence[bytes | No
         if found not in (None, expected):
             raise InputError(
                 f"{task}: its example {place} is of the user {found.decode(errors='replace')!r}, "
-                f"and not of {expected.decode(errors='replace')!r} as in the dataset folder; its "
-                "source and its steps must keep the users in order"
+                f"and not of {expected.decode(errors='replace')!r}; it must keep the users, their "
+                "order and their user_id"
             )
 
 

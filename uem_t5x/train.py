@@ -98,7 +98,8 @@ def train(
     Raises:
       InputError: if `model_dir` holds checkpoints of another model, recipe or data, or none but
         damaged ones, or the devices cannot share a batch evenly.
-      DivergedError: if the loss is no longer a finite number; its last checkpoint is still good.
+      DivergedError: if the loss or its gradient is no longer finite; its last checkpoint is still
+        good.
       Preempted: if the process was told to stop (SIGTERM), after saving a checkpoint.
       OSError: if `model_dir` takes no more or is gone; its last checkpoint is still good.
     """
@@ -304,9 +305,9 @@ def main(argv: Sequence[str]) -> int:
     """Runs a recipe.
 
     Returns:
-      The exit code: 0, 1 for a loss that is not finite or a disk that takes no more, 2 for input
-      that is refused, 75 for a run that was told to stop (SIGTERM) and goes on when it is repeated,
-      130 for Ctrl-C.
+      The exit code: 0, 1 for a loss or gradient that is not finite or a disk that takes no more, 2
+      for input that is refused, 75 for a run that was told to stop (SIGTERM) and goes on when it is
+      repeated, 130 for Ctrl-C.
     """
     files, bindings, arguments = train_flags.parse(argv)
 

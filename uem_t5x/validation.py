@@ -107,12 +107,15 @@ class Validation:
             self._loss_writer.flush()
             scores |= {f"eval_{name}": value for name, value in losses.items()}
         if self._evaluator:
-            variables = (state.params, state.flax_mutables)
+            variables, predictor = (state.params, state.flax_mutables), self._predictor
             future, _ = self._evaluator.evaluate(
                 compute_metrics=True,
                 step=step,
-                predict_fn=functools.partial(self._predictor.predict_dataset, *variables),
-                score_fn=functools.partial(self._predictor.score_dataset, *variables),
+                predict_fn=functools.partial(predictor.predict_dataset, *variables),
+                predict_with_aux_fn=functools.partial(
+                    predictor.predict_dataset_with_aux, *variables
+                ),
+                score_fn=functools.partial(predictor.score_dataset, *variables),
             )
             scores |= _means((future.result() or {}).values())
         return scores
