@@ -107,7 +107,7 @@ def exit_code(program: str, run: Callable[[], int]) -> int:
       run: the command; returns its exit code.
 
     Returns:
-      The exit code: the command's own, 2 for input that is refused, 1 for a disk that takes no more,
+      The exit code: the command's own, 2 for input that is refused, 1 for a disk that takes no more
       or a loss or gradient that is not finite, 75 for a run that was told to stop (SIGTERM) and is
       resumed when it is repeated, 130 for Ctrl-C.
     """
