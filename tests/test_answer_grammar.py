@@ -114,7 +114,7 @@ def test_whatever_a_network_thinks_its_answers_can_be_read(
     assert len(answers) > 32
 
 
-def test_memory_grows_with_the_genres_not_faster(vocabulary):
+def test_memory_grows_with_genres_that_begin_alike_and_not_faster(vocabulary):
     def size(genres):
         names = [f"{first}{second}" for first in "ABCDEFGHIJ" for second in "abcdefghij"]
         grammar = answer_grammar.compile_grammar(names[:genres], vocabulary)

@@ -11,7 +11,7 @@ import seqio
 import tensorflow as tf
 import tiny_recipe
 
-from uem_t5x import data_sources, datasets, train
+from uem_t5x import data_sources, datasets, task_caches, train
 from uem_t5x.data import sentences
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.feature_converters import UserEmbeddingFeatureConverter
@@ -215,8 +215,8 @@ class TestOfflineCache:
 
     def test_of_unknown_data_is_read_with_a_warning(self, dataset_folder, cache, tmp_path):
         with (
-            mock.patch.object(datasets, "_cached_fingerprint", return_value=None),
-            mock.patch.object(datasets.logging, "warning") as warning,
+            mock.patch.object(task_caches, "_fingerprint", return_value=None),
+            mock.patch.object(task_caches.logging, "warning") as warning,
         ):
             assert self.train_a_step(tmp_path / "run", dataset_folder) == 0
         assert any("from a cache of other data" in call.args[0] for call in warning.mock_calls)
