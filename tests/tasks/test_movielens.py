@@ -11,7 +11,7 @@ import seqio
 import tensorflow as tf
 import tiny_recipe
 
-from uem_t5x import data_sources, datasets, task_caches, train
+from uem_t5x import data_sources, task_caches, train
 from uem_t5x.data import sentences
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.feature_converters import UserEmbeddingFeatureConverter
