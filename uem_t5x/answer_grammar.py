@@ -4,10 +4,11 @@ The sentences are those of `verbalizer.write_answer` with up to three genres a s
 twice. They are asked of it, so that what is written and what may be written cannot drift apart.
 """
 
+import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import gin
@@ -44,15 +45,17 @@ class Grammar:
       tokens: on the edges out of each state; -1 where there are no more.
       next_states: where they lead; to the state itself where there are none.
       may_name: the set of genres that the word an edge belongs to may turn out to be.
-      has_named: the set of the genre that stands before an edge, complete. That it is shows only
-        now: another one may begin with it.
-      genre_sets: what the two above number; there are few, however many edges. The last column
-        stands for words that are no genre, which may come again.
+      names: the set of the genre that it can only be from this edge on.
+      has_named: the set of the genre that stands before an edge, complete, where that shows only
+        now: another one begins with it.
+      genre_sets: what the three above number; there are few, however many edges. The last column
+        stands for words that are no genre, or one that is known already, which may come again.
     """
 
     tokens: Int[np.ndarray, "states edges"]
     next_states: Int[np.ndarray, "states edges"]
     may_name: Int[np.ndarray, "states edges"]
+    names: Int[np.ndarray, "states edges"]
     has_named: Int[np.ndarray, "states edges"]
     genre_sets: Bool[np.ndarray, "sets genres_and_1"]
 
@@ -82,8 +85,10 @@ class Grammar:
     ) -> tuple[Place, Int[Array, " batch"]]:
         """Returns the place behind an edge, and its token; 0 where an answer has ended."""
         token = jnp.asarray(self.tokens)[place.state, edge]
-        has_named = jnp.asarray(self.has_named)[place.state, edge]
-        named = place.named | jnp.asarray(self.genre_sets)[has_named]
+        genre_sets = jnp.asarray(self.genre_sets)
+        named = place.named
+        for table in (self.has_named, self.names):
+            named |= genre_sets[jnp.asarray(table)[place.state, edge]]
         state = jnp.asarray(self.next_states)[place.state, edge]
         return Place(state, named), jnp.maximum(token, 0)
 
@@ -114,23 +119,33 @@ class _Node(NamedTuple):
     Attributes:
       sentence: which one.
       word: the word that is being written, or comes next.
-      offset: its tokens that are written.
-      genre: the genre it is; at the start of a word that of the word before.
+      rest: its tokens that are not written yet; none if it comes next.
+      genre: the genre that it may be, or that the word before it may have been, while another one
+        could still go on alike. Genres that are known leave no trace: what follows them is shared.
     """
 
     sentence: int
     word: int
-    offset: int
+    rest: tuple[int, ...]
     genre: int | None
 
 
 class _Step(NamedTuple):
-    """A token that may follow a node, and where it leads."""
+    """A token that may follow a node, and where it leads.
+
+    Attributes:
+      token: the token.
+      target: where it leads.
+      may_name: the genre that its word may be.
+      names: that genre, if it can be no other one from this token on.
+      has_named: the genre of the word before, where that shows only now.
+    """
 
     token: int
     target: _Node
-    genre: int | None  # of the word it belongs to
-    genre_before: int | None  # of the word before, where it starts one
+    may_name: int | None
+    names: int | None
+    has_named: int | None
 
 
 def compile_grammar(genres: Sequence[str], vocabulary: seqio.Vocabulary) -> Grammar:
@@ -141,14 +156,16 @@ def compile_grammar(genres: Sequence[str], vocabulary: seqio.Vocabulary) -> Gram
       vocabulary: splits text at spaces before anything else, as SentencePiece does.
     """
     sentences = list(_sentences(genres, vocabulary))
-    start = frozenset(_Node(index, 0, 0, None) for index in range(len(sentences)))
+    owners = _owners(sentences)
+    start = frozenset(_Node(index, 0, (), None) for index in range(len(sentences)))
     # Subset construction: a state is the set of nodes that the same tokens lead to.
     numbers: dict[frozenset[_Node], int] = {start: 0}
     edges: list[dict[int, list[_Step]]] = []
     unexplored = [start]
     for state in unexplored:
         steps = sorted(
-            (step for node in state for step in _steps(sentences, node)), key=lambda s: s.token
+            (step for node in state for step in _steps(sentences, owners, node)),
+            key=lambda s: s.token,
         )
         edges.append({})
         for token, group in itertools.groupby(steps, key=lambda step: step.token):
@@ -163,19 +180,23 @@ def compile_grammar(genres: Sequence[str], vocabulary: seqio.Vocabulary) -> Gram
     next_states = np.tile(np.arange(shape[0], dtype=np.int32)[:, None], shape[1])
     no_genre = len(genres)
     numbers_of_sets: dict[frozenset[int], int] = {frozenset(): 0}
-    may_name, has_named = np.zeros((2, *shape), np.int32)
+    may_name, names, has_named = np.zeros((3, *shape), np.int32)
     for state, out in enumerate(edges):
         for edge, (token, same) in enumerate(out.items()):
             tokens[state, edge] = token
             next_states[state, edge] = numbers[frozenset(step.target for step in same)]
-            may_be = frozenset(no_genre if s.genre is None else s.genre for s in same)
-            before = frozenset(s.genre_before for s in same if s.genre_before is not None)
-            for table, genre_set in ((may_name, may_be), (has_named, before)):
+            found = {
+                "may_name": {no_genre if step.may_name is None else step.may_name for step in same},
+                "names": {step.names for step in same} - {None},
+                "has_named": {step.has_named for step in same} - {None},
+            }
+            for table, name in ((may_name, "may_name"), (names, "names"), (has_named, "has_named")):
+                genre_set = frozenset(found[name])
                 table[state, edge] = numbers_of_sets.setdefault(genre_set, len(numbers_of_sets))
     genre_sets = np.zeros((len(numbers_of_sets), no_genre + 1), bool)
     for genre_set, number in numbers_of_sets.items():
         genre_sets[number, list(genre_set)] = True
-    return Grammar(tokens, next_states, may_name, has_named, genre_sets)
+    return Grammar(tokens, next_states, may_name, names, has_named, genre_sets)
 
 
 def _sentences(
@@ -199,21 +220,41 @@ def _sentences(
         yield [*words, [_Spelling(None, (vocabulary.eos_id,))]]
 
 
-def _steps(sentences: Sequence[list[list[_Spelling]]], node: _Node) -> Iterator[_Step]:
+def _owners(
+    sentences: Sequence[list[list[_Spelling]]],
+) -> Mapping[tuple[int, ...], set[int | None]]:
+    """Returns the genres whose words begin with some tokens, and None for other words."""
+    owners: dict[tuple[int, ...], set[int | None]] = collections.defaultdict(set)
+    for genre, tokens in itertools.chain.from_iterable(itertools.chain(*sentences)):
+        for end in range(1, len(tokens) + 1):
+            owners[tokens[:end]].add(genre)
+    return owners
+
+
+def _steps(
+    sentences: Sequence[list[list[_Spelling]]],
+    owners: Mapping[tuple[int, ...], set[int | None]],
+    node: _Node,
+) -> Iterator[_Step]:
     words = sentences[node.sentence]
     if node.word == len(words):
         return
-    spellings = words[node.word]
-    if node.offset and node.genre is not None:  # the word is this genre, of them all
-        spellings = [spellings[node.genre]]
+    begins_word = not node.rest
+    spellings = words[node.word] if begins_word else [_Spelling(node.genre, node.rest)]
     for genre, tokens in spellings:
-        offset = node.offset + 1
-        word_ends = offset == len(tokens)
+        is_known = genre is None
+        if genre is not None:
+            whole = words[node.word][genre].tokens
+            is_known = owners[whole[: len(whole) - len(tokens) + 1]] == {genre}
         yield _Step(
-            token=tokens[node.offset],
-            target=node._replace(
-                word=node.word + word_ends, offset=0 if word_ends else offset, genre=genre
+            token=tokens[0],
+            target=_Node(
+                sentence=node.sentence,
+                word=node.word + (len(tokens) == 1),
+                rest=tokens[1:],
+                genre=None if is_known else genre,
             ),
-            genre=genre,
-            genre_before=None if node.offset else node.genre,
+            may_name=genre,
+            names=genre if is_known else None,
+            has_named=node.genre if begins_word else None,
         )
