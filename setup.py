@@ -45,7 +45,6 @@ EXTRAS = {
     "t5x": ["cached_property", "chex", "fiddle", "grain", "tensorboard"],  # what T5X imports
     # `uem-t5x compile`: the TPU compiler, which needs no TPU; the one that JAX has on a TPU.
     "tpu-compile": ["jax[tpu]"],
-    "compare": ["torch", "transformers"],  # tests against Transformers itself
     "test": [
         *BEAM,
         *HUB,
@@ -58,7 +57,8 @@ EXTRAS = {
         "trustme",  # TLS of the bucket that tests write to
     ],
     "torture": ["atheris"],  # looks for input that breaks the readers
-    "benchmarks": ["pandas", "pyarrow", "torch", "transformers"],  # what we are compared with
+    # What we are compared with; the tests compare with Transformers, too.
+    "benchmarks": ["pandas", "pyarrow", "torch", "transformers"],
 }
 
 setup(

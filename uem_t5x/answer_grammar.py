@@ -180,7 +180,7 @@ def compile_grammar(genres: Sequence[str], vocabulary: seqio.Vocabulary) -> Gram
     next_states = np.tile(np.arange(shape[0], dtype=np.int32)[:, None], shape[1])
     no_genre = len(genres)
     numbers_of_sets: dict[frozenset[int], int] = {frozenset(): 0}
-    may_name, names, has_named = np.zeros((3, *shape), np.int32)
+    tables = {name: np.zeros(shape, np.int32) for name in ("may_name", "names", "has_named")}
     for state, out in enumerate(edges):
         for edge, (token, same) in enumerate(out.items()):
             tokens[state, edge] = token
@@ -190,13 +190,13 @@ def compile_grammar(genres: Sequence[str], vocabulary: seqio.Vocabulary) -> Gram
                 "names": {step.names for step in same} - {None},
                 "has_named": {step.has_named for step in same} - {None},
             }
-            for table, name in ((may_name, "may_name"), (names, "names"), (has_named, "has_named")):
-                genre_set = frozenset(found[name])
-                table[state, edge] = numbers_of_sets.setdefault(genre_set, len(numbers_of_sets))
+            for name, genre_set in found.items():
+                number = numbers_of_sets.setdefault(frozenset(genre_set), len(numbers_of_sets))
+                tables[name][state, edge] = number
     genre_sets = np.zeros((len(numbers_of_sets), no_genre + 1), bool)
     for genre_set, number in numbers_of_sets.items():
         genre_sets[number, list(genre_set)] = True
-    return Grammar(tokens, next_states, may_name, names, has_named, genre_sets)
+    return Grammar(tokens, next_states, **tables, genre_sets=genre_sets)
 
 
 def _sentences(
