@@ -93,6 +93,46 @@ def test_a_damaged_tensor_is_named(tmp_path):
         checkpoints.load_language_model(copy)
 
 
+@needs_fixture
+def test_missing_chunks_are_not_zeros(tmp_path):
+    copy = shutil.copytree(FIXTURE / "checkpoint_0", tmp_path / "checkpoint_0")
+    for tensor in copy.glob("target.encoder*"):
+        tensor.chmod(0o755)
+        for chunk in tensor.iterdir():
+            if chunk.name != ".zarray":
+                chunk.unlink()
+    with pytest.raises(InputError, match=r"target.encoder\S+: unreadable \(.*chunk.* missing"):
+        checkpoints.load_language_model(copy)
+
+
+@pytest.mark.parametrize("zarr3", [False, True])
+def test_missing_chunks_of_an_orbax_checkpoint_are_not_zeros(zarr3, tmp_path):
+    params = case.language_model_params()
+    # Zeros themselves are.
+    params["encoder"]["encoder_norm"]["scale"] = np.zeros(16, np.float32)
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=zarr3)
+    with ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(tmp_path / "checkpoint_1/state", ocp.args.PyTreeSave({"target": params}))
+    _, read = checkpoints.load_language_model(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, read, params)
+    tensor = tmp_path / "checkpoint_1/state/target.encoder.encoder_norm.scale"
+    (tensor / "c/0" if zarr3 else tensor / "0").unlink()
+    with pytest.raises(InputError, match=r"encoder_norm.scale: unreadable \(.*chunk.* missing"):
+        checkpoints.load_language_model(tmp_path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_weight_that_is_not_finite_is_named_with_its_checkpoint(value, tmp_path):
+    params = case.language_model_params()
+    params["decoder"]["layers_1"]["mlp"]["wo"]["kernel"][2, 3] = value
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(tmp_path / "checkpoint_1/state", ocp.args.PyTreeSave({"target": params}))
+    fresh = fresh_like(case.language_model_params())
+    message = r"checkpoint_1: decoder/layers_1/mlp/wo/kernel holds a value that is not finite"
+    with pytest.raises(InputError, match=message):
+        checkpoints.start_from_checkpoint(fresh, tmp_path)
+
+
 @pytest.fixture(scope="module")
 def orbax_checkpoint(tmp_path_factory):
     """A UEM and its language model, laid out as T5X and the built-in engine save them."""

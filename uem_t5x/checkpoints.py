@@ -6,6 +6,8 @@ each device's part straight to that device.
 """
 
 import concurrent.futures
+import dataclasses
+import functools
 import os
 import re
 from collections.abc import Mapping
@@ -35,18 +37,22 @@ def open_checkpoint(
     """Opens a checkpoint of a T5 1.1 or LongT5; see `load_language_model` for its formats.
 
     Returns:
-      The language model's sizes, and all parameters by their "/"-joined names, unread.
+      The language model's sizes, and all parameters by their "/"-joined names, unread. Reading one
+      raises an InputError if it is damaged, or holds a value that is not finite.
 
     Raises:
       InputError: if the folder holds no supported checkpoint, or parts or a damaged one.
+      OSError: if it is in a bucket that cannot be reached.
     """
+    buckets.check_for_arrays(folder, are_written=False)
     folder = buckets.absolute(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name a checkpoint's folder")
     checkpoint = _latest_checkpoint(folder)
     if checkpoint is None:
         if huggingface.is_huggingface(folder):
-            return huggingface.open_checkpoint(folder)
+            config, tensors = huggingface.open_checkpoint(folder)
+            return config, _checked(tensors, folder)
         raise InputError(
             f"{folder}: no checkpoint here: expected T5X's (a file `checkpoint`, a folder `state`, "
             "or folders `checkpoint_<step>` that hold one) or Transformers' (`config.json` and "
@@ -58,7 +64,7 @@ def open_checkpoint(
         tensors = t5x_checkpoints.open_native(checkpoint)
     else:
         tensors = t5x_checkpoints.open_orbax(checkpoint)
-    return _config_from_shapes(tensors, checkpoint), tensors
+    return _config_from_shapes(tensors, checkpoint), _checked(tensors, checkpoint)
 
 
 def load_language_model(folder: str | os.PathLike[str]) -> tuple[network.T5Config, PyTree]:
@@ -160,6 +166,24 @@ def start_from_checkpoint(params: PyTree, folder: str | os.PathLike[str]) -> PyT
     with concurrent.futures.ThreadPoolExecutor(_CONCURRENT_READS) as pool:
         fresh.update(zip(loaded, pool.map(read, loaded)))
     return traverse_util.unflatten_dict(fresh, sep="/")
+
+
+def _checked(tensors: Mapping[str, StoredTensor], folder: epath.Path) -> dict[str, StoredTensor]:
+    """Has tensors refuse what would only show as a loss that is no number, of whatever history."""
+
+    def read(name: str, index: Index) -> np.ndarray:
+        values = tensors[name].read(index)
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"{folder}: {name} holds a value that is not finite (NaN or infinite), with which "
+                "nothing can be trained; copy the checkpoint again, or choose another one"
+            )
+        return values
+
+    return {
+        name: dataclasses.replace(tensor, read=functools.partial(read, name))
+        for name, tensor in tensors.items()
+    }
 
 
 def _flat(tree: PyTree) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reading T5X's checkpoints, one tensor at a time.
+"""Reading T5X's checkpoints, one tensor at a time; what is missing of one is never zeros.
 
 checkpoint_<step>/checkpoint             native: a msgpack index beside one tensorstore folder
 checkpoint_<step>/target.<name>/         a parameter, as the public T5 and Flan-T5 ones are
@@ -6,6 +6,7 @@ checkpoint_<step>/state/                 Orbax: what T5X writes today, and the b
 """
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from uem_t5x.errors import InputError
 from uem_t5x.types import Index, StoredTensor
 
 _INDEX, _STATE, _TARGET = "checkpoint", "state", "target"
+_ARRAY_METADATA = (b".zarray", b"zarr.json")
 
 
 def is_native(folder: epath.Path) -> bool:
@@ -57,7 +59,7 @@ def open_native(folder: epath.Path) -> dict[str, StoredTensor]:
             place = folder / epath.Path(path).name
             if place.name not in there:
                 raise InputError(f"{place}: missing from the checkpoint; copy the checkpoint again")
-            spec = {"driver": leaf["driver"], "kvstore": _kvstore(place)}
+            spec = _spec(leaf["driver"], _kvstore(place))
             shape = tuple(leaf["metadata"]["shape"])
             tensors[name] = StoredTensor(shape, functools.partial(_read, spec, place))
         else:
@@ -75,27 +77,77 @@ def open_orbax(folder: epath.Path) -> dict[str, StoredTensor]:
       InputError: if its metadata is damaged, or it holds no parameters.
     """
     state = folder / _STATE
+    metadata = _metadata(state)
+    tensors = {}
+    for path, leaf in traverse_util.flatten_dict(dict(metadata.get(_TARGET, {}))).items():
+        stored_as = ".".join((_TARGET, *path))
+        read = functools.partial(_read, _orbax_spec(state, stored_as, metadata), state / stored_as)
+        tensors["/".join(path)] = StoredTensor(tuple(leaf.shape), read)
+    if not tensors:
+        raise InputError(f"{state}: holds no parameters (`{_TARGET}`); name another checkpoint")
+    return tensors
+
+
+def check_orbax_is_whole(folder: epath.Path) -> None:
+    """Opens every array of a checkpoint, and looks whether all of its chunks are there.
+
+    Args:
+      folder: of the checkpoint; its arrays are not read.
+
+    Raises:
+      OSError: naming the first array that cannot be opened, or lacks a part.
+    """
+    state = folder / _STATE
     try:
-        metadata = ocp.PyTreeCheckpointHandler().metadata(state)
-        leaves = traverse_util.flatten_dict(dict(metadata[_TARGET]))
+        metadata = _metadata(state)
+    except InputError as error:
+        raise OSError(f"cannot be opened again: {error}") from error
+    for path in traverse_util.flatten_dict(dict(metadata)):
+        stored_as = ".".join(path)
+        try:
+            store = tensorstore.open(_orbax_spec(state, stored_as, metadata)).result()
+            keys = store.kvstore.list().result()
+        except (ValueError, OSError) as error:
+            message = str(error).splitlines()[0]
+            raise OSError(f"{state / stored_as}: cannot be opened again ({message})") from error
+        sizes = zip(store.shape, store.chunk_layout.write_chunk.shape or ())  # none of a scalar
+        wanted = math.prod(-(-size // chunk) for size, chunk in sizes)
+        chunks = [key for key in keys if not key.endswith(_ARRAY_METADATA)]
+        if len(chunks) != wanted:
+            raise OSError(f"{state / stored_as}: holds {len(chunks)} of its {wanted} chunks")
+
+
+def _metadata(state: epath.Path) -> Any:
+    """Returns what Orbax says of a checkpoint's arrays, a tree of them by their names.
+
+    Raises:
+      InputError: if it is damaged.
+    """
+    try:
+        return ocp.PyTreeCheckpointHandler().metadata(state)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{state}: not a T5X checkpoint's state ({error}); copy the checkpoint again"
         ) from error
+
+
+def _orbax_spec(state: epath.Path, stored_as: str, metadata: Any) -> dict[str, Any]:
     in_one_store = (state / "manifest.ocdbt").is_file()
-    tensors = {}
-    for path, leaf in leaves.items():
-        stored_as = ".".join((_TARGET, *path))
-        kvstore = (
-            {"driver": "ocdbt", "base": _kvstore(state), "path": f"{stored_as}/"}
-            if in_one_store
-            else _kvstore(state / stored_as)
-        )
-        spec = {"driver": "zarr3" if metadata.use_zarr3 else "zarr", "kvstore": kvstore}
-        tensors["/".join(path)] = StoredTensor(
-            tuple(leaf.shape), functools.partial(_read, spec, state / stored_as)
-        )
-    return tensors
+    kvstore = (
+        {"driver": "ocdbt", "base": _kvstore(state), "path": f"{stored_as}/"}
+        if in_one_store
+        else _kvstore(state / stored_as)
+    )
+    return _spec("zarr3" if metadata.use_zarr3 else "zarr", kvstore)
+
+
+def _spec(driver: str, kvstore: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what TensorStore opens an array by, for reading: a chunk that is gone is an error.
+
+    Zeros are stored as any values are, by T5X and by Orbax, so that a missing chunk is lost.
+    """
+    opened = {"open": True, "fill_missing_data_reads": False}
+    return {"driver": driver, "kvstore": dict(kvstore), **opened}
 
 
 def _kvstore(folder: epath.Path) -> dict[str, Any]:
@@ -108,7 +160,7 @@ def _kvstore(folder: epath.Path) -> dict[str, Any]:
 
 def _read(spec: Mapping[str, Any], place: epath.Path, index: Index) -> np.ndarray:
     try:
-        store = tensorstore.open(spec, open=True, read=True).result()
+        store = tensorstore.open(spec, read=True).result()
         return store[index].read().result().astype(np.float32)
     except (ValueError, OSError) as error:
         message = str(error).splitlines()[0]
