@@ -1,5 +1,6 @@
 """Transformers' folders: read as Transformers reads them, written so that it loads them."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -182,6 +183,26 @@ def test_mt5_and_configurations_of_transformers_4_are_read(folder):
         dense_act_fn="DELETED",
     )
     assert load(folder)[0] == config
+
+
+def test_of_a_tied_mt5_the_versions_of_transformers_disagree(folder):
+    edit_config(folder, model_type="mt5")
+    edit_tensors(folder, lambda tensors: tensors.pop("lm_head.weight"))
+    with pytest.raises(InputError, match=r"config.json: an mT5 without .* scale_decoder_outputs"):
+        load(folder)
+    for scales in (True, False):
+        edit_config(folder, model_type="t5", scale_decoder_outputs=scales)
+        assert load(folder)[0].logits_via_embedding == scales
+
+
+def test_the_index_decides_which_shard_a_tensor_is_of(tmp_path):
+    config, params = load(CHECKPOINT)
+    huggingface.write_language_model(tmp_path, config, params, max_shard_size=2_000)
+    first, *_, last = sorted(tmp_path.glob("model-*.safetensors"))
+    tensors = load_file(first)
+    stale = {name: array + 1 for name, array in tensors.items()}
+    save_file(load_file(last) | stale, last)
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path)[1], params)
 
 
 @pytest.mark.parametrize(
@@ -406,8 +427,10 @@ class TestBesideTransformers:
     def their_logits(self, torch, model, encoder_inputs, targets):
         inputs = torch.from_numpy(encoder_inputs).long()
         labels = torch.from_numpy(targets).long()
+        # In float64, so that the difference is our rounding alone, on whatever processor.
+        exact = copy.deepcopy(model).double()
         with torch.no_grad():
-            return model(input_ids=inputs, attention_mask=(inputs > 0).long(), labels=labels).logits
+            return exact(input_ids=inputs, attention_mask=(inputs > 0).long(), labels=labels).logits
 
     @pytest.mark.parametrize("max_shard_size", ["1GB", "20KB"])
     def test_read(self, max_shard_size, theirs, batch, torch, tmp_path):

@@ -122,6 +122,12 @@ def open_checkpoint(
     # Transformers 5 writes every T5 as tied, and gives it an output layer of its own where the
     # file holds one. An untied T5 without one is a part of a checkpoint.
     tied = fields.get("tie_word_embeddings") is not False
+    if fields["model_type"] == "mt5" and tied and _OUTPUT not in headers:
+        raise InputError(
+            f"{path}: an mT5 without an output layer of its own ({_OUTPUT}), whose outputs "
+            "Transformers 4 scales and Transformers 5 does not; say which by model_type 't5' and "
+            "scale_decoder_outputs true or false"
+        )
     output = embedding if tied and _OUTPUT not in headers else _OUTPUT
     places = _places(config, embedding, output)
     used = {place.name for place in places.values()}
@@ -393,7 +399,7 @@ def _find_weights(folder: epath.Path) -> epath.Path:
     for name in (WEIGHTS, WEIGHTS_INDEX):
         if (folder / name).is_file():
             return folder / name
-    pickled = sorted(path for pattern in _PICKLED_WEIGHTS for path in folder.glob(pattern))
+    pickled = [path for pattern in _PICKLED_WEIGHTS for path in buckets.named(folder, pattern)]
     if pickled:
         raise InputError(
             f"{pickled[0]}: pickled weights are refused, as unpickling runs code that the file "
@@ -429,7 +435,12 @@ def _read_headers(weights: epath.Path) -> dict[str, _Header]:
                 f"{shard}: missing, but {WEIGHTS_INDEX} names it; copy it from where the "
                 "checkpoint comes from"
             )
-        headers |= _read_header(shard)
+        # Another shard may hold a tensor of the same name: the index decides.
+        headers |= {
+            tensor: header
+            for tensor, header in _read_header(shard).items()
+            if shards.get(tensor, name) == name
+        }
     return headers
 
 
