@@ -1,19 +1,27 @@
 """What is read and written by its `gs://` name; the bucket is a folder."""
 
+import contextlib
 import json
+import re
+from unittest import mock
 
 import gin
 import pytest
+import tensorflow as tf
+from etils import epath
 from etils.epath import testing
 
 from uem_t5x import (
+    buckets,
     checkpoint_folders,
     checkpoint_manager,
     checkpoints,
     cli,
     evaluate,
     gin_utils,
+    model_dir,
 )
+from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.errors import InputError
 
 
@@ -23,13 +31,10 @@ def bucket(tmp_path, monkeypatch):
         names = (str(name).replace("gs://bucket", str(tmp_path)) for name in arguments)
         return function(*names, **options)
 
-    def found(function, pattern):
-        return [name.replace(str(tmp_path), "gs://bucket") for name in there(function, pattern)]
-
     # Or else TensorFlow would read and write there, through no mock.
     monkeypatch.setattr("etils.epath.gpath._is_tf_installed", lambda: False)
-    calls = ("exists", "isdir", "makedirs", "mkdir", "open", "remove", "replace")
-    with testing.mock_epath(glob=found, **dict.fromkeys(calls, there)):
+    calls = ("exists", "isdir", "listdir", "makedirs", "mkdir", "open", "remove", "replace")
+    with testing.mock_epath(**dict.fromkeys(calls, there)):
         yield tmp_path
 
 
@@ -73,6 +78,48 @@ def test_folders_are_not_written_there(bucket, monkeypatch, capsys):
     assert cli.main(["synthesize", "--output", "gs://bucket/folder"]) == 2
     assert "give --output a local folder" in capsys.readouterr().err
     assert not list(bucket.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("s3://bucket/run", r"s3:// is neither read nor written; give"),
+        ("file:///runs/one", r"file:// is neither read nor written; give .* path alone"),
+        ("~/runs/one", r"no shell has replaced the ~ .* write \$HOME"),
+        ("runs/lr[0.1]", r"the \[ in it would be taken for a pattern; choose"),
+        ("gs://bucket/lr*", r"the \* in it would be taken for a pattern; choose"),
+        (r"runs\one", r"the backslash in it would be taken for a slash"),
+    ],
+)
+def test_names_that_mean_another_place(name, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=re.escape(name) + ".*: " + message):
+        buckets.check_for_arrays(name, are_written=True)
+    is_pattern = "pattern" in message
+    with contextlib.nullcontext() if is_pattern else pytest.raises(InputError, match=message):
+        buckets.check_for_arrays(name, are_written=False)
+    buckets.check_for_arrays("runs/one]", are_written=True)
+
+
+def test_a_bucket_that_cannot_be_asked_is_named(monkeypatch):
+    refusal = tf.errors.FailedPreconditionError(
+        None, None, "libcurl code 6: no such host\n\t when reading metadata of gs://bucket/run"
+    )
+    monkeypatch.setattr(
+        epath.Path("gs://bucket").__class__, "exists", mock.Mock(side_effect=refusal)
+    )
+    message = r"gs://bucket/run: cannot be reached \(libcurl .* host when reading metadata of gs:"
+    for read in (DatasetFolder.open, model_dir.recipe, checkpoints.open_checkpoint):
+        with pytest.raises(OSError, match=message):
+            read("gs://bucket/run")
+
+
+def test_a_folder_whose_name_is_a_pattern(tmp_path):
+    folder = tmp_path / "Thesis [2026]"
+    for name in ("checkpoint_2", "other"):
+        (folder / name).mkdir(parents=True)
+    assert buckets.named(folder, "checkpoint_*") == [epath.Path(folder / "checkpoint_2")]
+    assert buckets.named(tmp_path / "none", "*") == []
 
 
 def test_scores(bucket, monkeypatch):

@@ -8,10 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore
+from etils import epath
+from orbax.checkpoint._src.serialization import ocdbt_utils
 
-from uem_t5x import checkpoint_folders, checkpoint_manager, engine, layer_stacks
+from uem_t5x import checkpoint_folders, checkpoint_manager, engine, layer_stacks, t5x_checkpoints
 from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
 from uem_t5x.datasets import TrainIterator
+from uem_t5x.errors import DamagedError
 from uem_t5x.partitioning import Partitioner
 from uem_t5x.trainer import TrainState
 
@@ -55,6 +59,42 @@ def test_a_checkpoint_that_is_measured_later_stays_as_the_best(tmp_path):
     save(tmp_path, [0.1, 0.2])
     assert kept(tmp_path) == [1, 3]
     assert checkpoint_folders.choose(tmp_path) == 1
+
+
+def test_metrics_that_are_added_do_not_vouch_for_what_has_been_damaged_since(tmp_path):
+    save(tmp_path, [None, None])
+    state = tmp_path / "checkpoint_2/state/_METADATA"
+    state.write_text(state.read_text() + " ")
+    with CheckpointManager(tmp_path, CheckpointConfig()) as manager:
+        manager.add_metrics(2, {"f1": 0.9})
+    with pytest.raises(DamagedError, match=r"checkpoint_2/state/_METADATA: damaged"):
+        checkpoint_folders.check(tmp_path / "checkpoint_2")
+
+
+def test_a_checkpoint_that_cannot_be_opened_again_was_not_saved(tmp_path, monkeypatch):
+    """As where Orbax found nothing to merge, and said so in a warning alone."""
+    save(tmp_path, [None])
+
+    async def merge_nothing(*_, **__):
+        pass
+
+    monkeypatch.setattr(ocdbt_utils, "merge_ocdbt_per_process_files", merge_nothing)
+    message = r"cannot be saved \(OSError: cannot be opened again: .*; checkpoint_1 is still"
+    with pytest.raises(OSError, match=message):
+        save(tmp_path, [None])
+    assert kept(tmp_path) == [1]
+
+
+def test_every_chunk_of_a_checkpoint_is_looked_for(tmp_path):
+    save(tmp_path, [None])
+    checkpoint = epath.Path(tmp_path / "checkpoint_1")
+    t5x_checkpoints.check_orbax_is_whole(checkpoint)
+    database = {"driver": "ocdbt", "base": f"file://{checkpoint}/state/"}
+    store = tensorstore.KvStore.open(database).result()
+    assert b"target.dense.kernel/0.0" in store.list().result()
+    store.delete_range(tensorstore.KvStore.KeyRange("target.dense.kernel/0", "target.f")).result()
+    with pytest.raises(OSError, match=r"target.dense.kernel: holds 0 of its 1 chunks"):
+        t5x_checkpoints.check_orbax_is_whole(checkpoint)
 
 
 @pytest.mark.parametrize("is_stacked", [False, True])

@@ -39,6 +39,7 @@ def writing_folder(
             it cannot be made, or if it is in a bucket, which cannot rename a folder.
         OSError: naming it, if the disk does not take it.
     """
+    buckets.check(path)
     if buckets.is_remote(path):
         raise InputError(f"{path}: give --output a local folder, and copy it to the bucket")
     path = path.resolve()  # a link stays one
@@ -96,6 +97,7 @@ def writing_file(path: epath.PathLike) -> Iterator[IO[str]]:
 
 def check_file(path: epath.PathLike) -> None:
     """Raises an InputError if a file cannot take this name: a folder, pipe or device has it."""
+    buckets.check(path)
     if epath.Path(path).is_dir():
         raise InputError(f"{path}: a folder; give the name of a file")
     # etils takes all that is no folder for a file.

@@ -16,7 +16,7 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-from uem_t5x import atomic, checksums, t5x_checkpoints
+from uem_t5x import atomic, buckets, checksums, t5x_checkpoints
 from uem_t5x.errors import DamagedError
 
 PREFIX = "checkpoint"
@@ -24,15 +24,14 @@ METRICS = "metrics"
 BEST_METRIC = "f1"
 _DAMAGED = "damaged_"
 _SUMS = "checksums.json"
+_MEND = "copy the checkpoint again, or choose another one"
 _NOT_SUMMED = (_SUMS, "_CHECKPOINT_METADATA", "commit_success.txt")
 
 
 def find(folder: epath.PathLike) -> dict[int, epath.Path]:
     """Returns the finished checkpoints in a folder by their steps, in order."""
-    matches = (
-        (re.fullmatch(rf"{PREFIX}_(\d+)", path.name), path)
-        for path in epath.Path(folder).glob(f"{PREFIX}_*")
-    )
+    paths = buckets.named(folder, f"{PREFIX}_*")
+    matches = ((re.fullmatch(rf"{PREFIX}_(\d+)", path.name), path) for path in paths)
     found = ((int(match[1]), path) for match, path in matches if match)
     return dict(sorted((step, path) for step, path in found if is_finished(path)))
 
@@ -50,15 +49,23 @@ def is_finished(checkpoint: epath.Path) -> bool:
 def seal(checkpoint: epath.Path) -> None:
     """Writes the checksums of a checkpoint that is otherwise finished."""
     names = (str(file.relative_to(checkpoint)) for file in _files(checkpoint))
-    sums = checksums.of_files(checkpoint, names)
-    atomic.write_text(checkpoint / _SUMS, json.dumps(checksums.signed({"files": sums}), indent=1))
+    _write_sums(checkpoint, checksums.of_files(checkpoint, names))
 
 
 def add_metrics(checkpoint: epath.Path, metrics: Mapping[str, float]) -> None:
-    """Writes validation metrics into a checkpoint that was saved without any."""
-    # If the process is killed between the two, the checkpoint is good and its metrics unchecked.
-    atomic.write_text(checkpoint / METRICS / METRICS, json.dumps(dict(metrics)))
-    seal(checkpoint)
+    """Writes validation metrics into a checkpoint that was saved without an F1.
+
+    The checksums of all else stay those of when it was saved.
+
+    Raises:
+      DamagedError: if the checkpoint's checksums are damaged.
+    """
+    name = f"{METRICS}/{METRICS}"
+    sums = {file: value for file, value in _read_sums(checkpoint).items() if file != name}
+    # If the process is killed in between, the checkpoint is good and its metrics unchecked.
+    _write_sums(checkpoint, sums)
+    atomic.write_text(checkpoint / name, json.dumps(dict(metrics)))
+    _write_sums(checkpoint, sums | checksums.of_files(checkpoint, [name]))
 
 
 def has_checksums(checkpoint: epath.Path) -> bool:
@@ -77,18 +84,9 @@ def check(checkpoint: epath.PathLike) -> None:
     Raises:
       DamagedError: naming the file that is not.
     """
-    path = epath.Path(checkpoint) / _SUMS
-    if not path.is_file():
-        return
-    mend = "copy the checkpoint again, or choose another one"
-    try:
-        fields = json.loads(path.read_bytes())
-        is_signed = checksums.is_signed(fields)
-    except (ValueError, RecursionError, AttributeError) as error:
-        raise DamagedError(f"{path}: unreadable ({type(error).__name__}); {mend}") from error
-    if not is_signed:
-        raise DamagedError(f"{path}: damaged: its checksum is another; {mend}")
-    checksums.check_files(checkpoint, fields["files"], mend)
+    checkpoint = epath.Path(checkpoint)
+    if has_checksums(checkpoint):
+        checksums.check_files(checkpoint, _read_sums(checkpoint), _MEND)
 
 
 def set_aside_damaged(model_dir: str | os.PathLike[str]) -> None:
@@ -136,6 +134,23 @@ def choose(model_dir: str | os.PathLike[str]) -> int | None:
     if damage:
         raise _none_left(damage)
     return None
+
+
+def _read_sums(checkpoint: epath.Path) -> dict[str, str]:
+    path = checkpoint / _SUMS
+    try:
+        fields = json.loads(path.read_bytes())
+        is_signed = checksums.is_signed(fields)
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise DamagedError(f"{path}: unreadable ({type(error).__name__}); {_MEND}") from error
+    if not is_signed:
+        raise DamagedError(f"{path}: damaged: its checksum is another; {_MEND}")
+    return fields["files"]
+
+
+def _write_sums(checkpoint: epath.Path, sums: Mapping[str, str]) -> None:
+    fields = checksums.signed({"files": dict(sorted(sums.items()))})
+    atomic.write_text(checkpoint / _SUMS, json.dumps(fields, indent=1))
 
 
 def _damage(checkpoint: epath.Path) -> DamagedError | None:

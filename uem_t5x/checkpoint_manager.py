@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from uem_t5x import buckets, checkpoint_folders, datasets, layer_stacks
+from uem_t5x import buckets, checkpoint_folders, datasets, layer_stacks, t5x_checkpoints
 from uem_t5x.checkpoint_folders import BEST_METRIC
 from uem_t5x.datasets import TrainIterator
 from uem_t5x.errors import InputError, check_at_least, line_of
@@ -125,6 +125,8 @@ class CheckpointManager:
 
         def seal() -> None:
             if jax.process_index() == 0:
+                # Checksums vouch for what is there, and not for what was meant to be.
+                t5x_checkpoints.check_orbax_is_whole(dataset_handler.checkpoint)
                 checkpoint_folders.seal(dataset_handler.checkpoint)
 
         self._manager = ocp.CheckpointManager(

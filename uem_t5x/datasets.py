@@ -12,7 +12,7 @@ import tensorflow as tf
 from clu.data import dataset_iterator
 from etils import epath
 
-from uem_t5x import task_caches
+from uem_t5x import buckets, task_caches
 from uem_t5x.errors import InputError, check_at_least
 from uem_t5x.feature_converters import HISTORY_FEATURES
 
@@ -198,14 +198,14 @@ class TrainIterator:
 
 def saved_num_shards(folder: epath.Path) -> int | None:
     """Returns the number of parts whose positions lie in a folder; None if there are none."""
-    names = (path.name for place in _places(folder) for path in place.glob("train_ds-*"))
+    names = (path.name for place in _places(folder) for path in buckets.named(place, "train_ds-*"))
     matches = (re.match(r"train_ds-\d+-of-(\d+)", name) for name in names)
     return next((int(match[1]) for match in matches if match), None)
 
 
 def _places(folder: epath.Path) -> list[epath.Path]:
     """Returns where positions may lie: in a folder, or in those of several processes in it."""
-    return [folder, *folder.glob("process_*-of-*")]
+    return [folder, *buckets.named(folder, "process_*-of-*")]
 
 
 def eval_batches(

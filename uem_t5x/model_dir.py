@@ -62,8 +62,10 @@ def lock(model_dir: str | os.PathLike[str]) -> Iterator[None]:
     locks.
 
     Raises:
-      InputError: if another process goes on training there.
+      InputError: if another process goes on training there, or checkpoints cannot lie there.
+      OSError: if it is in a bucket that cannot be reached.
     """
+    buckets.check_for_arrays(model_dir, are_written=True)
     if buckets.is_remote(model_dir) or jax.process_index() > 0:
         yield
         return
@@ -112,8 +114,10 @@ def recipe(model_dir: str | os.PathLike[str]) -> epath.Path:
     """Returns where the recipe lies.
 
     Raises:
-      InputError: if it does not.
+      InputError: if it does not, or its checkpoints cannot be read there.
+      OSError: if it is in a bucket that cannot be reached.
     """
+    buckets.check_for_arrays(model_dir, are_written=False)
     path = epath.Path(model_dir) / _RECIPE
     if not path.is_file():
         raise InputError(
@@ -186,8 +190,9 @@ def write(model_dir: str | os.PathLike[str]) -> str:
     """Writes the recipe that gin holds and the current catalogue; returns the recipe's text.
 
     Raises:
-      InputError: as in `check_is_same_run`.
+      InputError: as in `check_is_same_run`, or checkpoints cannot lie there.
     """
+    buckets.check_for_arrays(model_dir, are_written=True)
     check_is_same_run(model_dir)
     folder = epath.Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from uem_t5x import gin_utils
+from uem_t5x import buckets, gin_utils
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x.data.manifest import Manifest
 from uem_t5x.errors import InputError
@@ -126,7 +126,7 @@ class Run:
         """The scores on written answers while training, each with its `step`, in order."""
         by_step = {}
         folder = self.path / "inference_eval"
-        for file in folder.glob("*-metrics.jsonl"):
+        for file in buckets.named(folder, "*-metrics.jsonl"):
             # A run that was resumed may have scored a step twice; the later line counts.
             by_step |= {row["step"]: row for row in _json_lines(file)}
         return [by_step[step] for step in sorted(by_step)]
@@ -150,7 +150,7 @@ def _read_scalar(folder: epath.Path, tag: str) -> list[tuple[int, float]]:
     from tensorboard.util import tensor_util
 
     by_step: dict[int, float] = {}
-    for file in sorted(folder.glob("events.out.tfevents.*")):
+    for file in buckets.named(folder, "events.out.tfevents.*"):
         events = event_accumulator.EventAccumulator(
             os.fspath(file), size_guidance={event_accumulator.TENSORS: 0}
         )

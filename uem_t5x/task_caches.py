@@ -1,10 +1,13 @@
 """Caches of tasks, as `seqio_cache_tasks` writes them."""
 
+import os
+
 import seqio
 import tensorflow as tf
 from absl import logging
+from etils import epath
 
-from uem_t5x import data_sources
+from uem_t5x import buckets, data_sources
 from uem_t5x.errors import InputError
 
 
@@ -12,13 +15,14 @@ def check(task: seqio.Task, split: str) -> None:
     """Checks that a task's cache holds a split of the current dataset folder.
 
     Raises:
-      InputError: if it is missing, or of other data.
+      InputError: if it is missing, lies where SeqIO cannot find it, or is of other data.
     """
     if not task.cache_dir:
         raise InputError(
             f"USE_CACHED_TASKS=True: {task.name} is in none of the folders of caches; fill "
             "one with seqio_cache_tasks, and give it as --seqio_additional_cache_dirs=FOLDER"
         )
+    buckets.check_no_pattern(task.cache_dir, "SeqIO finds nothing there: rename the folder")
     try:
         cached = task.get_cached_stats(split)["examples"]
     except ValueError as error:
@@ -45,8 +49,9 @@ def check(task: seqio.Task, split: str) -> None:
 
 def _fingerprint(task: seqio.Task, split: str) -> str | None:
     """Returns the fingerprint of a cache's first example; None if it has none."""
-    files = tf.io.gfile.glob(seqio.get_cached_tfrecord_prefix(task.cache_dir, split) + "-*")
-    record = next(tf.data.TFRecordDataset(sorted(files)).as_numpy_iterator())
+    prefix = epath.Path(seqio.get_cached_tfrecord_prefix(task.cache_dir, split))
+    files = [os.fspath(path) for path in buckets.named(prefix.parent, f"{prefix.name}-*")]
+    record = next(tf.data.TFRecordDataset(files).as_numpy_iterator())
     features = tf.train.Example.FromString(record).features.feature
     values = features[data_sources.FINGERPRINT].bytes_list.value
     return values[0].decode() if values else None

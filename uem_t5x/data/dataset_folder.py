@@ -65,7 +65,9 @@ class DatasetFolder:
         Raises:
             InputError: if the folder or one of its files is missing or damaged, or its format is
                 of another version.
+            OSError: if it is in a bucket that cannot be reached.
         """
+        buckets.check_reached(path)
         path = epath.Path(path)
         if not path.is_dir():
             raise InputError(f"{path}: no such folder; make one with `uem-t5x prepare`")
