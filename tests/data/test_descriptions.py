@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import polars as pl
@@ -54,6 +55,11 @@ def match(titles, described):
         ("Underneath (1999)", "The Underneath"),
         ("Star Wars: Episode V - The Empire Strikes Back (1999)", "The Empire Strikes Back"),
         ("Zathura (1999)", "Zathura: A Space Adventure"),
+        ("Mother! (1999)", "mother"),  # where there is no other
+        ("Cafe\u0301 (1999)", "Cafe"),
+        ("\u304b\u3099 (1999)", "\u304c"),  # GA, in two characters and in one
+        ("$ (1999)", "$"),
+        ("I \u2764\ufe0f Huckabees (1999)", "I \u2764 Huckabees"),
     ],
 )
 def test_the_same_movie(listed, described):
@@ -69,10 +75,68 @@ def test_the_same_movie(listed, described):
         ("Zathura (1999)", "Zathura: A Space Adventure", "1998-01-01"),
         ("Alien: Part (1999)", "Aliens: Part", "1999-01-01"),  # parts want all of the other
         ("Them (1999)", "Them: Them", None),
+        ("Psycho (1960)", "Psycho (1998)", None),
+        ("\u304c (1999)", "\u304b", "1999-01-01"),  # GA and KA
+        ("\u30d1\u30d1 (1999)", "\u30cf\u30cf", "1999-01-01"),  # PAPA and HAHA
+        ("\u0915\u0940 (1999)", "\u0915\u093f", "1999-01-01"),  # KII and KI
+        ("\u0e01\u0e35 (1999)", "\u0e01\u0e37", "1999-01-01"),  # SARA II and SARA UEE
     ],
 )
 def test_not_the_same_movie(listed, described, date):
     assert match([listed], [(described, date)]) == {}
+
+
+# Each pair differs in what the keys leave out.
+DIFFERENT_TITLES = [
+    ("+1", "1"),
+    ("Mother!", "Mother"),
+    ("C", "C#"),
+    ("X/Y", "X+Y"),
+    ("Blame!", "Blame"),
+    ("\u30cf\u30cf", "\u30d1\u30d1"),
+    ("\u0915\u093f", "\u0915\u0940"),
+    ("A\u00f1o", "Ano"),
+    ("Her", "HER"),
+    ("X\u00b2", "X2"),
+    ("The Underneath", "Underneath"),
+    ("MouseHunt", "Mouse Hunt"),
+    ("Emma", "Emma (Ema)"),
+    ("Emma (Ema)", "Emma (2)"),
+    ("Ema", "Emma (Ema)"),
+    ("Zathura", "Zathura: A Space Adventure"),
+    ("Zathura", "Zathura: Zathura"),
+    ("$", "!"),
+]
+
+
+@pytest.mark.parametrize("years", [("2013", "2013"), ("2013", "2014"), ("2014", "2013")])
+@pytest.mark.parametrize("pair", DIFFERENT_TITLES, ids=ascii)
+def test_different_titles_get_their_own_descriptions(pair, years):
+    for one, two in (0, 1), (1, 0):
+        titles = [f"{pair[n]} ({years[n]})" for n in (0, 1)]
+        described = [(pair[n], years[n]) for n in (one, two)]
+        assert match(titles, described) == {one: 0, two: 1}
+        # With one of the two descriptions, the other movie has none.
+        assert match(titles, described[:1]) == {one: 0}
+        assert match(titles[one : one + 1], described) == {0: 0}
+
+
+def test_equal_text_comes_before_an_equal_year():
+    assert match(["+1 (2013)", "1 (2014)"], [("1", "2013-01-01")]) == {1: 0}
+    assert match(["Star Wars: Heat (1999)", "Heat (2000)"], [("Heat", "1999-01-01")]) == {1: 0}
+
+
+@pytest.mark.parametrize(
+    ("titles", "described"),
+    [
+        (["C# (1999)", "C++ (1999)"], ["C"]),
+        (["C (1999)"], ["C#", "C++"]),
+        (["Zathura: A (1999)", "Zathura: B (1999)"], ["Zathura"]),
+        (["Amelie (Ema) (1999)", "Emma (Ema) (1999)"], ["Ema"]),
+    ],
+)
+def test_between_different_titles_nothing_is_guessed(titles, described):
+    assert match(titles, [(title, "1999-01-01") for title in described]) == {}
 
 
 def test_the_year_may_differ_by_one_and_be_written_in_any_way():
@@ -151,3 +215,14 @@ def test_real_descriptions():
     assert "Skywalker" in described[1196]  # Star Wars: Episode V - The Empire Strikes Back (1980)
     assert "Norman" in described[1219] and described[1219] != described[2389]  # Psycho, twice
     assert 26958 not in described and 64997 not in described  # namesakes of better known movies
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
+def test_described_by_itself_no_title_gets_the_text_of_another():
+    titles = read_movielens(SHARED / "ml-latest-small").movies["title"].to_list()
+    titles += [f"{title} (2013)" for pair in DIFFERENT_TITLES for title in pair]
+    described = [(title, re.search("[0-9]{4}|$", title[-6:])[0]) for title in reversed(titles)]
+    found = {titles[movie]: described[row][0] for movie, row in match(titles, described).items()}
+    assert {title: other for title, other in found.items() if title != other} == {}
+    # Without: four undated ones that are part of another, or its namesake.
+    assert len(found) >= len(set(titles)) - 4
