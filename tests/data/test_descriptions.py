@@ -161,6 +161,71 @@ def test_a_missing_year_asks_for_a_title_that_occurs_once():
     assert match(["Moonlight", "Moonlight (2002)"], [("Moonlight", "2016-01-01")]) == {}
 
 
+BY_TITLE = "movie_title,movie_info,original_release_date\n"
+MOVIES = pl.DataFrame({"movieId": [6, 7], "title": ["Heat (1995)", "None (1995)"]})
+NO_TEXTS = [
+    "nan",
+    "NaN",
+    "None",
+    "NULL",
+    "null",
+    "N/A",
+    "n/a",
+    " NA ",
+    "#N/A",
+    "<NA>",
+    "NaT",
+    "\\N",
+    "-",
+]
+
+
+@pytest.mark.parametrize("word", NO_TEXTS)
+def test_a_word_for_nothing_is_no_description_and_no_date(tmp_path, word):
+    by_id, by_title = tmp_path / "id.csv", tmp_path / "title.csv"
+    by_id.write_text(f"movieId,description\n6,{word}\n6,A cop.\n7,{word}\n")
+    by_title.write_text(BY_TITLE + f"Heat,{word},1995-12-15\nNone,Nobody.,{word}\n")
+    descriptions = read_descriptions(by_id, MOVIES)
+    assert descriptions.frame.rows() == [(6, "A cop.")]
+    assert descriptions.rows == 1
+    # A movie may be called None.
+    assert read_descriptions(by_title, MOVIES).frame.rows() == [(7, "Nobody.")]
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        *("8/1/91", "Aug 1, '91", "1-Aug-91", "01081991", "0000-00-00", "soon"),
+        *("33451", "33451.0", "681004800", "681004800000"),  # days and seconds since some day
+        "\u0661\u0669\u0669\u0661",
+    ],
+)
+def test_a_date_without_a_year_is_refused(tmp_path, date):
+    path = tmp_path / "table.csv"
+    path.write_text(BY_TITLE + f'None,Nobody.,\nHeat,A cop.,"{date}"\n')
+    with pytest.raises(InputError) as error:
+        read_descriptions(path, MOVIES)
+    assert str(error.value) == (
+        f"{path}, row 3: original_release_date is {date!r}; it must be a date with the year in "
+        "four digits, as 1991-08-01, or empty"
+    )
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        *("1995", "1995.0", "19951215", "12/15/1995", "Dec 15, 1995", "15.12.1995 20:00"),
+        *("1995-12-15T00:00:00+0200", "Fri Dec 15 20:00:00 +0000 1995"),
+        "1995\u5e7412\u670815\u65e5",
+    ],
+)
+def test_a_year_is_found_in_any_date(tmp_path, date):
+    path = tmp_path / "table.csv"
+    path.write_text(BY_TITLE + f'Heat,A cop.,"{date}"\nHeat,Another.,1997\n')
+    movies = pl.DataFrame({"movieId": [5, 6], "title": ["Heat (1990)", "Heat (1995)"]})
+    assert read_descriptions(path, movies).frame.rows() == [(6, "A cop.")]
+
+
 def test_table_by_title(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text(

@@ -62,6 +62,11 @@ _TYPOGRAPHY = {
     "\u2010": "-", "\u2011": "-", "\u2013": "-", "\u2014": "-",
 }  # fmt: skip
 
+# What pandas, R, databases and spreadsheets write where there is nothing, in any case.
+_MISSING = [
+    "", "-", "nan", "-nan", "nat", "none", "null", "nil", "na", "n/a", "#n/a", "#na", "<na>", "\\n",
+]  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class Descriptions:
@@ -103,6 +108,11 @@ def read_descriptions(path: Path, movies: pl.DataFrame) -> Descriptions:
     else:
         table = text_tables.read_csv(data, str(path), _TITLE_COLUMNS, _OR_ELSE)
         title, text, date = _TITLE_COLUMNS
+        table.require(
+            date,
+            _year_of_date(date).is_not_null() | _is_missing(date),
+            "a date with the year in four digits, as 1991-08-01, or empty",
+        )
         rows = _with_text(table.frame.select(title=title, description=text, date=date))
         frame = join_by_title(movies, rows)
     if frame.is_empty():
@@ -200,10 +210,17 @@ def _preferred(candidates: pl.DataFrame, owner: str, other: str) -> pl.DataFrame
 def _with_text(rows: pl.DataFrame) -> pl.DataFrame:
     """Returns the rows that have a description, with its white space evened out."""
     text = pl.col("description").str.replace_all(r"\s+", " ").str.strip_chars()
-    return rows.with_columns(text).filter(pl.col("description").str.len_bytes() > 0)
+    return rows.filter(~_is_missing("description")).with_columns(text)
+
+
+def _is_missing(column: str) -> pl.Expr:
+    """Returns whether there is nothing, or a word that stands for nothing."""
+    return pl.col(column).str.strip_chars().str.to_lowercase().is_in(_MISSING).fill_null(True)
 
 
 _YEAR_IN_BRACKETS = r"\s*\(([0-9]{4})(?:[-\u2013][0-9]{0,4})?\)\s*$"
+# By itself or as 19910801: not four of the digits of a spreadsheet's or a clock's count of days.
+_YEAR_IN_DATE = r"(?:^|[^0-9])((?:18|19|20|21)[0-9]{2})(?:(?:0[1-9]|1[0-2])[0-3][0-9])?(?:[^0-9]|$)"
 _BRACKETS = r"\([^()]*\)"
 _PARTS = (r"^(.+?)(?::| -) ", r"^(.+)(?::| -) ", r"^.+?(?::| -) (.+)", r"^.+(?::| -) (.+)")
 
@@ -213,7 +230,7 @@ def _year_of_title() -> pl.Expr:
 
 
 def _year_of_date(column: str) -> pl.Expr:
-    return pl.col(column).str.extract(r"([0-9]{4})").cast(pl.Int32)
+    return pl.col(column).str.extract(_YEAR_IN_DATE).cast(pl.Int32)
 
 
 def _keys(titles: pl.DataFrame, owner: str) -> pl.DataFrame:
