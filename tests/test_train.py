@@ -893,10 +893,10 @@ def test_another_optimizer_is_saved_and_gone_on_with(dataset_folder, tmp_path):
     recipe = tmp_path / "adam.gin"
     recipe.write_text(OTHER_OPTIMIZER)
 
-    def train_to(step, folder):
+    def train_to(step, folder, *more):
         places = tiny_recipe.places(tmp_path / folder, dataset_folder.path)
         options = [f"TRAIN_STEPS = {step}", "EVAL_PERIOD = 0", "LEARNING_RATE = 0.001"]
-        return train.run_recipe([recipe], [*TINY, *options, *places])[1]
+        return train.run_recipe([recipe], [*TINY, *options, *more, *places])[1]
 
     whole = train_to(3, "whole")
     train_to(2, "parts")
@@ -905,6 +905,8 @@ def test_another_optimizer_is_saved_and_gone_on_with(dataset_folder, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, parts.opt_state, whole.opt_state)
     assert_same_params(parts, whole)
     assert TrainedModel.load(tmp_path / "parts").step == 3
+    with pytest.raises(InputError, match=r"of another optimizer, or SCAN_LAYERS: state/optimizer"):
+        train_to(4, "parts", "SCAN_LAYERS = True")
 
 
 def test_a_frozen_language_model_stays_as_it_is(dataset_folder, tmp_path):

@@ -311,10 +311,14 @@ class CheckpointManager:
             return
         differing = sorted(name for name in saved | wanted if saved.get(name) != wanted.get(name))
         name = differing[0]
+        what, mend = "model", ""
+        if all(name.startswith("state/") for name in differing):
+            # Of an optimizer that is not Adafactor, T5X has no names for single layers.
+            what, mend = "optimizer, or SCAN_LAYERS", "give it those that it was trained with, or "
         raise InputError(
-            f"{self._manager.directory}: checkpoint_{step} is of another model: {name} has shape "
+            f"{self._manager.directory}: checkpoint_{step} is of another {what}: {name} has shape "
             f"{saved.get(name, 'none')} there, {wanted.get(name, 'none')} in this recipe "
-            f"({len(differing)} parameters differ); choose another MODEL_DIR"
+            f"({len(differing)} arrays differ); {mend}choose another MODEL_DIR"
         )
 
 
