@@ -149,6 +149,32 @@ def test_a_link_of_a_run_that_fails_leads_to_what_was_there(tmp_path):
     assert sorted(tmp_path.iterdir()) == [link, target]
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("file", ["folder/notes.txt", "folder"])
+def test_what_appears_while_a_folder_is_written_stays(file, overwrite, tmp_path):
+    other = tmp_path / file
+    with (
+        pytest.raises(InputError, match="folder: exists and is not just a thing"),
+        atomic.writing_folder(tmp_path / "folder", "thing", lambda _: False, overwrite) as folder,
+    ):
+        (folder / "content").write_text("ours")
+        other.parent.mkdir(exist_ok=True)
+        other.write_text("theirs")
+    assert contents(tmp_path) == ["theirs"]
+
+
+def test_of_two_that_write_the_same_folder_the_first_is_kept(tmp_path):
+    def write(text):
+        return atomic.writing_folder(tmp_path / "folder", "thing", lambda _: True, overwrite=False)
+
+    with pytest.raises(InputError, match="already a thing"), write("second") as second:
+        (second / "content").write_text("second")
+        # Of another process, whose number its name would hold.
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder/content").write_text("first")
+    assert contents(tmp_path) == ["first"]
+
+
 @pytest.mark.parametrize("is_linked", [False, True])
 def test_what_is_no_regular_file_is_not_replaced(is_linked, tmp_path):
     pipe = named = tmp_path / "pipe"

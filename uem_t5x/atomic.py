@@ -25,18 +25,20 @@ def writing_folder(
     """Gives a folder to write into, which becomes `path` when the block ends well.
 
     The folder lies beside `path` and is renamed at the end: whatever goes wrong, there is never a
-    half-written folder under `path`. What a process that was killed has left there is removed by
-    the next one.
+    half-written folder under `path`, and nothing that has appeared there meanwhile is lost. What a
+    process that was killed has left beside it is removed by the next one.
 
     Args:
         path: where the finished folder will lie; its parents are created.
         kind: what it is, for messages.
-        is_of_kind: tells whether a folder that is already there may be replaced.
+        is_of_kind: tells whether a folder that is already there holds this and nothing else, so
+            that it may be replaced.
         overwrite: whether it shall be.
 
     Raises:
-        InputError: if something else is there, if it is of this kind and `overwrite` is False, if
-            it cannot be made, or if it is in a bucket, which cannot rename a folder.
+        InputError: if something else is there, before or after; if it is of this kind and
+            `overwrite` is False; if it cannot be made; or if it is in a bucket, which cannot rename
+            a folder.
         OSError: naming it, if the disk does not take it.
     """
     buckets.check(path)
@@ -44,14 +46,21 @@ def writing_folder(
         raise InputError(f"{path}: give --output a local folder, and copy it to the bucket")
     path = path.resolve()  # a link stays one
     _clear_up(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        if not is_of_kind(path):
-            raise InputError(f"{path}: exists and is not a {kind}; give --output another name")
+
+    def check() -> None:
+        if (path.is_dir() and not any(path.iterdir())) or not os.path.lexists(path):
+            return
+        if not (path.is_dir() and is_of_kind(path)):
+            raise InputError(
+                f"{path}: exists and is not just a {kind}; give --output another name"
+            )
         if not overwrite:
             raise InputError(
                 f"{path}: already a {kind}; replace it with --overwrite, or give --output another "
                 "name"
             )
+
+    check()
     partial = path.with_name(_partial_name(path, os.getpid()))
     try:
         partial.mkdir(parents=True)
@@ -63,9 +72,16 @@ def writing_folder(
         with _naming(path):
             yield partial
         _share(partial)
-        _rename_over(partial, path)
+        check()  # it may have taken hours
+        _rename_over(partial, path, overwrite)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def holds_only(folder: Path, names: re.Pattern[str]) -> bool:
+    """Tells whether all files in a folder, however deep, are named so, relative to it."""
+    files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return all(names.fullmatch(file.relative_to(folder).as_posix()) for file in files)
 
 
 @contextlib.contextmanager
@@ -167,9 +183,10 @@ def _share(folder: Path) -> None:
             file.chmod(folder.stat().st_mode & 0o666)
 
 
-def _rename_over(partial: Path, path: Path) -> None:
-    if not path.exists():
-        partial.rename(path)
+def _rename_over(partial: Path, path: Path, overwrite: bool) -> None:
+    """Renames a folder to `path`; with `overwrite`, what lies there goes."""
+    if not (overwrite and path.exists()):
+        partial.rename(path)  # over an empty folder too, and over nothing else
         return
     replaced = partial.with_name(f"{partial.name}-replaced")
     path.rename(replaced)

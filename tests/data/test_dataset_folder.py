@@ -268,22 +268,42 @@ def test_a_crash_leaves_what_was_there(folder):
 def test_overwriting_asks_for_leave(folder):
     with pytest.raises(InputError, match="replace it with --overwrite"):
         write(folder)
-    (folder / "leftover").touch()
+    (folder / "examples/train-00007-of-00008.tfrecord").touch()
     write(folder, overwrite=True)
-    assert not (folder / "leftover").exists()
+    assert not (folder / "examples/train-00007-of-00008.tfrecord").exists()
     assert [path.name for path in folder.parent.iterdir()] == ["dataset"]
 
 
 def test_nothing_else_is_ever_replaced(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(InputError, match="exists and is not a dataset folder"):
+    with pytest.raises(InputError, match="exists and is not just a dataset folder"):
         write(tmp_path, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
 
 
+@pytest.mark.parametrize("name", ["model/config.gin", "items/notes.txt", "items/link"])
+def test_a_dataset_folder_that_holds_something_else_is_not_replaced(name, folder, tmp_path):
+    other = folder / name
+    other.parent.mkdir(exist_ok=True)
+    other.symlink_to(tmp_path) if "link" in name else other.touch()
+    with pytest.raises(InputError, match="is not just a dataset folder"):
+        write(folder, overwrite=True)
+    assert other.exists()
+
+
+def test_a_trained_models_catalogue_is_not_replaced(folder, tmp_path):
+    catalogue = tmp_path / "model/catalogue"
+    vocabulary = tmp_path / "spiece.model"
+    vocabulary.touch()
+    dataset_folder.copy_catalogue(DatasetFolder.open(folder), catalogue, vocabulary)
+    with pytest.raises(InputError, match="is not just a dataset folder"):
+        write(catalogue, overwrite=True)
+    DatasetFolder.open(catalogue)
+
+
 def test_a_manifest_of_something_else_is_not_replaced(tmp_path):
     (tmp_path / "manifest.json").write_text('{"name": "web app"}')
-    with pytest.raises(InputError, match="exists and is not a dataset folder"):
+    with pytest.raises(InputError, match="exists and is not just a dataset folder"):
         write(tmp_path, overwrite=True)
     assert (tmp_path / "manifest.json").exists()
 

@@ -222,14 +222,14 @@ class TestRefused:
     def test_an_output_that_is_no_report(self, name, refused, sweep, tmp_path):
         (tmp_path / name).write_text("mine")
         error = refused(sweep / "text-0", "--output", tmp_path)
-        assert "exists and is not a report; give --output another name" in error
+        assert "exists and is not just a report; give --output" in error
         assert (tmp_path / name).read_text() == "mine"
 
     def test_a_report_that_something_else_was_put_into(self, refused, report, sweep, tmp_path):
         page = report[0] / "report.html"
         (tmp_path / "report.html").write_bytes(page.read_bytes())
         (tmp_path / "notes.txt").write_text("mine")
-        assert "is not a report" in refused(sweep / "text-0", "--output", tmp_path)
+        assert "is not just a report" in refused(sweep / "text-0", "--output", tmp_path)
 
 
 def test_an_older_report_is_replaced(sweep, tmp_path, undrawn):

@@ -23,6 +23,7 @@ import hashlib
 import io
 import itertools
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -33,8 +34,7 @@ from jaxtyping import Float32, UInt8
 from safetensors import safe_open
 from safetensors.numpy import load, save_file
 
-from uem_t5x import buckets, checksums
-from uem_t5x.atomic import writing_folder
+from uem_t5x import atomic, buckets, checksums
 from uem_t5x.data import manifest as manifest_lib
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
 from uem_t5x.errors import InputError
@@ -46,6 +46,10 @@ EMBEDDINGS = Path("items/embeddings.safetensors")
 EXAMPLES = Path("examples")
 VOCABULARY = Path("vocabulary/sentencepiece.model")
 CATALOGUE = Path("catalogue")  # below a MODEL_DIR
+_FILES = re.compile(
+    rf"{manifest_lib.FILE_NAME}|{MOVIES}|{EMBEDDINGS}|{VOCABULARY}|"
+    rf"{EXAMPLES}/({'|'.join(SPLITS)})-\d+-of-\d+\.tfrecord"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,12 +304,13 @@ def writing(
         overwrite: replaces a dataset folder that is already there, of any format version.
 
     Raises:
-        InputError: if something is there that is not a dataset folder, or is one and `overwrite`
-            is False.
+        InputError: if something is there that is not a dataset folder and nothing else, or is one
+            and `overwrite` is False.
     """
-    return writing_folder(Path(path), "dataset folder", _is_dataset_folder, overwrite)
+    return atomic.writing_folder(Path(path), "dataset folder", _is_dataset_folder, overwrite)
 
 
 def _is_dataset_folder(path: Path) -> bool:
-    # A damaged one too. Others have a manifest.json as well.
-    return (path / manifest_lib.FILE_NAME).is_file() and (path / MOVIES).parent.is_dir()
+    # A damaged one too, but not the catalogue of a trained model.
+    has_data = any((path / name).exists() for name in (EMBEDDINGS, EXAMPLES))
+    return has_data and atomic.holds_only(path, _FILES)

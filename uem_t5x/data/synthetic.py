@@ -6,6 +6,7 @@ grid. Movies have their popularity, histories log-normal lengths: the shape, not
 real data.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import polars as pl
 from jaxtyping import Bool, Float32, Float64, Int64
 from rich.progress import Progress
 
-from uem_t5x.atomic import writing_folder
+from uem_t5x.atomic import holds_only, writing_folder
 from uem_t5x.data import fiction
 from uem_t5x.data.fiction import GENRES
 from uem_t5x.data.synthesize import SynthesizeOptions
@@ -26,6 +27,7 @@ RATINGS = "ratings.csv"
 DESCRIPTIONS = "descriptions.csv"
 TASTES = "tastes.csv"
 README = "README.txt"
+_FILES = re.compile("|".join(map(re.escape, (MOVIES, RATINGS, DESCRIPTIONS, TASTES, README))))
 _README_TEXT = f"""Synthetic data, written by `uem-t5x synthesize`: nobody in it is real.
 
 {MOVIES} and {RATINGS} have the layout of MovieLens, {DESCRIPTIONS} that of the public
@@ -97,9 +99,10 @@ def _check(options: SynthesizeOptions) -> None:
 
 
 def is_synthetic(folder: Path) -> bool:
-    """Tells a folder that `synthesize` has written."""
+    """Tells a folder that `synthesize` has written, and nobody has put anything else into."""
     readme = folder / README
-    return readme.is_file() and readme.read_text(encoding="utf-8", errors="replace") == _README_TEXT
+    is_named = readme.is_file() and holds_only(folder, _FILES)
+    return is_named and readme.read_text(encoding="utf-8", errors="replace") == _README_TEXT
 
 
 def _write_tastes(path: Path, affinity: Float64[np.ndarray, "users genres"]) -> None:
