@@ -51,9 +51,7 @@ def writing_folder(
         if (path.is_dir() and not any(path.iterdir())) or not os.path.lexists(path):
             return
         if not (path.is_dir() and is_of_kind(path)):
-            raise InputError(
-                f"{path}: exists and is not just a {kind}; give --output another name"
-            )
+            raise InputError(f"{path}: exists and is not just a {kind}; give --output another name")
         if not overwrite:
             raise InputError(
                 f"{path}: already a {kind}; replace it with --overwrite, or give --output another "
