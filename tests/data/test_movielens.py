@@ -310,7 +310,7 @@ def test_separators_in_names_of_genres(folder, genres):
             "movies.csv",
             '(1997)"',
             "(1997)",
-            "line 3 to 4: no row of a CSV file; the quote is never",
+            "line 3 to 4: no row of a CSV file; a quote is never",
         ),
         (
             "movies.csv",

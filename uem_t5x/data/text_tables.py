@@ -48,7 +48,7 @@ _NUMBER = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]+)?\s*")
 _WRITTEN_TWICE = 'in a quoted field write a quote as "", not as " or \\"'
 _MENDS = {  # of what Python's csv says
     "expected after": _WRITTEN_TWICE,
-    "end of data": f"the quote is never closed: get the file anew if it is cut off, else "
+    "end of data": f"a quote is never closed: get the file anew if it is cut off, else "
     f"{_WRITTEN_TWICE}",
     "field limit": f"a field has at most {MAX_LINE_BYTES >> 20} MiB; or a quote is not closed: "
     f"{_WRITTEN_TWICE}",
@@ -236,9 +236,8 @@ def _without_blank_end(data: bytes) -> bytes:
     return data.rstrip(b"\r\n") if ends_in_blank_lines else data  # else no copy
 
 
-def _blocks(data: bytes) -> Iterator[bytes]:
+def _blocks(data: bytes, start: int = 0) -> Iterator[bytes]:
     """Yields whole lines, many at a time."""
-    start = 0
     while start < len(data):
         end = data.rfind(b"\n", start, start + _BLOCK_BYTES) + 1
         end = end or data.find(b"\n", start) + 1 or len(data)
@@ -256,7 +255,7 @@ def _is_plain(data: bytes) -> bool:
         return False
     if b'"' not in data:
         return True
-    for lines in _blocks(data.removeprefix(codecs.BOM_UTF8)):
+    for lines in _blocks(data, data.startswith(codecs.BOM_UTF8) * len(codecs.BOM_UTF8)):
         block = np.frombuffer(lines, np.uint8)
         is_quote = block == _QUOTE
         is_edge = (block == _COMMA) | (block == _LINE_FEED) | (block == _CARRIAGE_RETURN)
