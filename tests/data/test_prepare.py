@@ -117,6 +117,21 @@ class TestGoldenFolder:
         assert (counts["users_read"], counts["users"], counts["dropped_users"]) == (3, 2, 1)
         assert (counts["movies_read"], counts["movies"], counts["descriptions"]) == (6, 4, 5)
 
+    def test_an_item_whose_cell_of_genres_is_empty_is_dropped(self, inputs):
+        movies = inputs / "movies.csv"
+        movies.write_text(movies.read_text().replace("(no genres listed)", ""))
+        self.test_movies(inputs)
+        assert DatasetFolder.open(inputs / "dataset").manifest.counts["dropped_movies"] == 2
+
+    def test_a_user_id_beyond_int64_is_written_as_it_is(self, inputs):
+        ratings = inputs / "ratings.csv"
+        ratings.write_text(ratings.read_text().replace("\n3,", f"\n{2**63 + 1},"))
+        users = users_of(pipeline.prepare(options(inputs)), "train")
+        assert users == {
+            "1": ([1, 4, 2, 3], [4, 1, 8, 10], [], []),
+            "9223372036854775809": ([2, 1], [9, 7], [], []),
+        }
+
     @pytest.mark.parametrize("name", ["descriptions.csv", "movies.csv"])
     def test_every_input_has_its_checksum(self, inputs, name):
         table = inputs / "tmdb" / name
@@ -250,6 +265,13 @@ class TestSplits:
         assert 150 < len(many["test"]) < 250
         assert 330 < len(many["validation"]) < 470
 
+    def test_a_user_of_a_large_id_does_not_move_the_others(self):
+        ids = np.append(self.IDS.astype(np.uint64), np.uint64(2**63))
+        shares = {"test": 0.1, "validation": 0.2}
+        few, many = (split_users(some, shares, seed=3) for some in (self.IDS, ids))
+        for split in SPLITS:
+            np.testing.assert_array_equal(few[split], many[split][many[split] < len(self.IDS)])
+
     def test_numbers_are_exact(self):
         splits = split_users(self.IDS, {"test": 7, "validation": 5}, seed=0)
         assert [len(splits[split]) for split in SPLITS] == [1988, 5, 7]
@@ -291,7 +313,19 @@ class TestCommand:
         out = " ".join(capsys.readouterr().out.split())
         assert "1 rated again later" in out
         assert "1 unknown movie id" in out
+        assert "4 genres: Comedy|Crime|Drama|Horror 0.0 liked or disliked" in out
         assert DatasetFolder.open(inputs / "dataset").num_examples("test") == 1
+
+    def test_says_how_many_genres_there_are(self, inputs, capsys):
+        movies = inputs / "movies.csv"
+        movies.write_text(movies.read_text().replace(",Crime|", ",A|B|C|D|E|F, G|"))
+        assert cli.main(self.command(inputs)) == 2
+        assert "line 3: 4 fields where there should be 3" in capsys.readouterr().err
+        movies.write_text(
+            movies.read_text().replace("A|B|C|D|E|F, G|Drama", '"A|B, C|D|E|F|G|Drama"')
+        )
+        assert cli.main(self.command(inputs)) == 0
+        assert "9 genres: A|B, C|Comedy|D|Drama|E and 3 more\n" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         ("changes", "expected"),

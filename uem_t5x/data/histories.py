@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Int32, Int64, Integer, UInt8
 
 from uem_t5x import labels
 
@@ -42,7 +42,7 @@ class Histories:
         half_stars: the ratings of the items, 1 to 10.
     """
 
-    user_ids: Int64[np.ndarray, " users"]
+    user_ids: Integer[np.ndarray, " users"]
     bounds: Int64[np.ndarray, " bounds"]
     items: Int32[np.ndarray, " ratings"]
     half_stars: UInt8[np.ndarray, " ratings"]

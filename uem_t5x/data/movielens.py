@@ -1,12 +1,17 @@
 """Reads MovieLens: its CSV form (ml-latest-small, 20M, 25M, 32M) and its `::` form (1M, 10M).
 
-Either is a folder or the zip file as GroupLens publishes it; nothing is unpacked to the disk.
+Either is a folder or the zip file as GroupLens publishes it; nothing is unpacked to the disk. The
+CSV form of 20M that Kaggle has, with other file names and with dates, is read as well.
 """
 
+import collections
 import dataclasses
+import itertools
+import reprlib
 import struct
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 import polars as pl
@@ -18,13 +23,29 @@ from uem_t5x.errors import InputError
 from uem_t5x.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS
 
 NO_GENRES = "(no genres listed)"
-_MOVIE_COLUMNS = ["movieId", "title", "genres"]
-_RATING_COLUMNS = ["userId", "movieId", "rating", "timestamp"]
+_COLUMNS = {
+    "movies": ["movieId", "title", "genres"],
+    "ratings": ["userId", "movieId", "rating", "timestamp"],
+}
+_NUMBERS = {"movies": ["movieId"], "ratings": ["userId", "movieId", "rating"]}
+# The files of the movies and of the ratings.
+_LAYOUTS = (
+    ("movies.csv", "ratings.csv"),
+    ("movie.csv", "rating.csv"),
+    ("movies.dat", "ratings.dat"),
+)
 
 # MovieLens has 19 genres. Every user and movie gets a number for each, and every answer is searched
 # for each, letter by letter.
 _MAX_GENRES = 1000
 _MAX_GENRE_LETTERS = 100
+# What is no genre, and a list as Python or JSON writes it.
+_NO_NAME = r"(?i)^\s*(?:\(?\s*no\s+genres\s+listed\s*\)?|nan|none|null|n/a)?\s*$"
+_LIST = r"(?s)^\s*(?:\[.*\]|\{.*\})\s*$"
+
+_WHOLE_NUMBER = "a whole number below 2**63"
+_MAX_NAME = 200  # the letters of a zip file's member, for messages
+_MACOS = "__MACOSX/"  # where macOS keeps what other systems do not know, a file for each
 
 # MovieLens is compressed to a third or a quarter, zeros to a thousandth. A smaller table than the
 # second figure is no danger, however well it is compressed.
@@ -61,25 +82,16 @@ def read_movielens(path: Path) -> MovieLens:
     Raises:
         InputError: if a file or a column is missing, a file is damaged, or a value is impossible.
     """
-    members = _members(path)
-    extension = "dat" if "movies.dat" in members and "movies.csv" not in members else "csv"
-    files = {table: f"{table}.{extension}" for table in ("movies", "ratings")}
-    if {"u.data", "u.item"} <= members.keys():
-        raise InputError(
-            f"{path}: MovieLens 100K, whose layout is not read; give ml-latest-small, which is as "
-            "large, or 1M and later"
-        )
-    for file in files.values():
-        if file not in members:
-            raise InputError(
-                f"{path}: no {file} in it; give a MovieLens folder or zip file, which holds "
-                "movies.csv and ratings.csv (or movies.dat and ratings.dat)"
+    files = dict(zip(_COLUMNS, _find_files(path)))
+    tables = {}
+    for table, file in files.items():
+        data, name = _read_member(path, file), f"{path}/{file}"
+        if file.endswith(".dat"):
+            tables[table] = text_tables.read_double_colon(data, name, _COLUMNS[table])
+        else:
+            tables[table] = text_tables.read_csv(
+                data, name, _COLUMNS[table], numbers=_NUMBERS[table]
             )
-    read_table = text_tables.read_csv if extension == "csv" else text_tables.read_double_colon
-    tables = {
-        table: read_table(_read_member(path, members[file]), f"{path}/{members[file]}", columns)
-        for (table, file), columns in zip(files.items(), (_MOVIE_COLUMNS, _RATING_COLUMNS))
-    }
     return MovieLens(
         movies=_movies(tables["movies"]),
         ratings=_ratings(tables["ratings"]),
@@ -114,46 +126,91 @@ def clean_ratings(
 
 
 def _movies(table: TextTable) -> pl.DataFrame:
-    table.require("movieId", text_tables.integer("movieId").is_not_null(), "a whole number")
+    table.require("movieId", text_tables.integer("movieId").is_not_null(), _WHOLE_NUMBER)
     first = text_tables.integer("movieId").is_first_distinct()  # 1 and 01 are the same movie
     table.require("movieId", first, "listed once: drop this line")
     table.require("title", pl.col("title").is_not_null(), "a title")
-    genres_mend = f"names joined by | or {NO_GENRES}"
-    table.require("genres", pl.col("genres").is_not_null(), genres_mend)
-    listed = pl.col("genres").str.split("|")
+    cell = pl.col("genres").fill_null("")
+    is_list = cell.str.contains(_LIST) & ~cell.str.contains("|", literal=True)
+    table.require("genres", ~is_list, "names joined by |, without brackets: Children|IMAX")
+    listed = cell.str.split("|")
     short = listed.list.eval(pl.element().str.len_chars()).list.max() <= _MAX_GENRE_LETTERS
     table.require("genres", short, f"of names of at most {_MAX_GENRE_LETTERS} letters")
-    names = pl.element().filter(~pl.element().is_in(["", NO_GENRES]))
-    movies = table.frame.select(text_tables.integer("movieId"), "title", listed.list.eval(names))
-    _check_genres(table.name, movies["genres"].explode().drop_nulls().unique().to_list())
+    names = listed.list.eval(pl.element().filter(~pl.element().str.contains(_NO_NAME)))
+    movies = table.frame.select(text_tables.integer("movieId"), "title", genres=names)
+    _check_genres(table, movies["genres"])
     if table.ends_mid_line:
         # The file may lack just its newline. It was cut off if its last word begins another genre.
         known = movies["genres"].head(-1).explode().drop_nulls().unique()
         last = movies["genres"].tail(1).explode().drop_nulls().tail(1).to_list()
         cut_off = any(name not in known and known.str.starts_with(name).any() for name in last)
-        table.require("genres", ~(_is_last_row() & cut_off), "whole: the file is cut off")
+        ends = pl.col("genres").is_null() | cut_off
+        table.require("genres", ~(_is_last_row() & ends), "whole: the file is cut off")
     return movies
 
 
-def _check_genres(name: str, genres: list[str]) -> None:
-    if len(genres) > _MAX_GENRES:
+def _check_genres(table: TextTable, genres: pl.Series) -> None:
+    """Refuses names that are too many, too much alike, or plainly lists of names.
+
+    Args:
+        table: of the movies.
+        genres: the names that each row lists.
+    """
+    names = genres.explode().drop_nulls().unique(maintain_order=True).to_list()
+    for separator in (",", ";", "/"):
+        # A slash may join two words to one name, where names are joined by |.
+        if separator == "/" and (genres.list.len() > 1).any():
+            continue
+        found = _first_list(names, separator)
+        if found is not None:
+            mend = reprlib.repr("|".join(part.strip() for part in found.split(separator)))
+            table.require(
+                "genres",
+                pl.lit(~genres.list.contains(found)),
+                f"names joined by |, as {mend}: other rows have the same names",
+            )
+    if len(names) > _MAX_GENRES:
         raise InputError(
-            f"{name}: {len(genres)} genres, of which at most {_MAX_GENRES} are read; "
+            f"{table.name}: {len(names)} genres, of which at most {_MAX_GENRES} are read; "
             "name broader ones"
         )
     spelled = {"": ""}
-    for genre in sorted(genres):
+    for genre in sorted(names):
         same = spelled.setdefault(verbalizer.normalize(genre), genre)
         if same != genre:
             raise InputError(
-                f"{name}: the genres {same!r} and {genre!r} differ in case or spacing only, or in "
-                "how their characters are encoded (NFKC); write them alike"
+                f"{table.name}: the genres {same!r} and {genre!r} differ in case or spacing only, "
+                "or in how their characters are encoded (NFKC); write them alike"
             )
 
 
+def _first_list(names: Collection[str], separator: str) -> str | None:
+    """Returns the first name whose parts all occur in other names, too; None if there is none."""
+    parts = {
+        name: {verbalizer.normalize(part) for part in name.split(separator)} - {""}
+        for name in names
+    }
+    occurrences = collections.Counter(itertools.chain.from_iterable(parts.values()))
+    return next(
+        (
+            name
+            for name, its in parts.items()
+            if len(its) > 1 and all(occurrences[part] > 1 for part in its)
+        ),
+        None,
+    )
+
+
 def _ratings(table: TextTable) -> pl.DataFrame:
-    for column in ("userId", "movieId", "timestamp"):
-        table.require(column, text_tables.integer(column).is_not_null(), "a whole number")
+    user_ids = _user_ids(table)
+    movie_ids = text_tables.integers(table.frame["movieId"])
+    table.require("movieId", pl.lit(movie_ids.is_not_null()), _WHOLE_NUMBER)
+    seconds = _seconds(table.frame["timestamp"])
+    table.require(
+        "timestamp",
+        pl.lit(seconds.is_not_null()),
+        "seconds since 1970, or a time as 2005-04-02 23:53:47",
+    )
     half_stars = pl.col("rating").cast(pl.Float64, strict=False) * HALF_STARS_PER_STAR
     on_grid = half_stars.is_between(1, MAX_HALF_STARS) & (half_stars == half_stars.round())
     table.require("rating", on_grid, "0.5 to 5 stars in steps of 0.5")
@@ -163,32 +220,102 @@ def _ratings(table: TextTable) -> pl.DataFrame:
         short = _is_last_row() & (digits < digits.slice(0, pl.len() - 1).min()).fill_null(False)
         table.require("timestamp", ~short, "whole: the file is cut off")
     return table.frame.select(
-        text_tables.integer("userId"),
-        text_tables.integer("movieId"),
+        user_ids,
+        movie_ids,
         half_stars.cast(pl.UInt8).alias("half_stars"),
-        text_tables.integer("timestamp"),
+        seconds,
     )
+
+
+def _user_ids(table: TextTable) -> pl.Series:
+    """Returns the ids: int64 where all are, else uint64, which is hashed and written alike."""
+    texts = table.frame["userId"]
+    signed = text_tables.integers(texts)
+    if not signed.has_nulls():
+        return signed
+    unsigned = text_tables.integers(texts, signed=False)
+    is_number = pl.lit(signed.is_not_null() | unsigned.is_not_null())
+    table.require("userId", is_number, "a whole number below 2**64")
+    is_unsigned = pl.lit(unsigned.is_not_null())
+    table.require("userId", is_unsigned, "0 or more, since there are ids of 2**63 and more")
+    return unsigned
+
+
+def _seconds(timestamps: pl.Series) -> pl.Series:
+    """Returns seconds since 1970 of these, as they are or of dates, which are in UTC."""
+    seconds = text_tables.integers(timestamps)
+    for form in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"):
+        if seconds.null_count() > timestamps.null_count():
+            dates = timestamps.str.to_datetime(form, strict=False)
+            seconds = pl.select(pl.coalesce(seconds, dates.dt.epoch("s"))).to_series()
+    return seconds
 
 
 def _is_last_row() -> pl.Expr:
     return pl.int_range(pl.len()) == pl.len() - 1
 
 
-def _members(path: Path) -> dict[str, str]:
-    """Returns the files of a folder or zip file: where each name lies in it, the outermost."""
+def _find_files(path: Path) -> tuple[str, str]:
+    """Returns where the movies and the ratings lie in a folder or zip file: in the same folder.
+
+    Raises:
+        InputError: if there are no two such files, or several times two.
+    """
+    # Some tools of Windows write its separator.
+    files = {PurePosixPath(name.replace("\\", "/")): name for name in _members(path)}
+    found = [
+        (files[folder / movies], files[folder / ratings])
+        for folder in sorted({file.parent for file in files})
+        for movies, ratings in _LAYOUTS
+        if {folder / movies, folder / ratings} <= files.keys()
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        both = " and ".join(movies for movies, _ in found[:2])
+        raise InputError(
+            f"{path}: {len(found)} data sets in it, whose movies are {both}; leave one, or unpack "
+            "the zip file and give the folder of one"
+        )
+    names = {file.name for file in files}
+    if {"u.data", "u.item"} <= names:
+        raise InputError(
+            f"{path}: MovieLens 100K, whose layout is not read; give ml-latest-small, which is as "
+            "large, or 1M and later"
+        )
+    # Of the layout that is there in part, if one is.
+    wanted = max(_LAYOUTS, key=lambda layout: len(names.intersection(layout)))
+    missing = [file for file in wanted if file not in names]
+    problem = (
+        f"no {missing[0]} in it" if missing else f"{' and '.join(wanted)} are in different folders"
+    )
+    raise InputError(
+        f"{path}: {problem}; give a MovieLens folder or zip file, which holds movies.csv and "
+        "ratings.csv (or movies.dat and ratings.dat) in one folder"
+    )
+
+
+def _members(path: Path) -> list[str]:
+    """Returns the names of the files of a folder or zip file."""
     try:
         if path.is_dir():
-            return {file.name: file.name for file in path.iterdir()}
-        if path.is_file():
+            names = [file.name for file in path.iterdir()]
+        elif not path.is_file():
+            names = None
+        else:
             with zipfile.ZipFile(path) as archive:
-                names = sorted(archive.namelist(), key=lambda name: name.count("/"), reverse=True)
-            # A name that would break the line of a message is none that GroupLens gave.
-            return {PurePosixPath(name).name: name for name in names if name.isprintable()}
+                names = archive.namelist()
     except _ZIP_ERRORS as error:
         raise InputError(
             f"{path}: neither a folder nor a readable zip file; get it anew"
         ) from error
-    raise InputError(f"{path}: no such folder or zip file; get MovieLens from grouplens.org")
+    if names is None:
+        raise InputError(f"{path}: no such folder or zip file; get MovieLens from grouplens.org")
+    # A name that would break the line of a message is none that GroupLens gave.
+    names = [name for name in names if name.isprintable() and len(name) <= _MAX_NAME]
+    return [
+        name for name in names if not name.startswith(_MACOS) and not name.endswith(("/", "\\"))
+    ]
 
 
 def _read_member(path: Path, member: str) -> bytes:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from uem_t5x.data.manifest import Manifest
 
+_GENRES_TOLD = 6
+
 
 @dataclasses.dataclass(frozen=True)
 class PrepareOptions:
@@ -148,6 +150,11 @@ def _print_summary(path: os.PathLike[str], manifest: "Manifest") -> None:
         table.add_row(f"  {name} users", f"{split.examples:,}")
     console = Console(markup=False)
     console.print(table)
+    # As the table has them, so that one which is a list of several looks like none.
+    some = "|".join(manifest.genres[:_GENRES_TOLD])
+    others = len(manifest.genres) - _GENRES_TOLD
+    more = f" and {others:,} more" if others > 0 else ""
+    console.print(f"{len(manifest.genres):,} genres: {some}{more}")
     console.print(
         f"{counts['labels_per_user']:.1f} liked or disliked genres a user; "
         f"{counts['users_without_disliked']:,} users dislike none; "

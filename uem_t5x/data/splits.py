@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Integer
 
 from uem_t5x.data import stable_hash
 from uem_t5x.errors import InputError
@@ -12,7 +12,7 @@ TRAIN = "train"
 
 
 def split_users(
-    user_ids: Int64[np.ndarray, " users"], shares: Mapping[str, int | float], seed: int
+    user_ids: Integer[np.ndarray, " users"], shares: Mapping[str, int | float], seed: int
 ) -> dict[str, Int64[np.ndarray, " split"]]:
     """Splits users; who is in a split of a given fraction does not change when users are added.
 
@@ -55,7 +55,7 @@ def split_users(
     return {TRAIN: np.sort(order[start:]), **splits}
 
 
-def _positions(user_ids: Int64[np.ndarray, " users"], seed: int) -> Float64[np.ndarray, " users"]:
-    """Returns a pseudo-random number in [0, 1) for each id."""
+def _positions(user_ids: Integer[np.ndarray, " users"], seed: int) -> Float64[np.ndarray, " users"]:
+    """Returns a pseudo-random number in [0, 1) for each id, the same in every integer type."""
     (key,) = stable_hash.mix(np.array([seed % 2**64], np.uint64))
     return stable_hash.mix(user_ids.astype(np.uint64) ^ key) / 2.0**64

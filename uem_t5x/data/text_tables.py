@@ -2,17 +2,26 @@
 
 Every column is read as text and converted by the caller: a value that is not what its column needs
 can then be named, with its row, in one sentence.
+
+Readers of CSV disagree on a quote that stands where none should. Here Python's `csv`, strict, says
+what a row is. Where there is nothing to disagree on, as in the ratings of MovieLens, every line is
+a row, and polars reads the same ones faster. Each row has as many fields as the header.
 """
 
 import codecs
+import contextlib
 import csv
 import dataclasses
 import hashlib
 import io
+import itertools
+import re
 import reprlib
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from uem_t5x.errors import InputError
@@ -25,11 +34,26 @@ _UNIT_SEPARATOR = "\x1f"
 _MAY_BE_ZLIB = b"x"
 
 # The longest line of MovieLens and of the Rotten Tomatoes table is of some KB; what is longer than
-# this is no table, and is refused before it is copied, decoded or split.
+# this is no table, and is refused before it is copied, decoded or split. No field of several lines,
+# which is quoted, may have more characters either.
 MAX_LINE_BYTES = 2**20
 # Many columns that nobody asked for cost polars more than the file is long.
 MAX_COLUMNS = 1000
 _CHUNK_BYTES = 2**20
+_BLOCK_BYTES = 2**18
+_ROWS_AT_A_TIME = 100_000
+
+_COMMA, _QUOTE, _LINE_FEED, _CARRIAGE_RETURN = b',"\n\r'
+_NUMBER = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]+)?\s*")
+_WRITTEN_TWICE = 'in a quoted field write a quote as "", not as " or \\"'
+_MENDS = {  # of what Python's csv says
+    "expected after": _WRITTEN_TWICE,
+    "end of data": f"a quote is never closed: get the file anew if it is cut off, else "
+    f"{_WRITTEN_TWICE}",
+    "field limit": f"a field has at most {MAX_LINE_BYTES >> 20} MiB; or a quote is not closed: "
+    f"{_WRITTEN_TWICE}",
+    "new-line character": "end lines in a line feed; quote the text that holds a carriage return",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,15 +83,28 @@ class TextTable:
         row = self.frame.select((~valid.fill_null(False)).arg_true().first()).item()
         if row is not None:
             value = self.frame[column][row]
-            shown = "missing (is the file cut off?)" if value is None else reprlib.repr(value)
+            shown = "missing" if value is None else reprlib.repr(value)
             raise InputError(
                 f"{self.name}, row {row + self.first_row}: {column} is {shown}; it must be {mend}"
             )
 
 
 def integer(column: str) -> pl.Expr:
-    """Returns a column of text as int64, null where it is no whole number."""
-    return pl.col(column).cast(pl.Int64, strict=False)
+    """Returns a column of text as int64, null where it is no whole number.
+
+    `1.0`, as numbers are written that were floating-point ones for a while, is 1.
+    """
+    return pl.col(column).map_batches(integers, return_dtype=pl.Int64)
+
+
+def integers(texts: pl.Series, signed: bool = True) -> pl.Series:
+    """Returns texts as int64, as `integer` does, or as uint64 if not `signed`."""
+    dtype = pl.Int64 if signed else pl.UInt64
+    numbers = texts.cast(dtype, strict=False)
+    if numbers.null_count() == texts.null_count():
+        return numbers
+    whole = texts.str.extract(r"^([+-]?[0-9]+)\.0+$").cast(dtype, strict=False)
+    return pl.select(pl.coalesce(numbers, whole)).to_series()
 
 
 def read_file(path: Path) -> bytes:
@@ -84,32 +121,47 @@ def read_file(path: Path) -> bytes:
         raise InputError(f"{path}: {error.strerror}; check the path and its permissions") from error
 
 
-def read_csv(data: bytes, name: str, columns: list[str], or_else: str = "") -> TextTable:
+def read_csv(
+    data: bytes,
+    name: str,
+    columns: Sequence[str],
+    or_else: str = "",
+    numbers: Collection[str] = (),
+) -> TextTable:
     """Reads some columns of a CSV file with a header; others are ignored.
+
+    A quote is a letter in a field that does not begin with one. A field that does ends in a quote,
+    before a comma or the line's end, and holds quotes as `""`.
 
     Args:
         data: the content of the file.
         name: how messages call it.
         columns: what it must have.
         or_else: what it may have in place of these, for messages.
+        numbers: which of the columns hold a number in every row. By them those rows are known that
+            a field swallows whose quote was not meant to open one.
 
     Raises:
-        InputError: if the file is not text, is cut off, or lacks a column or names it twice.
+        InputError: if the file is not text, is cut off, lacks a column or names it twice, or if a
+            line is no row of as many fields.
     """
     present = csv_header(data, name)
-    if data.count(b'"') % 2:
-        raise InputError(f"{name}: a quote is never closed, so the file is cut off; get it anew")
     for column in columns:
         if column not in present:
             raise InputError(
                 f"{name}: no column {column!r} in its first line ({', '.join(present)[:80]!r}); "
                 f"it must name {', '.join(columns)}{or_else}"
             )
-    # polars looks no further than the last column that it is asked for.
-    damage = len(present) > len(columns) and _damage(data, ",", len(present))
-    if damage:
-        raise InputError(f"{name}{damage}")
-    frame = _parse(data, name, ",", present, has_header=True, columns=columns)
+    if not _is_utf8(data):
+        line = next(n for n, line in enumerate(io.BytesIO(data), 1) if not _is_utf8(line))
+        raise InputError(
+            f"{name}, line {line}: not UTF-8 text; save the file as UTF-8, or get it anew"
+        )
+    table = _without_blank_end(data)
+    if _is_plain(table):
+        frame = _read_plain(table, name, ",", present, has_header=True, columns=list(columns))
+    else:
+        frame = _read_quoted(table, name, present, columns, numbers)
     return TextTable(frame, name, 2, not data.endswith(b"\n"), hashlib.sha256(data).hexdigest())
 
 
@@ -145,12 +197,12 @@ def read_double_colon(data: bytes, name: str, columns: list[str]) -> TextTable:
         columns: the names of its fields, in order.
 
     Raises:
-        InputError: if a line has more fields or is far too long.
+        InputError: if a line has more fields or fewer, or is far too long.
     """
     _check_lines(data, name)
     utf8 = data if _is_utf8(data) else data.decode("latin-1").encode("utf-8")
-    utf8 = utf8.replace(b"::", _UNIT_SEPARATOR.encode())
-    frame = _parse(utf8, name, _UNIT_SEPARATOR, columns, has_header=False, quote_char=None)
+    utf8 = _without_blank_end(utf8).replace(b"::", _UNIT_SEPARATOR.encode())
+    frame = _read_plain(utf8, name, _UNIT_SEPARATOR, columns, has_header=False, quote_char=None)
     return TextTable(frame, name, 1, not data.endswith(b"\n"), hashlib.sha256(data).hexdigest())
 
 
@@ -179,40 +231,153 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _parse(
-    data: bytes, name: str, separator: str, fields: list[str], **options: Any
-) -> pl.DataFrame:
-    # A line holds a byte for each of its separators and its end. Of empty ones, which take next to
-    # nothing in a file, polars would make a field for each column.
-    if data.count(b"\n") * len(options.get("columns", fields)) > len(data):
-        raise InputError(f"{name}: most lines lack fields; get the file anew")
+def _without_blank_end(data: bytes) -> bytes:
     ends_in_blank_lines = data.endswith((b"\n\n", b"\r\n\r\n", b"\r"))
-    data = data.rstrip(b"\r\n") if ends_in_blank_lines else data  # else no copy
+    return data.rstrip(b"\r\n") if ends_in_blank_lines else data  # else no copy
+
+
+def _blocks(data: bytes, start: int = 0) -> Iterator[bytes]:
+    """Yields whole lines, many at a time."""
+    while start < len(data):
+        end = data.rfind(b"\n", start, start + _BLOCK_BYTES) + 1
+        end = end or data.find(b"\n", start) + 1 or len(data)
+        yield data[start:end]
+        start = end
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether every line is a row, and all who read CSV agree on its fields.
+
+    Then quotes enclose whole fields, which are not empty and hold no comma, line end or quote, and
+    carriage returns stand before line feeds.
+    """
+    if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
+        return False
+    if b'"' not in data:
+        return True
+    for lines in _blocks(data, data.startswith(codecs.BOM_UTF8) * len(codecs.BOM_UTF8)):
+        block = np.frombuffer(lines, np.uint8)
+        is_quote = block == _QUOTE
+        is_edge = (block == _COMMA) | (block == _LINE_FEED) | (block == _CARRIAGE_RETURN)
+        (at,) = np.nonzero(is_quote)
+        if len(at) % 2:
+            return False
+        opening, closing = at[::2], at[1::2]
+        is_edge_around = np.concatenate([[True], is_edge, [True]])
+        (among_marks,) = np.nonzero(is_quote[is_quote | is_edge])
+        if not (
+            np.all(is_edge_around[opening])
+            and np.all(is_edge_around[closing + 2])
+            and np.all(closing > opening + 1)
+            and np.all(among_marks[1::2] == among_marks[::2] + 1)
+        ):
+            return False
+    return True
+
+
+def _read_plain(
+    data: bytes, name: str, separator: str, fields: Sequence[str], **options: Any
+) -> pl.DataFrame:
+    """Reads a table in which every line is a row."""
+    text = bytes(set(range(256)) - set(separator.encode() + b"\n"))
+    row = separator.encode() * (len(fields) - 1) + b"\n"  # without its text
+    line = 1
+    for block in _blocks(data):
+        marks = block.translate(None, text)
+        if not block.endswith(b"\n"):
+            marks += b"\n"
+        count = marks.count(b"\n")
+        if marks != row * count:
+            widths = [len(marks_of_line) + 1 for marks_of_line in marks.split(b"\n")]
+            wrong = next(n for n, width in enumerate(widths) if width != len(fields))
+            raise _wrong_width(name, line + wrong, widths[wrong], len(fields))
+        line += count
     if data.startswith(_MAY_BE_ZLIB):
         data = codecs.BOM_UTF8 + data
-    lines = io.BytesIO(data)
     schema = dict.fromkeys(fields, pl.String)
     try:
-        return pl.read_csv(lines, separator=separator, schema=schema, **options)
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        damage = _damage(data, separator, len(fields)) or ": no readable table; get the file anew"
-        raise InputError(f"{name}{damage}") from error
+        return pl.read_csv(io.BytesIO(data), separator=separator, schema=schema, **options)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{name}: no readable table; get the file anew") from error
 
 
-def _damage(data: bytes, separator: str, width: int) -> str | None:
-    """Returns where and why a table cannot be read, and the mend; None if the lines are sound."""
-    quoting = csv.QUOTE_NONE if separator == _UNIT_SEPARATOR else csv.QUOTE_MINIMAL
-    lines = (line.decode("utf-8") for line in io.BytesIO(data))
-    rows = csv.reader(lines, delimiter=separator, quoting=quoting)
+def _read_quoted(
+    data: bytes, name: str, present: list[str], columns: Sequence[str], numbers: Collection[str]
+) -> pl.DataFrame:
+    """Reads a table whose rows may be of several lines, as Python's csv reads it."""
+    places = {column: present.index(column) for column in columns}
+    rows = _rows(data, name, len(present), sorted(places[column] for column in numbers))
+    schema = dict.fromkeys(columns, pl.String)
+    frames = [pl.DataFrame(schema=schema)]
+    with _fields_of(MAX_LINE_BYTES):
+        next(rows)  # the header
+        while batch := list(itertools.islice(rows, _ROWS_AT_A_TIME)):
+            texts = {c: [row[place] or None for row in batch] for c, place in places.items()}
+            frames.append(pl.DataFrame(texts, schema))
+    return pl.concat(frames)
+
+
+@contextlib.contextmanager
+def _fields_of(characters: int) -> Iterator[None]:
+    """Lets Python's csv, which has one limit for all its readers, read fields of that length."""
+    before = csv.field_size_limit(characters)
     try:
-        for row in rows:
-            if len(row) > width:
-                return (
-                    f", line {rows.line_num}: {len(row)} fields where there should be {width}; "
-                    "quote the text that holds a separator"
-                )
-    except UnicodeDecodeError:
-        return f", line {rows.line_num + 1}: not UTF-8 text; save the file as UTF-8, or get it anew"
-    except csv.Error as error:
-        return f", line {rows.line_num}: {error}; get the file anew"
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _rows(data: bytes, name: str, width: int, numbers: Sequence[int]) -> Iterator[list[str]]:
+    """Yields the rows of a CSV file, its header too.
+
+    Raises:
+        InputError: naming the line in which the first wrong row begins.
+    """
+    rows = csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="\n"), strict=True)
+    while True:
+        line = rows.line_num + 1
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            mend = next((mend for said, mend in _MENDS.items() if said in str(error)), str(error))
+            until = f" to {rows.line_num}" if rows.line_num > line else ""
+            raise InputError(f"{name}, line {line}{until}: no row of a CSV file; {mend}") from error
+        if row is None:
+            return
+        if len(row) != width:
+            raise _wrong_width(name, line, max(len(row), 1), width)
+        if rows.line_num > line and (swallowed := _swallowed_row(row, numbers)):
+            raise InputError(
+                f"{name}, line {line} to {rows.line_num}: no row of a CSV file: a quote opens a "
+                f"field in which {reprlib.repr(swallowed)} reads as a row; {_WRITTEN_TWICE}, or "
+                "leave out the column"
+            )
+        yield row
+
+
+def _swallowed_row(row: Sequence[str], numbers: Sequence[int]) -> str | None:
+    """Returns a line within a field that has the fields of a row, numbers where they belong."""
+    width = len(row)
+    for place, field in enumerate(row):
+        last = field.count("\n")
+        for number_of_line, line in enumerate(field.split("\n") if last else ()):
+            # The first one begins at the quote that opens the field, the last one ends at that
+            # which closes it.
+            start = place if number_of_line == 0 else 0
+            stop = place + 1 if number_of_line == last else width
+            parts = line.split(",")
+            if len(parts) == stop - start:
+                known = [parts[number - start] for number in numbers if start <= number < stop]
+                if known and all(map(_NUMBER.fullmatch, known)):
+                    return line
     return None
+
+
+def _wrong_width(name: str, line: int, fields: int, width: int) -> InputError:
+    mend = (
+        "quote the text that holds a separator"
+        if fields > width
+        else "the file is cut off or damaged: get it anew"
+    )
+    noun = "field" if fields == 1 else "fields"
+    return InputError(f"{name}, line {line}: {fields} {noun} where there should be {width}; {mend}")
