@@ -62,11 +62,6 @@ _TYPOGRAPHY = {
     "\u2010": "-", "\u2011": "-", "\u2013": "-", "\u2014": "-",
 }  # fmt: skip
 
-# What pandas, R, databases and spreadsheets write where there is nothing, in any case.
-_MISSING = [
-    "", "-", "nan", "-nan", "nat", "none", "null", "nil", "na", "n/a", "#n/a", "#na", "<na>", "\\n",
-]  # fmt: skip
-
 
 @dataclasses.dataclass(frozen=True)
 class Descriptions:
@@ -110,7 +105,7 @@ def read_descriptions(path: Path, movies: pl.DataFrame) -> Descriptions:
         title, text, date = _TITLE_COLUMNS
         table.require(
             date,
-            _year_of_date(date).is_not_null() | _is_missing(date),
+            _year_of_date(date).is_not_null() | text_tables.is_missing(pl.col(date)),
             "a date with the year in four digits, as 1991-08-01, or empty",
         )
         rows = _with_text(table.frame.select(title=title, description=text, date=date))
@@ -210,12 +205,7 @@ def _preferred(candidates: pl.DataFrame, owner: str, other: str) -> pl.DataFrame
 def _with_text(rows: pl.DataFrame) -> pl.DataFrame:
     """Returns the rows that have a description, with its white space evened out."""
     text = pl.col("description").str.replace_all(r"\s+", " ").str.strip_chars()
-    return rows.filter(~_is_missing("description")).with_columns(text)
-
-
-def _is_missing(column: str) -> pl.Expr:
-    """Returns whether there is nothing, or a word that stands for nothing."""
-    return pl.col(column).str.strip_chars().str.to_lowercase().is_in(_MISSING).fill_null(True)
+    return rows.filter(~text_tables.is_missing(pl.col("description"))).with_columns(text)
 
 
 _YEAR_IN_BRACKETS = r"\s*\(([0-9]{4})(?:[-\u2013][0-9]{0,4})?\)\s*$"

@@ -22,7 +22,6 @@ from uem_t5x.data.text_tables import TextTable
 from uem_t5x.errors import InputError
 from uem_t5x.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS
 
-NO_GENRES = "(no genres listed)"
 _COLUMNS = {
     "movies": ["movieId", "title", "genres"],
     "ratings": ["userId", "movieId", "rating", "timestamp"],
@@ -40,7 +39,7 @@ _LAYOUTS = (
 _MAX_GENRES = 1000
 _MAX_GENRE_LETTERS = 100
 # What is no genre, and a list as Python or JSON writes it.
-_NO_NAME = r"(?i)^\s*(?:\(?\s*no\s+genres\s+listed\s*\)?|nan|none|null|n/a)?\s*$"
+_NO_GENRES = r"(?i)^\s*\(?\s*no\s+genres\s+listed\s*\)?\s*$"
 _LIST = r"(?s)^\s*(?:\[.*\]|\{.*\})\s*$"
 
 _WHOLE_NUMBER = "a whole number below 2**63"
@@ -136,7 +135,9 @@ def _movies(table: TextTable) -> pl.DataFrame:
     listed = cell.str.split("|")
     short = listed.list.eval(pl.element().str.len_chars()).list.max() <= _MAX_GENRE_LETTERS
     table.require("genres", short, f"of names of at most {_MAX_GENRE_LETTERS} letters")
-    names = listed.list.eval(pl.element().filter(~pl.element().str.contains(_NO_NAME)))
+    name = pl.element()
+    is_none = text_tables.is_missing(name) | name.str.contains(_NO_GENRES)
+    names = listed.list.eval(name.filter(~is_none))
     movies = table.frame.select(text_tables.integer("movieId"), "title", genres=names)
     _check_genres(table, movies["genres"])
     if table.ends_mid_line:

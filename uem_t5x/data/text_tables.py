@@ -43,6 +43,11 @@ _CHUNK_BYTES = 2**20
 _BLOCK_BYTES = 2**18
 _ROWS_AT_A_TIME = 100_000
 
+# What pandas, R, databases and spreadsheets write where there is nothing, in any case.
+_MISSING = [
+    "", "-", "nan", "-nan", "nat", "none", "null", "nil", "na", "n/a", "#n/a", "#na", "<na>", "\\n",
+]  # fmt: skip
+
 _COMMA, _QUOTE, _LINE_FEED, _CARRIAGE_RETURN = b',"\n\r'
 _NUMBER = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]+)?\s*")
 _WRITTEN_TWICE = 'in a quoted field write a quote as "", not as " or \\"'
@@ -105,6 +110,11 @@ def integers(texts: pl.Series, signed: bool = True) -> pl.Series:
         return numbers
     whole = texts.str.extract(r"^([+-]?[0-9]+)\.0+$").cast(dtype, strict=False)
     return pl.select(pl.coalesce(numbers, whole)).to_series()
+
+
+def is_missing(text: pl.Expr) -> pl.Expr:
+    """Returns whether there is no text, or a word that stands for none."""
+    return text.str.strip_chars().str.to_lowercase().is_in(_MISSING).fill_null(True)
 
 
 def read_file(path: Path) -> bytes:
