@@ -1,5 +1,9 @@
-# A fresh machine with Python 3.11 needs no other step before these targets.
-PYTHON ?= python3.11
+# A fresh machine with Python 3.11, 3.12 or 3.13 needs no other step before these targets. The newest
+# one that runs, and can make an environment, is taken; a name alone may be a shim of nothing.
+PYTHONS = python3.13 python3.12 python3.11 python3 python
+PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c $(CAN_BE_USED) 2>/dev/null && \
+	echo $(python))))
+CAN_BE_USED = 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'
 VENV ?= .venv
 BIN = $(VENV)/bin
 # Python compiles what is imported when it is; all of it would take pip a third of its time.
@@ -29,6 +33,8 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 
 $(BIN)/python:
+	$(if $(PYTHON),,$(error no Python from 3.11 to 3.13 with `venv` here (looked for $(PYTHONS)): \
+	install one, or name it: make PYTHON=PATH))
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: setup.py constraints.txt | $(BIN)/python
