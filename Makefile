@@ -17,8 +17,9 @@ T5X_DIR ?=
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m uem_t5x.quickstart --output runs/quickstart
 
+# `make test TESTS=tests/data`: those alone.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -rs
+	$(BIN)/python -m pytest -n 2 --dist loadfile -rs $(TESTS)
 
 # T5X's own scripts on our recipes; skipped, and said so, where T5X cannot be imported.
 test-t5x: $(VENV)/.installed-t5x
