@@ -159,14 +159,47 @@ print("told to stop when asked", asked)
 """
 
 
+def told_by_two(script, *arguments):
+    """Returns the last line that each of two processes prints that run a script."""
+    command = [sys.executable, "-c", script, free_address()]
+    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([*command, str(index), *arguments], **options) for index in range(2)]
+    return [process.communicate(timeout=300)[0].splitlines()[-1] for process in both]
+
+
 def test_processes_that_are_told_to_stop_before_their_first_step():
     """Whatever step they go on from."""
-    address = free_address()
-    command = [sys.executable, "-c", TOLD_EARLY, address]
-    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen([*command, str(index)], **options) for index in range(2)]
-    told = [process.communicate(timeout=300)[0] for process in both]
-    assert told == ["told to stop when asked 1\n"] * 2
+    assert told_by_two(TOLD_EARLY) == ["told to stop when asked 1"] * 2
+
+
+TOLD_AFTER_SAVING = """
+import os, signal, sys, time
+from unittest import mock
+import jax, numpy as np
+from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
+from uem_t5x.preemption import PreemptionNotice
+from uem_t5x.trainer import TrainState
+
+address, index, model_dir = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+jax.distributed.initialize(address, 2, index)
+params = {"dense": {"kernel": np.ones((2, 3), np.float32)}}
+step = 1000  # where it goes on
+with PreemptionNotice() as notice, CheckpointManager(model_dir, CheckpointConfig()) as manager:
+    while step < 1010 and not notice.is_due():
+        step += 1
+        if step == 1003:
+            manager.save(TrainState(np.int32(step), params, (), {}), mock.Mock(), None)
+            manager._manager.wait_until_finished()
+            if index == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(3)  # until it is known everywhere
+print("told to stop at", step)
+"""
+
+
+def test_processes_that_went_on_and_are_told_to_stop_after_they_saved(tmp_path):
+    """They would stop at 2004, if Orbax asked with a step what is asked with a count."""
+    assert told_by_two(TOLD_AFTER_SAVING, str(tmp_path)) == ["told to stop at 1003"] * 2
 
 
 def stopped_at_2(model_dir, copy):

@@ -44,6 +44,19 @@ class _WithoutOrbaxTracebacks(logging.Filter):
         return not (record.exc_info and "orbax" in record.pathname)
 
 
+class _NotAsking(ocp.CheckpointManager):
+    """Leaves the question whether to stop to `PreemptionNotice`.
+
+    JAX has all processes stop at the number after the highest that any of them last asked with.
+    `PreemptionNotice` counts from 1 wherever a run goes on; Orbax would ask with the step whenever
+    it saves, and once more in the background, only to log the answer.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        """Returns False."""
+        return False
+
+
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
     """When to save, what to keep.
@@ -127,7 +140,7 @@ class CheckpointManager:
             if jax.process_index() == 0:
                 checkpoint_folders.seal(dataset_handler.checkpoint)
 
-        self._manager = ocp.CheckpointManager(
+        self._manager = _NotAsking(
             buckets.absolute(model_dir),
             options=ocp.CheckpointManagerOptions(
                 step_prefix=checkpoint_folders.PREFIX,
