@@ -8,12 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from uem_t5x import checkpoint_folders, checkpoint_manager, engine, layer_stacks
 from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
 from uem_t5x.datasets import TrainIterator
 from uem_t5x.partitioning import Partitioner
 from uem_t5x.trainer import TrainState
+
+NAN = float("nan")
 
 
 def save(model_dir, f1s):
@@ -40,6 +43,11 @@ def kept(model_dir):
         pytest.param([0.9, None, 0.2], [1, 3], 1, id="one is not measured"),
         pytest.param([0.0, 0.0, None], [2, 3], 2, id="the last is not measured"),
         pytest.param([None, None, None], [3], 3, id="none is measured"),
+        pytest.param([0.9, NAN, 0.2], [1, 3], 1, id="one is not a number"),
+        pytest.param([NAN, 0.9, 0.2], [2, 3], 2, id="the first is not a number"),
+        pytest.param([0.9, 0.2, NAN], [1, 3], 1, id="the last is not a number"),
+        pytest.param([0.9, float("inf"), 0.2], [1, 3], 1, id="one is infinite"),
+        pytest.param([NAN, NAN, NAN], [3], 3, id="none is a number"),
     ],
 )
 def test_the_best_by_f1_stays_and_is_chosen(f1s, steps, best, tmp_path):
@@ -55,6 +63,26 @@ def test_a_checkpoint_that_is_measured_later_stays_as_the_best(tmp_path):
     save(tmp_path, [0.1, 0.2])
     assert kept(tmp_path) == [1, 3]
     assert checkpoint_folders.choose(tmp_path) == 1
+
+
+def test_a_score_that_was_saved_and_is_not_a_number_is_not_the_best(tmp_path):
+    """Of a run that an earlier version began."""
+    save(tmp_path, [0.9])
+    checkpoint = epath.Path(tmp_path / "checkpoint_1")
+    checkpoint_folders.add_metrics(checkpoint, {"f1": NAN})
+    assert not checkpoint_folders.is_measured(checkpoint)
+    with CheckpointManager(tmp_path, CheckpointConfig()) as manager:
+        assert manager.lacks_metrics(1)
+    save(tmp_path, [0.3, 0.2])
+    assert kept(tmp_path) == [2, 3]
+    assert checkpoint_folders.choose(tmp_path) == 2
+
+
+def test_what_is_measured_later_and_is_not_a_number_is_no_score(tmp_path):
+    save(tmp_path, [None])
+    with CheckpointManager(tmp_path, CheckpointConfig()) as manager:
+        manager.add_metrics(1, {"f1": NAN})
+        assert manager.lacks_metrics(1)
 
 
 @pytest.mark.parametrize("is_stacked", [False, True])

@@ -27,7 +27,6 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from uem_t5x import buckets, checkpoint_folders, datasets, layer_stacks
-from uem_t5x.checkpoint_folders import BEST_METRIC
 from uem_t5x.datasets import TrainIterator
 from uem_t5x.errors import InputError, check_at_least, line_of
 from uem_t5x.trainer import TrainState
@@ -129,7 +128,7 @@ class CheckpointManager:
         if config.keep_best:
             policies.append(
                 BestN(
-                    get_metric_fn=lambda metrics: metrics[BEST_METRIC],
+                    get_metric_fn=checkpoint_folders.score,
                     n=config.keep_best,
                     keep_checkpoints_without_metrics=False,
                 )
@@ -145,7 +144,7 @@ class CheckpointManager:
             options=ocp.CheckpointManagerOptions(
                 step_prefix=checkpoint_folders.PREFIX,
                 preservation_policy=AnyPreservationPolicy(policies),
-                best_fn=lambda metrics: metrics[BEST_METRIC],
+                best_fn=checkpoint_folders.score,
                 create=trains,
                 # In a bucket Orbax takes every folder for one that it has begun.
                 cleanup_tmp_directories=trains and not buckets.is_remote(model_dir),
@@ -196,7 +195,7 @@ class CheckpointManager:
             self._manager.save(
                 int(state.step),
                 args=ocp.args.Composite(**items),
-                metrics=dict(metrics) if metrics and BEST_METRIC in metrics else None,
+                metrics=dict(metrics) if checkpoint_folders.has_score(metrics or {}) else None,
                 force=True,
             )
 
@@ -212,7 +211,7 @@ class CheckpointManager:
         Raises:
           OSError: if it cannot be written.
         """
-        if BEST_METRIC in metrics and jax.process_index() == 0:
+        if checkpoint_folders.has_score(metrics) and jax.process_index() == 0:
             with self._explaining():
                 checkpoint_folders.add_metrics(self._folder(step), metrics)
                 self._manager.reload()  # or it would not keep it for the best
