@@ -281,7 +281,7 @@ def test_processes_that_cannot_be_joined(flags, message, capsys):
 def test_an_address_of_the_environment(monkeypatch, capsys):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost")
     assert train.main([*PLACES, "--multiprocess"]) == 2
-    assert "=localhost: give HOST:PORT" in capsys.readouterr().err
+    assert "JAX_COORDINATOR_ADDRESS=localhost: give HOST:PORT" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken(capsys):

@@ -271,7 +271,22 @@ def read(recipe: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]
 
 def current_macros() -> dict[str, Any]:
     """Returns the macros that gin holds, by name; of a reference the text, as `read` gives it."""
-    statements = config_parser.ConfigParser(gin.config_str(), _AsText())
+    return _current_macros(_AsText())
+
+
+def unused_macros() -> dict[str, str]:
+    """Returns the macros that gin holds to no effect, and for each what may have been meant.
+
+    Where T5X's scripts have read the recipe, nobody has refused them.
+    """
+    references = _AsText()
+    macros = _current_macros(references)
+    used = references.macros | _ONLY_A_NAME
+    return {name: _nearest([name], macros.keys() & used) for name in macros.keys() - used}
+
+
+def _current_macros(references: "_AsText") -> dict[str, Any]:
+    statements = config_parser.ConfigParser(gin.config_str(), references)
     return _macros(
         statement
         for statement in statements

@@ -44,7 +44,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise InputError(f"--process_index={index}: give 0 {last}")
     address = _address(arguments)
     if _joins(arguments) and address is not None:
-        _check_address(address, listens=index == 0)
+        given = _ADDRESS if arguments.coordinator_address is None else "--coordinator_address"
+        _check_address(f"{given}={address}", address, listens=index == 0)
 
 
 def join(arguments: argparse.Namespace) -> None:
@@ -83,12 +84,12 @@ def _address(arguments: argparse.Namespace) -> str | None:
     return os.environ.get(_ADDRESS) if given is None else given
 
 
-def _check_address(address: str, listens: bool) -> None:
+def _check_address(setting: str, address: str, listens: bool) -> None:
     """Checks where the first process listens; whether it can, if this is the first."""
     match = _HOST_AND_PORT.fullmatch(address)
     if not match or not 1 <= (port := int(match[2])) <= 65535:
         raise InputError(
-            f"--coordinator_address={address}: give HOST:PORT of the first process, such as "
+            f"{setting}: give HOST:PORT of the first process, such as "
             "10.0.0.2:8476 or [fd00::2]:8476"
         )
     host = match[1].strip("[]")
@@ -96,7 +97,7 @@ def _check_address(address: str, listens: bool) -> None:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise InputError(
-            f"--coordinator_address={address}: no host of that name is known here ({error}); give "
+            f"{setting}: no host of that name is known here ({error}); give "
             "that of the first process"
         ) from error
     if listens:
@@ -108,6 +109,6 @@ def _check_address(address: str, listens: bool) -> None:
             ).close()
         except OSError as error:
             raise InputError(
-                f"--coordinator_address={address}: the first process cannot listen at port {port} "
+                f"{setting}: the first process cannot listen at port {port} "
                 f"({error.strerror}); give one that is free"
             ) from error
