@@ -19,6 +19,8 @@ from uem_t5x.errors import DamagedError
 from uem_t5x.partitioning import Partitioner
 from uem_t5x.trainer import TrainState
 
+NAN = float("nan")
+
 
 def save(model_dir, f1s):
     """Saves a checkpoint of each F1, where there is one, after those that are there."""
@@ -44,6 +46,11 @@ def kept(model_dir):
         pytest.param([0.9, None, 0.2], [1, 3], 1, id="one is not measured"),
         pytest.param([0.0, 0.0, None], [2, 3], 2, id="the last is not measured"),
         pytest.param([None, None, None], [3], 3, id="none is measured"),
+        pytest.param([0.9, NAN, 0.2], [1, 3], 1, id="one is not a number"),
+        pytest.param([NAN, 0.9, 0.2], [2, 3], 2, id="the first is not a number"),
+        pytest.param([0.9, 0.2, NAN], [1, 3], 1, id="the last is not a number"),
+        pytest.param([0.9, float("inf"), 0.2], [1, 3], 1, id="one is infinite"),
+        pytest.param([NAN, NAN, NAN], [3], 3, id="none is a number"),
     ],
 )
 def test_the_best_by_f1_stays_and_is_chosen(f1s, steps, best, tmp_path):
@@ -95,6 +102,26 @@ def test_every_chunk_of_a_checkpoint_is_looked_for(tmp_path):
     store.delete_range(tensorstore.KvStore.KeyRange("target.dense.kernel/0", "target.f")).result()
     with pytest.raises(OSError, match=r"target.dense.kernel: holds 0 of its 1 chunks"):
         t5x_checkpoints.check_orbax_is_whole(checkpoint)
+
+
+def test_a_score_that_was_saved_and_is_not_a_number_is_not_the_best(tmp_path):
+    """Of a run that an earlier version began."""
+    save(tmp_path, [0.9])
+    checkpoint = epath.Path(tmp_path / "checkpoint_1")
+    checkpoint_folders.add_metrics(checkpoint, {"f1": NAN})
+    assert not checkpoint_folders.is_measured(checkpoint)
+    with CheckpointManager(tmp_path, CheckpointConfig()) as manager:
+        assert manager.lacks_metrics(1)
+    save(tmp_path, [0.3, 0.2])
+    assert kept(tmp_path) == [2, 3]
+    assert checkpoint_folders.choose(tmp_path) == 2
+
+
+def test_what_is_measured_later_and_is_not_a_number_is_no_score(tmp_path):
+    save(tmp_path, [None])
+    with CheckpointManager(tmp_path, CheckpointConfig()) as manager:
+        manager.add_metrics(1, {"f1": NAN})
+        assert manager.lacks_metrics(1)
 
 
 @pytest.mark.parametrize("is_stacked", [False, True])

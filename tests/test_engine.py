@@ -1,12 +1,13 @@
 """What both engines share: T5X's optimizer semantics and the choice of types."""
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import optax
 import pytest
 
-from uem_t5x import checkpoint_manager, datasets, engine, layouts, partitioning
+from uem_t5x import checkpoint_manager, datasets, engine, gin_utils, layouts, partitioning
 from uem_t5x.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden/adafactor_t5x.npz"
@@ -65,6 +66,19 @@ def test_devices_that_share_a_model_lie_together(model, bounds, block):
 def test_no_block_of_so_many_devices():
     with pytest.raises(InputError, match=r"LAYOUT='model=8': no block of 8 devices .* 2x2x1x1"):
         engine.compact_block(layouts.Layout(8), (2, 2, 1, 1))
+
+
+def test_macros_to_no_effect_are_told_of(tmp_path, monkeypatch):
+    """Of a recipe that T5X's scripts have read."""
+    recipe = tmp_path / "mine.gin"
+    recipe.write_text("STEPS = 1\nHISTORY_LENGHT = %STEPS\nHISTORY_LENGTH = 2\nA = %HISTORY_LENGTH")
+    gin_utils.parse([recipe])
+    told = []
+    monkeypatch.setattr(engine.logging, "warning", lambda text, *words: told.append(text % words))
+    monkeypatch.setattr(engine.model_dir_lib, "write", lambda _: "")
+    engine.summarize_config("model", mock.Mock(), 0)
+    assert "Nothing refers to the macro HISTORY_LENGHT; there is HISTORY_LENGTH" in told
+    assert len(told) == 2
 
 
 def test_without_t5x_running_the_built_in_types_are_made():

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import tensorflow as tf
 import virtual_devices
 from several_processes import free_address
 
-from uem_t5x import train
+from uem_t5x import train, train_flags
 from uem_t5x.checkpoint_manager import CheckpointManager
 
 ROOT = Path(__file__).parents[1]
@@ -159,14 +160,47 @@ print("told to stop when asked", asked)
 """
 
 
+def told_by_two(script, *arguments):
+    """Returns the last line that each of two processes prints that run a script."""
+    command = [sys.executable, "-c", script, free_address()]
+    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([*command, str(index), *arguments], **options) for index in range(2)]
+    return [process.communicate(timeout=300)[0].splitlines()[-1] for process in both]
+
+
 def test_processes_that_are_told_to_stop_before_their_first_step():
     """Whatever step they go on from."""
-    address = free_address()
-    command = [sys.executable, "-c", TOLD_EARLY, address]
-    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen([*command, str(index)], **options) for index in range(2)]
-    told = [process.communicate(timeout=300)[0] for process in both]
-    assert told == ["told to stop when asked 1\n"] * 2
+    assert told_by_two(TOLD_EARLY) == ["told to stop when asked 1"] * 2
+
+
+TOLD_AFTER_SAVING = """
+import os, signal, sys, time
+from unittest import mock
+import jax, numpy as np
+from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
+from uem_t5x.preemption import PreemptionNotice
+from uem_t5x.trainer import TrainState
+
+address, index, model_dir = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+jax.distributed.initialize(address, 2, index)
+params = {"dense": {"kernel": np.ones((2, 3), np.float32)}}
+step = 1000  # where it goes on
+with PreemptionNotice() as notice, CheckpointManager(model_dir, CheckpointConfig()) as manager:
+    while step < 1010 and not notice.is_due():
+        step += 1
+        if step == 1003:
+            manager.save(TrainState(np.int32(step), params, (), {}), mock.Mock(), None)
+            manager._manager.wait_until_finished()
+            if index == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(3)  # until it is known everywhere
+print("told to stop at", step)
+"""
+
+
+def test_processes_that_went_on_and_are_told_to_stop_after_they_saved(tmp_path):
+    """They would stop at 2004, if Orbax asked with a step what is asked with a count."""
+    assert told_by_two(TOLD_AFTER_SAVING, str(tmp_path)) == ["told to stop at 1003"] * 2
 
 
 def stopped_at_2(model_dir, copy):
@@ -202,7 +236,78 @@ def test_refused_numbers_of_parts(one, dataset_folder, macros, message):
         train.run_recipe(["gin/uem_tiny.gin"], [*places, *sizes, *macros])
 
 
+PLACES = ["--gin_file=gin/uem_tiny.gin", "--gin.MODEL_DIR=m", "--gin.DATA_DIR=d"]
+
+
 def test_nobody_to_join(capsys):
     arguments = ["--coordinator_address=localhost:1", "--process_count=2"]
-    assert train.main(["--gin_file=gin/uem_tiny.gin", *arguments]) == 2
-    assert "cannot join the other processes" in capsys.readouterr().err
+    assert train.main([*PLACES, *arguments]) == 2
+    said = capsys.readouterr().err
+    assert "waiting up to 5 minutes until 2 processes are at localhost:1\n" in said
+    assert "cannot join the other processes" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--coordinator_address=localhost", "=localhost: give HOST:PORT of the first process"),
+        ("--coordinator_address=", "=: give HOST:PORT"),
+        ("--coordinator_address=:1234", "=:1234: give HOST:PORT"),
+        ("--coordinator_address=localhost:", "=localhost:: give HOST:PORT"),
+        ("--coordinator_address=localhost:abc", "=localhost:abc: give HOST:PORT"),
+        ("--coordinator_address=localhost:0", "=localhost:0: give HOST:PORT"),
+        ("--coordinator_address=localhost:65536", "=localhost:65536: give HOST:PORT"),
+        ("--coordinator_address=http://localhost:1234/", "1234/: give HOST:PORT"),
+        ("--coordinator_address=::1:1234", "=::1:1234: give HOST:PORT"),
+        ("--coordinator_address=nobody.invalid:1234", "1234: no host of that name is known here"),
+        ("--coordinator_address=a..b:1234", "a..b:1234: no host of that name is known here"),
+        ("--coordinator_address=[::g]:1234", "[::g]:1234: no host of that name is known here"),
+        ("--coordinator_address=localhost:1 --process_count=0", "--process_count=0: give 1 or"),
+        (
+            "--coordinator_address=localhost:1 --process_count=2 --process_index=2",
+            "--process_index=2: give 0 to 1, of --process_count=2",
+        ),
+        ("--multiprocess --process_index=-1", "--process_index=-1: give 0 or more"),
+        ("--process_count=2", "--process_count says not where the others are: give"),
+        ("--process_index=0", "--process_index says not where the others are: give"),
+    ],
+)
+def test_processes_that_cannot_be_joined(flags, message, capsys):
+    assert train.main([*PLACES, *flags.split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_an_address_of_the_environment(monkeypatch, capsys):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost")
+    assert train.main([*PLACES, "--multiprocess"]) == 2
+    assert "JAX_COORDINATOR_ADDRESS=localhost: give HOST:PORT" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken(capsys):
+    with socket.create_server(("", 0)) as taken:
+        address = f"localhost:{taken.getsockname()[1]}"
+        flags = [f"--coordinator_address={address}", "--process_count=2", "--process_index=0"]
+        assert train.main([*PLACES, *flags]) == 2
+    assert f"{address}: the first process cannot listen at port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_addresses_that_can_be_joined(host):
+    port = free_address().rpartition(":")[2]
+    for index in ("0", "1"):
+        flags = [f"--coordinator_address={host}:{port}", "--process_count=2"]
+        train_flags.check(*train_flags.parse([*PLACES, *flags, f"--process_index={index}"]))
+
+
+def test_a_misspelt_macro_is_refused_before_training_is_imported(tmp_path):
+    """And so is what is known of the processes."""
+    (tmp_path / "mine.gin").write_text("include 'gin/uem_tiny.gin'\nHISTORY_LENGHT = 5\n")
+    hidden = "import sys; sys.modules['jax'] = sys.modules['tensorflow'] = None; "
+    script = f"{hidden}import runpy; runpy.run_module('uem_t5x.train', run_name='__main__')"
+    places = [f"--gin_file={tmp_path / 'mine.gin'}", *PLACES[1:]]
+    command = [sys.executable, "-c", script, *places]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 2
+    (line,) = found.stderr.splitlines()
+    assert line.endswith("line 2: nothing refers to HISTORY_LENGHT; there is HISTORY_LENGTH")

@@ -151,6 +151,76 @@ def test_a_vocabulary_larger_than_the_embedding_is_refused(dataset_folder):
         trainer.starting_params(params, arguments["model"].input_vocabulary, None)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("HISTORY_LENGHT = 5", "mine.gin, line 2: .* HISTORY_LENGHT; there is HISTORY_LENGTH$"),
+        ("LEARNIN_RATE = 0.0", "mine.gin, line 2: .* LEARNIN_RATE; there is LEARNING_RATE$"),
+        ("learning_rate = 0.0", "nothing refers to learning_rate; there is LEARNING_RATE$"),
+        ("LANGUAGE_MODLE = 'mine'", "LANGUAGE_MODLE; there is LANGUAGE_MODEL$"),
+        ("LEARNIN_RATE/macro.value = 0.0", "LEARNIN_RATE; there is LEARNING_RATE$"),
+        ("trian/LEARNING_RATE = 0.0", "nothing refers to trian/LEARNING_RATE"),
+        ("LANGUAGE_MODEL_SIZE = 'large'", "nothing refers to LANGUAGE_MODEL_SIZE"),
+        ("XYZ = 1", "nothing refers to XYZ; there is ACTIVATION_DTYPE, BATCH_SIZE, .*Z_LOSS"),
+        ("A = 1\nB = %A", "line 3: nothing refers to B"),
+        ("trian/engine.dataset_config.seed = 1", "nothing refers to the scope trian; .* train$"),
+        ("trian/engine.dataset_config:\n  seed = 1", "nothing refers to the scope trian"),
+        ("include 'other.gin'", "other.gin, line 1: nothing refers to STEPS"),
+    ],
+)
+def test_what_nothing_refers_to_is_refused(text, message, tmp_path, monkeypatch):
+    """A recipe would be trained without it, in silence."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.gin").write_text("STEPS = 3\n")
+    (tmp_path / "mine.gin").write_text(f"include 'gin/uem_tiny.gin'\n{text}\n")
+    with pytest.raises(InputError, match=message):
+        gin_utils.check_bindings(["mine.gin"], [])
+    assert gin_utils.read("mine.gin")  # one that was recorded is still read
+
+
+@pytest.mark.parametrize(
+    ("text", "bindings"),
+    [
+        ("A = 1\nB = %A\nTRAIN_STEPS = %B", []),
+        ("A = 1\nTRAIN_STEPS = @A/macro()", []),
+        ("A = 1\nTASK_FEATURE_LENGTHS = {'inputs': [%A]}", []),
+        ("LANGUAGE_MODEL = 'mine'", []),
+        ("", ["train/engine.dataset_config.seed = 1", "LEARNING_RATE = 0.0"]),
+        ("A = 0.1", ["learning_rates.trapezoid.peak = %A"]),
+        ("learning_rates.trapezoid.peak = 0.1", []),  # LEARNING_RATE, of the file below
+    ],
+)
+def test_what_something_refers_to_is_accepted(text, bindings, tmp_path):
+    recipe = tmp_path / "mine.gin"
+    recipe.write_text(f"include 'gin/uem_tiny.gin'\n{text}\n")
+    macros = gin_utils.check_bindings([recipe], bindings)
+    assert gin_utils.unbound(macros) == {"MODEL_DIR", "DATA_DIR"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_refers_to_what_it_binds(name):
+    gin_utils.check_bindings([f"gin/{name}.gin"], ["MODEL_DIR = 'm'"])
+
+
+def test_a_byte_order_mark(tmp_path):
+    """Windows' editors write one, in a recipe and in those that it includes."""
+    mine, other = tmp_path / "mine.gin", tmp_path / "other.gin"
+    mine.write_text(f"TRAIN_STEPS = 7\ninclude '{other}'\n", encoding="utf-8-sig")
+    other.write_text("BATCH_SIZE = 3\n", encoding="utf-8-sig")
+    expected = {"TRAIN_STEPS": 7, "BATCH_SIZE": 3}
+    assert gin_utils.read(mine) == (expected, {})
+    gin_utils.parse([mine])
+    assert gin_utils.current_macros() == expected
+
+
+def test_a_recipe_that_ends_too_early(tmp_path):
+    recipe = tmp_path / "mine.gin"
+    recipe.write_text("A = [1,\n")
+    for read in (gin_utils.read, lambda path: gin_utils.parse([path])):
+        with pytest.raises(InputError, match=r"mine\.gin"):
+            read(recipe)
+
+
 def test_macros_that_a_run_was_recorded_with(tmp_path):
     recipe = tmp_path / "config.gin"
     recipe.write_text("A = 1\nTASK = @movielens.uem_task()\nMODEL_DIR = 'here'\nOLD = 2\n")

@@ -151,11 +151,49 @@ def test_commands_survive_a_shell(read, tmp_path, capsys):
         (HISTORIES, ("RANDOM_SEED = 3",), "--gin: RANDOM_SEED is the sweep's own"),
         (HISTORIES, ("HISTORY_LENGTH = 7",), "--gin.HISTORY_LENGTH: .* has runs that set it"),
         (f"{HISTORIES}\n[recipes.uem_tin]\nA = 1", (), r"gin/uem_tin\.gin: no such recipe"),
+        (
+            HISTORIES.replace("PROMPT_LENGTH", "HISTORY_LENGHT"),
+            ("DATA_DIR = 'd'",),
+            "gin/uem_tiny.gin has no macro HISTORY_LENGHT; it has HISTORY_LENGTH$",
+        ),
+        (
+            f"{HISTORIES}LEARNIN_RATE = 0.0",
+            ("DATA_DIR = 'd'",),
+            "gin/text_tiny.gin has no macro LEARNIN_RATE; it has LEARNING_RATE$",
+        ),
+        (
+            f"{HISTORIES}\n[recipes.uem_flan_t5_base]\nTRAIN_STEPS = 1",
+            ("DATA_DIR = 'd'",),
+            r"\[recipes.uem_flan_t5_base\]: no run is of this recipe",
+        ),
+        (
+            f'{HISTORIES}\n[recipes."gin/text_tiny.gin"]\nTRAIN_STEPS = 1',
+            ("DATA_DIR = 'd'",),
+            "gin/text_tiny.gin has two tables of macros",
+        ),
     ],
 )
 def test_refused(read, text, bindings, message):
     with pytest.raises(InputError, match=message):
         read(text, bindings)
+
+
+def test_a_misspelt_macro_of_a_recipe_is_refused_before_the_first_run(read, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.gin").write_text("include 'gin/uem_tiny.gin'\nHISTORY_LENGHT = 5\n")
+    with pytest.raises(InputError, match=r"mine\.gin, line 2: nothing refers to HISTORY_LENGHT"):
+        read('[[runs]]\nrecipes = ["mine.gin"]')
+
+
+@pytest.mark.parametrize("name", ["text_tiny", "gin/text_tiny.gin"])
+def test_macros_of_a_recipe_whichever_way_it_is_named(name, read):
+    text = HISTORIES.replace('"text_tiny"', f'"{name}"')
+    runs = {planned.name: planned for planned in read(text)}
+    assert runs["text_tiny-HISTORY_LENGTH=50-seed=0"].macros["HISTORY_ORDER"] == "most_recent_last"
+
+
+def test_a_byte_order_mark(read):
+    assert [run.name for run in read(f"\ufeff{HISTORIES}")] == [run.name for run in read()]
 
 
 def test_a_missing_file_names_the_folder_of_sweeps():

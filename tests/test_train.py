@@ -1077,6 +1077,16 @@ def test_arguments_are_gin_literals_or_plain_strings():
     assert rest == ["--x"]
 
 
+def test_a_recipe_after_a_space():
+    arguments = ["--gin_file", "my recipe.gin", "--gin.N=3", "--gin_file=b.gin", "--x"]
+    assert gin_utils.split_arguments(arguments) == (
+        ["my recipe.gin", "b.gin"],
+        ["N = 3"],
+        ["--x"],
+    )
+    assert gin_utils.split_arguments(["--gin_file"]) == ([], [], ["--gin_file"])
+
+
 def test_a_recipe_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with gin_utils.main_module(train):

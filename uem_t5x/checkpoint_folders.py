@@ -5,6 +5,8 @@ Orbax writes last and nothing is read from. T5X's own has none and is taken as i
 """
 
 import json
+import math
+import numbers
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -22,6 +24,7 @@ from uem_t5x.errors import DamagedError
 PREFIX = "checkpoint"
 METRICS = "metrics"
 BEST_METRIC = "f1"
+_NO_SCORE = float("-inf")
 _DAMAGED = "damaged_"
 _SUMS = "checksums.json"
 _MEND = "copy the checkpoint again, or choose another one"
@@ -75,7 +78,22 @@ def has_checksums(checkpoint: epath.Path) -> bool:
 
 def is_measured(checkpoint: epath.Path) -> bool:
     """Whether it holds a validation F1."""
-    return _validation_score(checkpoint) > float("-inf")
+    return _validation_score(checkpoint) > _NO_SCORE
+
+
+def score(metrics: Mapping[str, Any]) -> float:
+    """Returns the F1 among validation metrics, by which checkpoints are compared.
+
+    Less than any where there is none; one that is not a finite number, as a task of one's own may
+    return, is none: it would compare with no other.
+    """
+    f1 = metrics.get(BEST_METRIC)
+    return float(f1) if isinstance(f1, numbers.Real) and math.isfinite(f1) else _NO_SCORE
+
+
+def has_score(metrics: Mapping[str, Any]) -> bool:
+    """Whether there is an F1 among validation metrics; see `score`."""
+    return score(metrics) > _NO_SCORE
 
 
 def check(checkpoint: epath.PathLike) -> None:
@@ -169,10 +187,9 @@ def _none_left(damage: Mapping[int, DamagedError]) -> DamagedError:
 def _validation_score(checkpoint: epath.Path) -> float:
     """Returns the F1 that was measured when it was saved, less than any where none was."""
     try:
-        metrics: Any = json.loads((checkpoint / METRICS / METRICS).read_bytes())
-        return float(metrics[BEST_METRIC])
-    except (OSError, ValueError, KeyError, TypeError):
-        return float("-inf")
+        return score(json.loads((checkpoint / METRICS / METRICS).read_bytes()))
+    except (OSError, ValueError, AttributeError):
+        return _NO_SCORE
 
 
 def _files(folder: epath.Path) -> Iterator[epath.Path]:

@@ -27,7 +27,6 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from uem_t5x import buckets, checkpoint_folders, datasets, layer_stacks, t5x_checkpoints
-from uem_t5x.checkpoint_folders import BEST_METRIC
 from uem_t5x.datasets import TrainIterator
 from uem_t5x.errors import InputError, check_at_least, line_of
 from uem_t5x.trainer import TrainState
@@ -42,6 +41,19 @@ class _WithoutOrbaxTracebacks(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Says whether a record is logged."""
         return not (record.exc_info and "orbax" in record.pathname)
+
+
+class _NotAsking(ocp.CheckpointManager):
+    """Leaves the question whether to stop to `PreemptionNotice`.
+
+    JAX has all processes stop at the number after the highest that any of them last asked with.
+    `PreemptionNotice` counts from 1 wherever a run goes on; Orbax would ask with the step whenever
+    it saves, and once more in the background, only to log the answer.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        """Returns False."""
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +128,7 @@ class CheckpointManager:
         if config.keep_best:
             policies.append(
                 BestN(
-                    get_metric_fn=lambda metrics: metrics[BEST_METRIC],
+                    get_metric_fn=checkpoint_folders.score,
                     n=config.keep_best,
                     keep_checkpoints_without_metrics=False,
                 )
@@ -129,12 +141,12 @@ class CheckpointManager:
                 t5x_checkpoints.check_orbax_is_whole(dataset_handler.checkpoint)
                 checkpoint_folders.seal(dataset_handler.checkpoint)
 
-        self._manager = ocp.CheckpointManager(
+        self._manager = _NotAsking(
             buckets.absolute(model_dir),
             options=ocp.CheckpointManagerOptions(
                 step_prefix=checkpoint_folders.PREFIX,
                 preservation_policy=AnyPreservationPolicy(policies),
-                best_fn=lambda metrics: metrics[BEST_METRIC],
+                best_fn=checkpoint_folders.score,
                 create=trains,
                 # In a bucket Orbax takes every folder for one that it has begun.
                 cleanup_tmp_directories=trains and not buckets.is_remote(model_dir),
@@ -185,7 +197,7 @@ class CheckpointManager:
             self._manager.save(
                 int(state.step),
                 args=ocp.args.Composite(**items),
-                metrics=dict(metrics) if metrics and BEST_METRIC in metrics else None,
+                metrics=dict(metrics) if checkpoint_folders.has_score(metrics or {}) else None,
                 force=True,
             )
 
@@ -201,7 +213,7 @@ class CheckpointManager:
         Raises:
           OSError: if it cannot be written.
         """
-        if BEST_METRIC in metrics and jax.process_index() == 0:
+        if checkpoint_folders.has_score(metrics) and jax.process_index() == 0:
             with self._explaining():
                 checkpoint_folders.add_metrics(self._folder(step), metrics)
                 self._manager.reload()  # or it would not keep it for the best

@@ -168,9 +168,12 @@ def recipe(files: Sequence[str], bindings: Sequence[str]) -> Iterator[dict[str, 
     """
     import gin
 
-    from uem_t5x import data_sources, gin_utils, layouts, train
+    from uem_t5x import gin_utils
 
-    gin_utils.check_bindings(files, bindings)
+    gin_utils.check_bindings(files, bindings)  # before what takes seconds
+
+    from uem_t5x import data_sources, layouts, train
+
     places = ["MODEL_DIR = ''", "DATA_DIR = ''", "INITIAL_CHECKPOINT_PATH = ''"]
     has_data = any(binding.startswith("DATA_DIR = ") for binding in bindings)
     folder = contextlib.nullcontext() if has_data else data_sources.use_dataset_folder(_stand_in())

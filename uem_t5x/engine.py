@@ -17,10 +17,12 @@ import gin
 import jax
 import jax.numpy as jnp
 import optax
+from absl import logging
 
 from uem_t5x import (
     checkpoint_manager,
     datasets,
+    gin_utils,
     layer_stacks,
     layouts,
     learning_rates,
@@ -241,5 +243,7 @@ def train_state_initializer(initial_checkpoint_path: str | None = None) -> Any:
 def summarize_config(model_dir: str, summary_writer: Any, step: int) -> None:
     """Writes the recipe and the catalogue below MODEL_DIR, and the recipe to TensorBoard."""
     if jax.process_index() == 0:
+        for name, meant in gin_utils.unused_macros().items():
+            logging.warning("Nothing refers to the macro %s; there is %s", name, meant)
         recipe = model_dir_lib.write(model_dir)
         summary_writer.write_texts(step, {"config": gin.markdown(recipe)})

@@ -2,10 +2,13 @@
 
 import ast
 import contextlib
+import difflib
+import io
 import logging
 import os
 import re
 import sys
+import tokenize
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,20 +32,29 @@ CIRCUMSTANCES = frozenset(
     "NUM_MICROBATCHES NUM_DATA_SHARDS USE_HARDWARE_RNG EVAL_STEPS EVAL_BATCH_SIZE EVAL_PERIOD "
     "CHECKPOINT_PERIOD CHECKPOINTS_KEPT STATS_PERIOD".split()
 )
+# Reports read it; no setting has to refer to it.
+_ONLY_A_NAME = frozenset({"LANGUAGE_MODEL"})
 _PLACES = ("_DIR", "_FILE", "_PATH")  # macros that name a folder or a file end so
 _NONE_FOR_ALL = frozenset({"CHECKPOINTS_KEPT", "EVAL_STEPS"})
 _UNBOUND_MACRO = re.compile(r"(\w+)/macro\.value set to `%gin\.REQUIRED`")
 _MACRO_FLAG = re.compile(r"--gin\.([A-Za-z_][\w./]*)=(.*)", re.DOTALL)
+_REQUIRED = "%gin.REQUIRED"
+_NO_GIN = (SyntaxError, tokenize.TokenError)  # what its parser says of a text that is none
 
-# For a trained model's recipe in a bucket, which gin's own reader of files cannot open.
-gin.config.register_file_reader(
-    lambda path: epath.Path(path).open(),
-    lambda path: buckets.is_remote(path) and epath.Path(path).is_file(),
+
+def _text(recipe: epath.PathLike) -> str:
+    """Returns the text of a recipe, without the byte-order mark that some editors begin it with."""
+    return epath.Path(recipe).read_bytes().decode("utf-8-sig")
+
+
+# Before gin's own reader, which takes a byte-order mark for a name, and knows no buckets.
+gin.config._FILE_READERS.insert(
+    0, (lambda path: io.StringIO(_text(path)), lambda path: epath.Path(path).is_file())
 )
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    r"""Separates `--gin_file=FILE` and `--gin.NAME=VALUE` from other arguments.
+    r"""Separates `--gin_file=FILE`, or `--gin_file FILE`, and `--gin.NAME=VALUE` from the others.
 
     A value that is no gin literal is taken as a string: `--gin.MODEL_DIR=runs/a` and T5X's
     `--gin.MODEL_DIR=\"runs/a\"` mean the same.
@@ -51,8 +63,11 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str], lis
       Recipe files, bindings, and the arguments that are left.
     """
     files, bindings, rest = [], [], []
-    for argument in arguments:
-        if argument.startswith("--gin_file="):
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == "--gin_file" and (file := next(remaining, None)) is not None:
+            files.append(file)
+        elif argument.startswith("--gin_file="):
             files.append(argument.removeprefix("--gin_file="))
         elif match := _MACRO_FLAG.fullmatch(argument):
             bindings.append(f"{match[1]} = {_literal(match[2])}")
@@ -84,15 +99,15 @@ def parse(files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ())
             gin.parse_config_files_and_bindings(found, list(bindings))
     except (
         ValueError,
-        SyntaxError,
+        *_NO_GIN,
         OSError,
         ImportError,
         AttributeError,
         RecursionError,  # a recipe that includes itself
     ) as error:
         message = " ".join(str(error).split())
-        if unbound := _UNBOUND_MACRO.search(message):
-            message = f"the macro {unbound[1]} is not bound; add --gin.{unbound[1]}=VALUE"
+        if found := _UNBOUND_MACRO.search(message):
+            message = f"the macro {found[1]} is not bound; add --gin.{found[1]}=VALUE"
         gin.clear_config(clear_constants=True)  # nothing of a recipe that is half read stays
         raise InputError(f"{', '.join(map(str, files))}: {message}") from error
 
@@ -113,26 +128,61 @@ def use_settings(settings: str) -> None:
     gin.parse_config(settings)
 
 
-def check_bindings(recipes: Sequence[str | os.PathLike[str]], bindings: Iterable[str]) -> None:
-    """Checks the macros that are to be bound beside recipes.
+def check_bindings(
+    recipes: Sequence[str | os.PathLike[str]], bindings: Iterable[str], where: str = ""
+) -> dict[str, Any]:
+    """Checks the macros of recipes, and those that are to be bound beside them.
+
+    A macro that is misspelt, in a recipe as well as beside it, would be bound to no effect.
 
     Args:
       recipes: the recipes.
       bindings: lines of gin, such as `TRAIN_STEPS = 10`. Parameters (`module.function.parameter`)
         are left to gin, which knows them.
+      where: what to call the recipes in messages; their own names by default.
+
+    Returns:
+      All macros by name; of a reference the text, as `read` gives it.
 
     Raises:
-      InputError: as in `check_macros`, or one is no recipe.
+      InputError: as in `check_macros`; one is no recipe; or nothing refers to a macro of a recipe,
+        or to the scope of a parameter.
     """
-    given = {}
-    for binding in bindings:
-        name, _, literal = (part.strip() for part in binding.partition("="))
-        if name.isidentifier():
-            given[name] = literal_value(literal)
-    macros = {}
-    for recipe in recipes:
-        macros |= read(recipe)[0]
-    check_macros(", ".join(map(str, recipes)), given, macros)
+    where = where or ", ".join(map(str, recipes))
+    references = _AsText()
+    statements = [found for recipe in recipes for found in _statements(recipe, references)]
+    beside = [_statement(binding, references) for binding in bindings]
+    own, given = _macros(statements), _macros(beside)
+    check_macros(where, given, own)
+    macros = own | given
+    used = references.macros | _ONLY_A_NAME
+    for statement in (*statements, *beside):
+        if name := _macro_name(statement):
+            unused, others, kind = {name} - used, used & macros.keys(), ""
+        else:
+            unused, others = _scopes(statement.scope) - references.scopes, references.scopes
+            kind = "the scope "
+        if unused:
+            file, line = statement.location.filename, statement.location.line_num
+            raise InputError(
+                f"{f'{file}, line {line}' if file else where}: nothing refers to {kind}"
+                f"{min(unused)}; there is {_nearest(unused, others)}"
+            )
+    return macros
+
+
+def unbound(macros: Mapping[str, Any]) -> set[str]:
+    """Returns which macros, as `read` gives them, must still be bound."""
+    return {name for name, value in macros.items() if value == _REQUIRED}
+
+
+def _nearest(names: Iterable[str], others: Iterable[str]) -> str:
+    """Returns for each name the one that may have been meant, or all where one has none."""
+    by_case = {other.casefold(): other for other in others}
+    nearest = [difflib.get_close_matches(name.casefold(), by_case, n=1) for name in sorted(names)]
+    if all(nearest):
+        return ", ".join(by_case[match] for (match,) in nearest)
+    return ", ".join(sorted(by_case.values())) or "none"
 
 
 def check_macros(where: str, given: Mapping[str, Any], macros: Mapping[str, Any]) -> None:
@@ -149,7 +199,7 @@ def check_macros(where: str, given: Mapping[str, Any], macros: Mapping[str, Any]
     """
     if unknown := given.keys() - macros.keys():
         raise InputError(
-            f"{where} has no macro {', '.join(sorted(unknown))}; it has {', '.join(sorted(macros))}"
+            f"{where} has no macro {', '.join(sorted(unknown))}; it has {_nearest(unknown, macros)}"
         )
     for name, value in given.items():
         wanted = "a text" if name.endswith(_PLACES) else _kind(_follow(macros[name], macros))
@@ -210,24 +260,61 @@ def read(recipe: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]
     Raises:
       InputError: if there is no such file, or it is not a recipe.
     """
-    macros, bindings = {}, {}
-    for statement in _statements(recipe):
-        if statement.arg_name:
+    statements = [*_statements(recipe)]
+    bindings = {}
+    for statement in statements:
+        if _macro_name(statement) is None:
             scope = f"{statement.scope}/" if statement.scope else ""
             bindings[f"{scope}{statement.selector}.{statement.arg_name}"] = statement.value
-        else:
-            macros[statement.selector] = statement.value
-    return macros, bindings
+    return _macros(statements), bindings
 
 
 def current_macros() -> dict[str, Any]:
     """Returns the macros that gin holds, by name; of a reference the text, as `read` gives it."""
-    statements = config_parser.ConfigParser(gin.config_str(), _AsText())
-    return {
-        statement.selector: statement.value
+    return _current_macros(_AsText())
+
+
+def unused_macros() -> dict[str, str]:
+    """Returns the macros that gin holds to no effect, and for each what may have been meant.
+
+    Where T5X's scripts have read the recipe, nobody has refused them.
+    """
+    references = _AsText()
+    macros = _current_macros(references)
+    used = references.macros | _ONLY_A_NAME
+    return {name: _nearest([name], macros.keys() & used) for name in macros.keys() - used}
+
+
+def _current_macros(references: "_AsText") -> dict[str, Any]:
+    statements = config_parser.ConfigParser(gin.config_str(), references)
+    return _macros(
+        statement
         for statement in statements
-        if isinstance(statement, config_parser.BindingStatement) and not statement.arg_name
-    }
+        if isinstance(statement, config_parser.BindingStatement)
+    )
+
+
+def _macros(statements: Iterable[config_parser.BindingStatement]) -> dict[str, Any]:
+    """Returns the macros that statements bind, by name."""
+    named = ((_macro_name(statement), statement.value) for statement in statements)
+    return {name: value for name, value in named if name is not None}
+
+
+def _macro_name(statement: config_parser.BindingStatement) -> str | None:
+    """Returns the name of the macro that a statement binds: by `NAME`, or `NAME/macro.value`."""
+    scope, selector, parameter, *_ = statement
+    if not parameter:
+        return f"{scope}/{selector}" if scope else selector
+    return scope if _is_macro(selector) and parameter == "value" else None
+
+
+def _is_macro(selector: str) -> bool:
+    """Tells what gin makes of a `%NAME`: `@NAME/macro()`."""
+    return selector in ("macro", "gin.macro")
+
+
+def _scopes(scope: str) -> set[str]:
+    return {name for name in scope.split("/") if name}
 
 
 def other_macros(
@@ -265,18 +352,37 @@ def _without_module(value: Any) -> Any:
 
 
 def _statements(
-    recipe: str | os.PathLike[str],
+    recipe: str | os.PathLike[str], references: "_AsText | None" = None
 ) -> Iterator[config_parser.BindingStatement]:
-    """Yields the bindings of a recipe in the order in which gin makes them."""
-    path = _find(recipe)
+    """Yields the bindings of a recipe in the order in which gin makes them.
+
+    Args:
+      recipe: the file.
+      references: gets what they refer to.
+    """
+    references = references or _AsText()
     try:
-        for statement in config_parser.ConfigParser(path.read_text(), _AsText()):
+        for statement in config_parser.ConfigParser(_text(_find(recipe)), references):
             if isinstance(statement, config_parser.IncludeStatement):
-                yield from _statements(statement.filename)
+                yield from _statements(statement.filename, references)
             elif isinstance(statement, config_parser.BindingStatement):
-                yield statement
-    except (SyntaxError, UnicodeDecodeError, RecursionError) as error:
+                location = statement.location._replace(filename=os.fspath(recipe))
+                yield statement._replace(location=location)
+    except (*_NO_GIN, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{recipe}: not a recipe: {' '.join(str(error).split())}") from error
+
+
+def _statement(binding: str, references: "_AsText | None" = None) -> config_parser.BindingStatement:
+    """Returns what a line of gin binds.
+
+    Raises:
+      InputError: if it is none.
+    """
+    try:
+        (statement,) = config_parser.ConfigParser(binding, references or _AsText())
+    except (*_NO_GIN, ValueError) as error:
+        raise InputError(f"{binding}: gin cannot read it") from error
+    return statement
 
 
 def literal_value(literal: str) -> Any:
@@ -285,22 +391,33 @@ def literal_value(literal: str) -> Any:
     Raises:
       InputError: if it is none.
     """
-    try:
-        (statement,) = config_parser.ConfigParser(f"value = {literal}", _AsText())
-    except (SyntaxError, ValueError) as error:
-        raise InputError(f"{literal}: not a value that gin can read") from error
-    return statement.value
+    return _statement(f"value = {literal}").value
 
 
 class _AsText(config_parser.ParserDelegate):
-    """Leaves references of a recipe as they are written."""
+    """Leaves references of a recipe as they are written, and remembers them.
+
+    Attributes:
+      macros: the names of macros that are referred to.
+      scopes: those of scopes.
+    """
+
+    def __init__(self) -> None:
+        self.macros: set[str] = set()
+        self.scopes: set[str] = set()
 
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> str:
         """Returns the text of `@scope/name()`."""
+        scope, _, selector = scoped_configurable_name.rpartition("/")
+        if _is_macro(selector):
+            self.macros.add(scope)
+        else:
+            self.scopes |= _scopes(scope)
         return f"@{scoped_configurable_name}{'()' if evaluate else ''}"
 
     def macro(self, macro_name: str) -> str:
         """Returns the text of `%NAME`."""
+        self.macros.add(macro_name)
         return f"%{macro_name}"
 
 

@@ -44,6 +44,8 @@ class PreemptionNotice:
     def _receive(self, signum: int, frame: types.FrameType | None) -> None:
         self._received = True
         if self._may_interrupt:
+            # A second signal, on the way out, must not interrupt what comes after, such as saving.
+            self._may_interrupt = False
             raise _Interrupted
 
     @property

@@ -149,16 +149,16 @@ def read_sweep(path: str, output: str, bindings: Sequence[str] = ()) -> list[Pla
     of_runs = {name for entry in sweep["runs"] for name in entry.get("macros", {})}
     if twice := sorted(of_runs & common.keys()):
         raise InputError(f"--gin.{twice[0]}: {path} has runs that set it; change it there")
+    of_recipes = _by_file(path, sweep)
     planned: dict[str, PlannedRun] = {}
     for seed, entry in itertools.product(sweep.get("seeds", [0]), sweep["runs"]):
         for recipe, chosen in itertools.product(entry["recipes"], _combinations(entry)):
             file = _file(recipe)
-            of_all = _literals(sweep.get("recipes", {}).get(recipe, {})) | common
+            of_all = _literals(of_recipes.get(file, {})) | common
             usual = _bind(path, file, of_all)
             bound = {**of_all, **_literals(chosen), _SEED: str(seed)}
             macros = _bind(path, file, bound)
-            unbound = {name for name, value in macros.items() if value == "%gin.REQUIRED"}
-            if missing := sorted(unbound - {_FOLDER}):
+            if missing := sorted(gin_utils.unbound(macros) - {_FOLDER}):
                 raise InputError(f"{path}: {file} needs {missing[0]}; add --gin.{missing[0]}=VALUE")
             # What is so anyway makes no other run.
             special = [name for name in chosen if macros[name] != usual.get(name)]
@@ -173,12 +173,27 @@ def read_sweep(path: str, output: str, bindings: Sequence[str] = ()) -> list[Pla
     return list(planned.values())
 
 
+def _by_file(path: str, sweep: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Returns the macros of each recipe by its file, for `gin/NAME.gin` may be called `NAME`."""
+    run = {_file(recipe) for entry in sweep["runs"] for recipe in entry["recipes"]}
+    macros: dict[str, Mapping[str, Any]] = {}
+    for name, of_recipe in sweep.get("recipes", {}).items():
+        file = _file(name)
+        gin_utils.read(file)
+        if file not in run:
+            raise InputError(f"{path}: [recipes.{name}]: no run is of this recipe; leave it out")
+        if file in macros:
+            raise InputError(f"{path}: {file} has two tables of macros; make them one")
+        macros[file] = of_recipe
+    return macros
+
+
 def _read_toml(path: str) -> dict[str, Any]:
     found = next((f for p in gin_utils.SEARCH_PATHS if (f := p / path).is_file()), None)
     if found is None:
         raise InputError(f"{path}: no such sweep; see the folder gin/sweeps/ for those there are")
     try:
-        sweep = tomllib.loads(found.read_text(encoding="utf-8"))
+        sweep = tomllib.loads(found.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not a TOML file: {error}") from error
     entries = sweep.get("runs")
@@ -205,8 +220,6 @@ def _read_toml(path: str) -> dict[str, Any]:
         raise InputError(f"{path}: unknown keys {', '.join(sorted(unknown))}")
     if not all(entry["recipes"] for entry in entries):
         raise InputError(f"{path}: [[runs]] with recipes = []: name one")
-    for recipe in of_recipes:
-        gin_utils.read(_file(recipe))  # it may be of no run, but there is one
     return sweep
 
 
@@ -247,11 +260,9 @@ def _bind(path: str, recipe: str, bound: Mapping[str, str]) -> dict[str, Any]:
 
     Parameters (`module.function.parameter`) are left to gin, which knows them.
     """
-    macros, _ = gin_utils.read(recipe)
-    values = {name: gin_utils.literal_value(literal) for name, literal in bound.items()}
-    given = {name: value for name, value in values.items() if name.isidentifier()}
-    gin_utils.check_macros(f"{path}: {recipe}", given, macros)
-    return macros | values
+    bindings = [f"{name} = {literal}" for name, literal in bound.items()]
+    macros = gin_utils.check_bindings([recipe], bindings, f"{path}: {recipe}")
+    return macros | {name: gin_utils.literal_value(literal) for name, literal in bound.items()}
 
 
 def _name(recipe: str, special: Mapping[str, str], seed: int) -> str:

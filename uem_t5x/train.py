@@ -6,7 +6,6 @@
 at hand, with the same recipe.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import functools
@@ -16,9 +15,15 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from uem_t5x import train_flags
+from uem_t5x.errors import InputError, Preempted, check_at_least, exit_code
+
+_NAME = "uem_t5x.train"
 
 if __name__ == "__main__":
-    train_flags.parse(sys.argv[1:])  # help need not wait for the seconds that these imports take
+    # Help and most refusals need not wait for the seconds that these imports take.
+    _flags = train_flags.parse(sys.argv[1:])
+    if _refused := exit_code(_NAME, lambda: train_flags.check(*_flags) or 0):
+        sys.exit(_refused)
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -28,7 +33,7 @@ import seqio
 from absl import logging
 from clu import metric_writers
 
-from uem_t5x import checkpoint_folders, datasets, file_handles, gin_utils, training_log
+from uem_t5x import checkpoint_folders, datasets, file_handles, gin_utils, processes, training_log
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x import trainer as trainer_lib
 from uem_t5x import validation as validation_lib
@@ -39,7 +44,6 @@ from uem_t5x.checkpoint_manager import (
 )
 from uem_t5x.datasets import DatasetConfig
 from uem_t5x.divergence import DivergenceWatch
-from uem_t5x.errors import InputError, Preempted, check_at_least, exit_code
 from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.partitioning import Partitioner
 from uem_t5x.preemption import PreemptionNotice
@@ -281,26 +285,6 @@ def run_recipe(
             return train(**arguments)
 
 
-def _join_processes(arguments: argparse.Namespace) -> None:
-    """Joins the other processes of a run, before JAX looks at the devices.
-
-    Raises:
-      InputError: if there is nobody to join.
-    """
-    addressed = arguments.coordinator_address is not None
-    if not addressed and not arguments.multiprocess:
-        return
-    try:
-        jax.distributed.initialize(
-            arguments.coordinator_address, arguments.process_count, arguments.process_index
-        )
-    except (ValueError, RuntimeError) as error:
-        raise InputError(
-            f"cannot join the other processes: {error}; give --coordinator_address=HOST:PORT "
-            "--process_count=N --process_index=I"
-        ) from error
-
-
 def main(argv: Sequence[str]) -> int:
     """Runs a recipe.
 
@@ -312,12 +296,13 @@ def main(argv: Sequence[str]) -> int:
     files, bindings, arguments = train_flags.parse(argv)
 
     def run() -> int:
-        _join_processes(arguments)
+        train_flags.check(files, bindings, arguments)
+        processes.join(arguments)
         seqio.add_global_cache_dirs(arguments.seqio_additional_cache_dirs)
         run_recipe(files, bindings)
         return 0
 
-    return exit_code("uem_t5x.train", run)
+    return exit_code(_NAME, run)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from uem_t5x import gin_utils
+from uem_t5x import gin_utils, processes
+from uem_t5x.errors import InputError
 
 
 def parse(argv: Sequence[str]) -> tuple[list[str], list[str], argparse.Namespace]:
@@ -20,6 +21,21 @@ def parse(argv: Sequence[str]) -> tuple[list[str], list[str], argparse.Namespace
     return files, bindings, arguments
 
 
+def check(files: Sequence[str], bindings: Sequence[str], arguments: argparse.Namespace) -> None:
+    """Checks what `parse` returns, as far as that can be told without reading data.
+
+    Raises:
+      InputError: as in `gin_utils.check_bindings` and `processes.check`, or a macro without value.
+    """
+    macros = gin_utils.check_bindings(files, bindings)
+    if unbound := gin_utils.unbound(macros):
+        name = min(unbound)
+        raise InputError(
+            f"{', '.join(files)}: the macro {name} is not bound; add --gin.{name}=VALUE"
+        )
+    processes.check(arguments)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m uem_t5x.train",
@@ -27,14 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         "[--gin.NAME=VALUE ...] [--multiprocess]",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--multiprocess",
-        action="store_true",
-        help="one of a run's processes, as Cloud TPU, Slurm, Open MPI or Kubernetes have them",
-    )
-    parser.add_argument("--coordinator_address", help="HOST:PORT of the first process, elsewhere")
-    parser.add_argument("--process_count", type=int, help="how many there are")
-    parser.add_argument("--process_index", type=int, help="which one this is, from 0")
+    processes.add_arguments(parser)
     parser.add_argument(
         "--seqio_additional_cache_dirs",
         type=lambda folders: folders.split(","),

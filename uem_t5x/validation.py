@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import statistics
 from collections.abc import Callable, Iterable, Mapping
 
 import jax
@@ -122,12 +121,16 @@ class Validation:
 
 
 def _means(of_tasks: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Returns each metric's mean over the tasks of a mixture that have it; most often one task."""
+    """Returns each metric's mean over the tasks of a mixture that have it; most often one task.
+
+    Where that of one task is not a number, neither is the mean: that of the others would compare
+    with no other step's.
+    """
     by_name: dict[str, list[float]] = {}
     for metrics in of_tasks:
         for name, value in metrics.items():
             by_name.setdefault(name, []).append(float(value))
-    return {name: statistics.fmean(values) for name, values in by_name.items()}
+    return {name: sum(values) / len(values) for name, values in by_name.items()}
 
 
 def headline(scores: Mapping[str, float]) -> str:

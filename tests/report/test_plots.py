@@ -104,6 +104,13 @@ def test_learning_curves_are_the_mean_in_a_band(compared):
     assert f"{label} 1.000" in losses.alt
 
 
+def test_learning_curves_leave_out_what_is_no_score(compared):
+    comparison = compared({"curve": ((20, 0.1), (40, float("nan")))})
+    ((validation, _),) = run_plots.learning_curves(comparison)
+    (label,) = comparison.labels.values()
+    assert [list(data) for data in by_label(drawn(validation))[label].get_data()] == [[20], [0.1]]
+
+
 def test_many_settings_are_spread_over_several_plots(compared):
     comparison = compared(*({"LEARNING_RATE": rate / 1000} for rate in range(1, 9)))
     names = [plot.name for few in run_plots.learning_curves(comparison) for plot in few]

@@ -50,8 +50,9 @@ def learning_curves(comparison: Comparison) -> list[tuple[Plot, ...]]:
 
 
 def _validation(setting: Setting) -> Curve:
-    rows = [(row["step"], row["f1"]) for run in setting.runs for row in run.validation_scores]
-    return _by_step(rows)
+    rows = [(row["step"], row.get("f1")) for run in setting.runs for row in run.validation_scores]
+    # Those of a task of one's own may lack it, or have one that is not a number.
+    return _by_step([(step, f1) for step, f1 in rows if f1 is not None and math.isfinite(f1)])
 
 
 def _losses(setting: Setting) -> Curve:
