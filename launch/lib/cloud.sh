@@ -63,25 +63,55 @@ described() {
   fi
 }
 
-# look: sets STATE to ready, waiting, lost, absent or silent, and WORD to Cloud's own word.
+# look: sets STATE to ready, waiting, going, lost, absent or silent, and WORD to Cloud's own word.
+# A request becomes a TPU, so there is nothing only where there is none of either.
 look() {
-  local request=$ABSENT
+  local request
   WORD=$(described tpu-vm state)
   case $WORD in
     READY) STATE=ready ;;
     PREEMPTED | TERMINATED | STOPPING | STOPPED | HIDING | HIDDEN | UNKNOWN) STATE=lost ;;
     "$NO_ANSWER") STATE=silent ;;
+    DELETING) STATE=going ;;
     "$ABSENT")
-      ! is_queued || request=$(described queued-resources state.state)
+      request=$(described queued-resources state.state)
       case $request in
         "$ABSENT") STATE=absent ;;
         "$NO_ANSWER") STATE=silent ;;
+        DELETING) STATE=going WORD="a request that is $request" ;;
         FAILED | SUSPENDING | SUSPENDED) STATE=lost WORD="a request that is $request" ;;
         *) STATE=waiting WORD="a request that is $request" ;;
       esac
       ;;
-    *) STATE=waiting ;; # CREATING, STARTING, REPAIRING, DELETING, ...
+    *) STATE=waiting ;; # CREATING, STARTING, REPAIRING, ...
   esac
+}
+
+# standing: says what there is as of the last look, and whether it costs money.
+standing() {
+  case $STATE in
+    ready) echo "$TPU_NAME is $WORD and costs money until: $ME delete" ;;
+    waiting | lost) echo "$TPU_NAME is $WORD, and may cost money until: $ME delete" ;;
+    going) echo "$TPU_NAME is $WORD, and may cost money until it is gone: $ME status" ;;
+    absent)
+      echo "Google Cloud has no TPU and no request of the name $TPU_NAME in $ZONE of $PROJECT"
+      inventory
+      ;;
+    silent) echo "Google Cloud does not answer; $(unknown)" ;;
+  esac
+}
+
+# unknown: what can be said of money where nobody could ask.
+unknown() {
+  echo "$TPU_NAME may exist and be billed until: $ME delete"
+  echo "  whether it does: $ME status"
+  inventory
+}
+
+# inventory: the commands that list all that the project has: a zone may be the wrong one.
+inventory() {
+  echo "  TPUs in any zone: gcloud compute tpus tpu-vm list --zone=- --project=$PROJECT"
+  echo "  requests: gcloud compute tpus queued-resources list --zone=- --project=$PROJECT"
 }
 
 # order: creates the TPU, or a request for one.
@@ -102,32 +132,34 @@ order() {
   IMAGINED=READY
 }
 
-# remove: deletes the request, and with it its TPU, or the TPU.
+# remove: deletes the request, and with it its TPU, or the TPU. FOUND tells afterwards whether there
+# was anything. That it returned is no proof that nothing is left: look.
 remove() {
-  local request node
-  request=$(described queued-resources state.state)
-  if [[ $request == "$NO_ANSWER" ]]; then
-    show_errors
-    return 1
-  fi
-  if [[ $request != "$ABSENT" ]]; then
-    tpus queued-resources delete "$TPU_NAME" --force --quiet || return
-    IMAGINED=$ABSENT
-  fi
-  node=$(described tpu-vm state)
-  case $node in
+  FOUND=false
+  remove_one queued-resources state.state --force && remove_one tpu-vm state
+}
+
+# remove_one KIND FIELD [FLAG]
+remove_one() {
+  local kind=$1 state
+  state=$(described "$kind" "$2")
+  shift 2
+  case $state in
     "$NO_ANSWER")
       show_errors
       return 1
       ;;
-    "$ABSENT" | DELETING) ;;
-    *) tpus tpu-vm delete "$TPU_NAME" --quiet || return ;;
+    "$ABSENT") return 0 ;;
   esac
+  FOUND=true
+  [[ $state == DELETING ]] || tpus "$kind" delete "$TPU_NAME" "$@" --quiet || return
   IMAGINED=$ABSENT
 }
 
 # obtain MAY_REPLACE: returns when the TPU is READY. One that is lost is deleted and created anew if
-# MAY_REPLACE is true, once. RECREATED tells afterwards whether anything was created.
+# MAY_REPLACE is true. Each is done once, and what came of it Cloud is asked, not the command: a
+# connection breaks, or a wait times out, when the TPU is long there. RECREATED tells afterwards
+# whether anything was created.
 obtain() {
   local may_replace=$1 misses=0 said=
   RECREATED=false
@@ -136,29 +168,36 @@ obtain() {
     case $STATE in
       ready) return 0 ;;
       absent)
-        "$RECREATED" || say "creating $TPU_NAME: $ACCELERATOR_TYPE in $ZONE, $PROVISIONING"
-        order || return 1
-        RECREATED=true
+        if "$RECREATED"; then
+          is_queued || complain "for want of capacity, try PROVISIONING=queued"
+          return 1
+        fi
+        say "creating $TPU_NAME: $ACCELERATOR_TYPE in $ZONE, $PROVISIONING"
+        RECREATED=true may_replace=false
+        order || complain "the creation did not end well (see above); asking what there is"
         ;;
       lost)
         if ! "$may_replace"; then
-          complain "$TPU_NAME is $WORD; launch/tpu resume deletes it and brings it back"
+          complain "$TPU_NAME is $WORD; $ME resume deletes it and brings it back"
           return 1
         fi
         say "$TPU_NAME is $WORD: deleting it"
-        remove || return 1
+        remove || complain "the deletion did not end well (see above); asking what there is"
         may_replace=false
         ;;
-      waiting)
+      waiting | going)
         if [[ $WORD != "$said" ]]; then
-          say "$TPU_NAME is $WORD; waiting (Ctrl-C stops the waiting, not the request)"
+          say "$TPU_NAME is $WORD; waiting (Ctrl-C ends the waiting, and nothing else)"
           said=$WORD
         fi
         ;;
       silent)
         misses=$((misses + 1))
-        if ((misses == 1 || misses > MISSES)); then show_errors; fi
         ((misses <= MISSES)) || return 1
+        if ((misses == 1)); then
+          show_errors
+          say "asking again. $(standing)"
+        fi
         ;;
     esac
     [[ $STATE == silent ]] || misses=0
@@ -198,6 +237,18 @@ start_training() {
   on_hosts all train "$ENGINE" "${arguments[@]}"
 }
 
+# severity CODE: a number, the greater the more this exit code says about why training ended. One
+# host fails, and takes the others down, whose codes are of no more weight for coming last.
+severity() {
+  case $1 in
+    2) echo 1000 ;; # input refused: to try again would not help
+    "$TOLD_TO_STOP") echo 1 ;;
+    0 | '') echo 0 ;;
+    [1-9] | [1-9][0-9] | [1-9][0-9][0-9]) echo $((1000 - $1)) ;; # training's own 1 before signals
+    *) echo 2 ;; # a host that could not write its code down
+  esac
+}
+
 # inspect: sets TRAINING to running, done, failed, died, none or unreachable, as it is on all hosts
 # together; EXIT_CODE if it failed; STEP to the last one that a log speaks of, or to nothing.
 inspect() {
@@ -218,13 +269,15 @@ inspect() {
       none) none=true ;;
       exited)
         exited=true
-        # Bad input, exit code 2, is the cause where several hosts failed.
-        if [[ $exit_code != 0 && $EXIT_CODE != 2 ]]; then EXIT_CODE=$exit_code; fi
+        (($(severity "$exit_code") <= $(severity "$EXIT_CODE"))) || EXIT_CODE=$exit_code
         ;;
     esac
     if [[ $step =~ ^[0-9]{1,15}$ ]] && ((10#$step > ${STEP:--1})); then STEP=$((10#$step)); fi
   done <<<"$report"
-  if [[ -n $EXIT_CODE ]]; then
+  if [[ $EXIT_CODE == "$TOLD_TO_STOP" ]] && "$running"; then
+    # They all stop after the same step: the rest are saving it, or have yet to say what went wrong.
+    TRAINING=running EXIT_CODE=''
+  elif [[ -n $EXIT_CODE ]]; then
     TRAINING=failed
   elif "$died" || { "$none" && { "$running" || "$exited"; }; }; then
     TRAINING=died

@@ -92,10 +92,13 @@ def gcloud():
     record()
     kind, verb = ARGUMENTS[2:4]
     if has(f"fail-{verb}"):
-        sys.exit(read(f"fail-{verb}"))
+        sys.exit(read(f"fail-{verb}") or 0)
     if verb == "describe":
         if not has(kind):
-            sys.exit("ERROR: NOT_FOUND: Resource was not found.")
+            sys.exit(
+                f"ERROR: (gcloud.compute.tpus.{kind}.describe) NOT_FOUND: Resource "
+                f"'projects/my-project/locations/us-central2-b/nodes/{ARGUMENTS[4]}' was not found."
+            )
         now = state(kind)
         if now == "READY":
             for host in range(int(os.environ["HOSTS"])):
@@ -119,6 +122,15 @@ def gcloud():
             on_host(home, command) for home in homes() if worker in ("all", home.split("-")[-1])
         ]
         sys.exit(max(codes))
+    if has(f"hang-{verb}"):
+        import time
+
+        time.sleep(30)
+    # Done, but nobody hears of it; and, of a connection that is cut, nor of anything later.
+    if has("cut"):
+        write("fail-describe", "ERROR: network is unreachable")
+    if has(f"break-{verb}"):
+        sys.exit(read(f"break-{verb}"))
 
 
 def git():

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -81,7 +82,12 @@ class Cloud:
             timeout=30,
         )
         assert done.returncode == code, done.stdout + done.stderr
+        done.said = self.said(done.stderr)
         return done
+
+    def said(self, stderr):
+        """What was printed, with the commands to type next as they are without --config."""
+        return re.sub(r"(launch/tpu) --config .*?my\\ config", r"\1", stderr)
 
     def calls(self, who="gcloud"):
         path = self.root / "calls.jsonl"
@@ -97,6 +103,10 @@ class Cloud:
     def trainings(self):
         """Each start of training on a host: its arguments after the script, its folder, ..."""
         return [call for call in self.calls("python") if call["argv"][:2] != ["-m", "pip"]]
+
+    def fault(self, name, message="ERROR: connection reset by peer"):
+        """Makes a verb of gcloud do nothing (`fail-VERB`), or do it and fail (`break-VERB`)."""
+        (self.root / name).write_text(message)
 
     def forget(self):
         (self.root / "calls.jsonl").unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -66,8 +67,13 @@ def test_create_and_delete(cloud, provisioning):
         expected = [*TPUS, "tpu-vm", "delete", "uem", "--quiet", *PLACE]
     assert cloud.asked() == [expected]
     assert not (cloud.root / "tpu-vm").exists()
-    cloud.tpu("delete")  # nothing is left to delete, and that is fine
+    # Nothing is left to delete, and that is fine, but no deletion; another zone may have it.
+    again = cloud.tpu("delete").said
     assert len(cloud.asked()) == 1
+    assert "deleted" not in again
+    assert "nothing to delete: Google Cloud has no TPU and no request of the name uem" in again
+    assert "in us-central2-b of my-project" in again
+    assert "gcloud compute tpus tpu-vm list --zone=- --project=my-project" in again
 
 
 def test_network_account_and_version_are_passed_on(cloud):
@@ -109,12 +115,107 @@ def test_create_that_is_refused(cloud):
     done = cloud.tpu("create", code=1)
     assert "no more capacity" in done.stderr
     assert "try PROVISIONING=queued" in done.stderr
+    assert "Google Cloud has no TPU and no request of the name uem" in done.said  # it was asked
 
 
 def test_create_does_not_replace_what_is_lost(cloud):
     cloud.set("tpu-vm", "PREEMPTED")
-    assert "launch/tpu resume" in cloud.tpu("create", code=1).stderr
+    done = cloud.tpu("create", code=1)
+    assert "launch/tpu resume" in done.said
+    assert "uem is PREEMPTED, and may cost money until: launch/tpu delete" in done.said
     assert not cloud.asked()
+
+
+COSTS = "uem is READY and costs money until: launch/tpu delete"
+UNKNOWN = """uem may exist and be billed until: launch/tpu delete
+  whether it does: launch/tpu status
+  TPUs in any zone: gcloud compute tpus tpu-vm list --zone=- --project=my-project
+  requests: gcloud compute tpus queued-resources list --zone=- --project=my-project
+"""
+
+
+@pytest.mark.parametrize("provisioning", CREATE)
+def test_create_asks_what_came_of_a_broken_connection(cloud, provisioning):
+    cloud.config["PROVISIONING"] = provisioning
+    cloud.fault("break-create")
+    done = cloud.tpu("create")
+    assert "connection reset" in done.said
+    assert COSTS in done.said
+    assert len(cloud.asked()) == 1
+
+
+@pytest.mark.parametrize("command", ["create", "resume"])
+def test_create_does_not_know_when_nobody_answers(cloud, command):
+    cloud.config["POLL_SECONDS"] = "0"
+    cloud.fault("break-create")
+    cloud.fault("cut")
+    done = cloud.tpu(command, code=1)
+    assert done.said.endswith(UNKNOWN)
+    assert len(cloud.asked()) == 1
+
+
+def test_create_that_is_interrupted(cloud):
+    cloud.fault("hang-create")
+    with subprocess.Popen(
+        [LAUNCH / "tpu", "--config", cloud.write_config(), "create"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=cloud.environment(),
+        start_new_session=True,
+    ) as process:
+        for _ in range(500):
+            if (cloud.root / "tpu-vm").exists():
+                break
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        said = cloud.said(process.communicate(timeout=30)[1])
+    assert process.returncode == 130
+    assert UNKNOWN in said
+
+
+def test_create_does_not_bring_back_what_somebody_deleted(cloud):
+    cloud.config["PROVISIONING"] = "queued"
+    cloud.fault("fail-create", "")  # ends well, and nothing is there
+    done = cloud.tpu("create", code=1)
+    assert len(cloud.asked()) == 1
+    assert "Google Cloud has no TPU and no request" in done.said
+
+
+@pytest.mark.parametrize(
+    ("fault", "states", "code", "says"),
+    [
+        ("break-delete", ["READY"], 0, "uem is deleted"),
+        ("fail-delete", ["READY"], 1, f"uem was not deleted: {COSTS}"),
+        ("fail-delete", ["READY", "DELETING"], 0, "uem is DELETING, and may cost money until"),
+        ("fail-describe", ["READY"], 1, UNKNOWN),
+    ],
+)
+def test_delete_asks_what_is_left(cloud, fault, states, code, says):
+    cloud.set("tpu-vm", *states)
+    cloud.fault(fault)
+    done = cloud.tpu("delete", code=code)
+    assert says in done.said
+    assert ("is deleted" in done.said) == (says == "uem is deleted")
+
+
+def test_the_command_that_ends_the_costs_can_be_pasted(cloud):
+    command = cloud.tpu("create").stderr.partition("until: ")[2].partition(";")[0]
+    subprocess.run(
+        ["bash", "-c", command], cwd=LAUNCH.parent, env=cloud.environment(), check=True, timeout=30
+    )
+    assert not (cloud.root / "tpu-vm").exists()
+
+
+def test_status_says_what_may_be_billed(cloud):
+    assert "Google Cloud has no TPU and no request of the name uem" in cloud.tpu("status").said
+    # It was asked for before PROVISIONING was changed, and is billed when it comes.
+    cloud.set("queued-resources", "WAITING_FOR_RESOURCES")
+    waiting = "uem is a request that is WAITING_FOR_RESOURCES, and may cost money"
+    assert waiting in cloud.tpu("status").said
+    cloud.up()
+    assert COSTS in cloud.tpu("status").said
+    cloud.fault("fail-describe")
+    assert UNKNOWN in cloud.tpu("status", code=1).said
 
 
 # --- setup ---
@@ -182,7 +283,7 @@ def test_t5x_is_pinned_as_in_the_documentation(cloud):
 
 def test_setup_and_train_need_a_tpu(cloud):
     for command in ("setup", "train"):
-        assert "first: launch/tpu create" in cloud.tpu(command, code=3).stderr
+        assert "first: launch/tpu create" in cloud.tpu(command, code=3).said
     assert not cloud.asked("ssh", "scp")
 
 
@@ -397,6 +498,7 @@ def test_watch_gives_up_after_max_resumes(cloud):
     cloud.tpu("train")
     done = cloud.tpu("watch", code=5)
     assert "giving up after 1 attempts" in done.stderr
+    assert "uem is PREEMPTED, and may cost money" in done.said.splitlines()[-1]
     assert len(cloud.asked("create")) == 1
     assert len(cloud.trainings()) == 2
 
@@ -410,6 +512,7 @@ def test_watch_counts_attempts_that_fail(cloud):
     assert len(cloud.asked("delete")) == 1
     assert len(cloud.asked("create")) == 3
     assert "gs://bucket/run" in done.stderr
+    assert "Google Cloud has no TPU and no request" in done.said
 
 
 @pytest.mark.parametrize(
@@ -432,6 +535,40 @@ def test_watch_tells_failures_apart(cloud, plan, code, starts):
     assert "ended with exit code" in done.stdout
     if code:
         assert "mend what the log says" in done.stderr
+    assert COSTS in done.said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("codes", "decides"),
+    [
+        (["2", "75"], "2"),  # refused input is permanent, whoever speaks last
+        (["75", "2"], "2"),
+        (["1", "75"], "1"),  # told to stop only where none failed
+        (["75", "1"], "1"),
+        (["1", "134"], "1"),  # its own failure, then those that it took down
+        (["134", "1"], "1"),
+        (["0", "75"], "75"),
+        (["", "75"], "-"),  # its disk was full
+        (["137", "2", "1", "75"], "2"),
+    ],
+)
+def test_the_worst_exit_code_of_all_hosts_decides(cloud, codes, decides):
+    cloud.hosts = len(codes)
+    cloud.up()
+    for host, code in enumerate(codes):
+        (cloud.root / f"host-{host}/uem-t5x/train.exit").write_text(code)
+    assert f"training: failed with exit code {decides}\n" in cloud.tpu("status").said
+
+
+def test_hosts_that_are_told_to_stop_are_waited_for(cloud):
+    cloud.config["ACCELERATOR_TYPE"] = "v4-16"
+    cloud.hosts = 2
+    # The second one is still saving, and then has something else to say.
+    cloud.plan("step=5 exit=75", "step=5 sleep=1 exit=2")
+    cloud.up()
+    cloud.tpu("train")
+    assert "training refused its input" in cloud.tpu("watch", code=4).stderr
+    assert len(cloud.trainings()) == 2
 
 
 def test_watch_restarts_all_hosts_when_one_fails(cloud):
@@ -462,11 +599,14 @@ def test_watch_deletes_nothing_when_cloud_is_silent(cloud):
     cloud.config["POLL_SECONDS"] = "0"
     done = cloud.tpu("watch", code=1)
     assert "did not answer" in done.stderr
+    assert done.said.endswith(UNKNOWN)
     assert not cloud.asked()
 
 
 def test_watch_does_not_bring_back_what_somebody_deleted(cloud):
-    assert "launch/tpu resume" in cloud.tpu("watch", code=3).stderr
+    done = cloud.tpu("watch", code=3)
+    assert "launch/tpu resume" in done.said
+    assert "Google Cloud has no TPU and no request of the name uem" in done.said
     assert not cloud.asked()
 
 
