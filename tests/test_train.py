@@ -845,6 +845,16 @@ class TestTrained:
         assert [other.get(count) for count in counts] == [9, 8, 1, 2, 1]
         assert other["user_id"] == 2**63
 
+    def test_the_predict_command_writes_json_to_a_terminal_of_ascii(self, undisturbed, monkeypatch):
+        user = {"user_id": "Zo\u00eb \U0001f600", "history": []}
+        stdin = io.TextIOWrapper(io.BytesIO(json.dumps(user).encode()))
+        stdout = io.TextIOWrapper(io.BytesIO(), "ascii")
+        monkeypatch.setattr("sys.stdin", stdin)
+        monkeypatch.setattr("sys.stdout", stdout)
+        arguments = ["predict", "--model-dir", str(undisturbed[0]), "--input", "-"]
+        assert cli.main(arguments) == 0
+        assert json.loads(stdout.buffer.getvalue().decode("ascii"))["user_id"] == user["user_id"]
+
     def test_the_predict_command_takes_the_asked_step(self, undisturbed, capsys, monkeypatch):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
         arguments = ["predict", "--model-dir", str(undisturbed[0]), "--input", "-", "--step", "5"]

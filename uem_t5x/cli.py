@@ -52,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv and argv[0] in COMMANDS else None
+    return exit_code(f"uem-t5x {command}", lambda: _run(argv, command))
+
+
+def _run(argv: Sequence[str], command: str | None) -> int:
     parser = build_parser(command)
     # A recipe's, which no parser can list; one that holds a space would pass for a value.
     macros = [argument for argument in argv if argument.startswith("--gin.")]
@@ -66,8 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # As `python -m` does: a recipe may import a module that lies here.
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
-    module = COMMANDS[args.command][0]
-    return exit_code(f"uem-t5x {args.command}", lambda: importlib.import_module(module).run(args))
+    return importlib.import_module(COMMANDS[args.command][0]).run(args)
 
 
 if __name__ == "__main__":

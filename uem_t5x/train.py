@@ -15,10 +15,15 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from uem_t5x import interrupts
+
+if __name__ == "__main__":
+    interrupts.end_at_once()  # until `main`, there is nothing but imports, which take seconds
+
 from uem_t5x import train_flags
 
 if __name__ == "__main__":
-    train_flags.parse(sys.argv[1:])  # help need not wait for the seconds that these imports take
+    train_flags.parse(sys.argv[1:])  # help need not wait for them
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
