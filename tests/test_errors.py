@@ -1,11 +1,20 @@
 """Which errors are told in one line, and what commands end with."""
 
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from uem_t5x import cli, evaluate, quickstart, train
-from uem_t5x.errors import DivergedError, InputError, Preempted, check_at_least, line_of
+from uem_t5x import cli, evaluate, quickstart, train_flags
+from uem_t5x.errors import (
+    DivergedError,
+    InputError,
+    Preempted,
+    check_at_least,
+    exit_code,
+    line_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -73,12 +82,29 @@ def test_every_command_ends_alike(error, code, told, monkeypatch, capsys):
         raise error
 
     monkeypatch.setattr(evaluate, "run", run)
-    monkeypatch.setattr(train, "run_recipe", run)
+    monkeypatch.setattr(train_flags, "check", run)
     monkeypatch.setattr(quickstart, "run", run)
     for program, main, arguments in (
         ("uem-t5x evaluate", cli.main, ["evaluate", "--model-dir", "m"]),
-        ("uem_t5x.train", train.main, ["--gin_file=r"]),
+        ("uem_t5x.train", train_flags.main, ["--gin_file=r"]),
         ("quickstart", quickstart.main, []),
     ):
         assert main(arguments) == code
         assert capsys.readouterr().err == (f"{program}: {told}\n" if told else "")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "errors", "printed"),
+    [
+        ("ascii", "strict", b"Kom\\xf6die \\u2047 \\U0001f600 caf\xe9\n"),
+        ("ascii", "surrogateescape", b"Kom\\xf6die \\u2047 \\U0001f600 caf\xe9\n"),
+        ("latin-1", "strict", b"Kom\xf6die \\u2047 \\U0001f600 caf\xe9\n"),
+        ("utf-8", "strict", "Kom\u00f6die \u2047 \U0001f600 caf".encode() + b"\xe9\n"),
+    ],
+)
+def test_what_standard_output_cannot_hold_is_escaped(encoding, errors, printed, monkeypatch):
+    """A genre, an unknown token, a user's name, and a file's name that is no UTF-8."""
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding, errors)
+    monkeypatch.setattr("sys.stdout", stdout)
+    assert exit_code("test", lambda: print("Kom\u00f6die \u2047 \U0001f600 caf\udce9") or 0) == 0
+    assert (stdout.buffer.getvalue(), stdout.errors) == (printed, errors)

@@ -1,5 +1,6 @@
 """What `uem-t5x evaluate` prints and writes of scores."""
 
+import io
 import json
 
 import pytest
@@ -35,6 +36,16 @@ def test_names_are_printed_as_they_are(scored, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert GENRE in printed
     assert f"scores written to {file}" in printed
+
+
+def test_tables_are_printed_in_ascii_too(scored, monkeypatch):
+    """Once the minutes of scoring are over, no letter may end the command."""
+    named = [{**row, "genre": "Kom\u00f6die"} for row in RESULT["per_genre"]]
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: {**RESULT, "per_genre": named})
+    stdout = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr("sys.stdout", stdout)
+    assert cli.main(["evaluate", "--model-dir", "m"]) == 0
+    assert rb"Kom\xf6die" in stdout.buffer.getvalue()
 
 
 def test_scores_and_answers_are_two_files(scored, tmp_path, monkeypatch, capsys):

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import uem_t5x
-from uem_t5x import predict
+from uem_t5x import predict, user_lines
 from uem_t5x.data import descriptions, splits, text_tables
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest, Split
@@ -533,8 +533,8 @@ class TestVerbalizer:
 
 def read_lines(data, **options):
     refused = []
-    lines = predict.read_lines(io.BytesIO(data))
-    users = list(predict.read_users(lines, "in.jsonl", {1: 7}, refused.append, **options))
+    lines = user_lines.read_lines(io.BytesIO(data))
+    users = list(user_lines.read_users(lines, "in.jsonl", {1: 7}, refused.append, **options))
     for error in refused:
         assert str(error).isprintable()
         assert len(str(error)) < 400
@@ -557,6 +557,7 @@ ITEMS = JSON | st.fixed_dictionaries(
     optional={
         "movieId": st.just(1) | JSON,
         "rating": st.just(4.5) | JSON,
+        "timestamp": st.sampled_from([3, 2.5, "2015-03-09", "2015-03-09T12:52:18Z"]) | JSON,
         **{name: st.just("War") | JSON for name in ("title", "genres", "description")},
     },
 )
@@ -579,7 +580,8 @@ class TestPredict:
         assert len(users) + len(refused) == len(records)
         answered = [r for n, r in enumerate(records, start=1) if n not in refused]
         for user, record in zip(users, answered):
-            assert len(user.items) + user.unknown == len(record["history"])
+            dropped = user.unknown + user.outdated
+            assert len(user.items) + dropped == len(record["history"])
             assert set(user.half_stars) <= set(range(1, 11))
             line = predict.write_line({"user_id": user.user_id, "answer": "\ud800"})
             written = json.loads(line.encode(), parse_constant=strict)["user_id"]
@@ -604,7 +606,7 @@ class TestPredict:
             b'{"history": ' + b"[" * 900 + b"]" * 900 + b"}",
             b'{"a":' * 10**5,
             b'{"user_id": %s, "history": []}' % (b"9" * 5000),
-            b" " * (predict.MAX_LINE_BYTES + 1) + b'{"user_id": "u", "history": []}',
+            b" " * (user_lines.MAX_LINE_BYTES + 1) + b'{"user_id": "u", "history": []}',
             b'{"user_id": 1e400, "history": []}',
             b'{"user_id": NaN, "history": []}',
             b'{"user_id": -Infinity, "history": []}',
@@ -644,9 +646,9 @@ class TestPredict:
         data = b"\n".join(bytes([65 + n % 26]) * length for n, length in enumerate(lengths))
         data += b"\n" * ends
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(predict, "MAX_LINE_BYTES", limit)
-            patch.setattr(predict, "_CHUNK_BYTES", 7)
-            lines = list(predict.read_lines(io.BytesIO(data)))
+            patch.setattr(user_lines, "MAX_LINE_BYTES", limit)
+            patch.setattr(user_lines, "_CHUNK_BYTES", 7)
+            lines = list(user_lines.read_lines(io.BytesIO(data)))
         assert lines == [line[: limit + 1] for line in data.splitlines(keepends=True)]
 
     def test_an_endless_line_takes_no_more_memory_than_the_limit(self, tmp_path):
@@ -659,8 +661,8 @@ class TestPredict:
         def read():
             refused = []
             with path.open("rb") as file:
-                lines = predict.read_lines(file)
-                users = list(predict.read_users(lines, "in.jsonl", {}, refused.append))
+                lines = user_lines.read_lines(file)
+                users = list(user_lines.read_users(lines, "in.jsonl", {}, refused.append))
             return users, refused
 
         (users, refused), peak = peak_memory(read)
@@ -668,7 +670,7 @@ class TestPredict:
         assert str(refused[0]) == (
             "in.jsonl: line 1: longer than 16 MiB; give the most recent items of the history"
         )
-        assert peak < 3 * predict.MAX_LINE_BYTES
+        assert peak < 3 * user_lines.MAX_LINE_BYTES
 
     def test_a_line_of_nothing_but_items_takes_some_memory_and_time(self):
         line = b'{"history": [' + b"[]," * 500_000 + b"[]]}"

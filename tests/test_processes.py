@@ -236,12 +236,12 @@ def test_refused_numbers_of_parts(one, dataset_folder, macros, message):
         train.run_recipe(["gin/uem_tiny.gin"], [*places, *sizes, *macros])
 
 
-PLACES = ["--gin_file=gin/uem_tiny.gin", "--gin.MODEL_DIR=m", "--gin.DATA_DIR=d"]
+PLACES = ["--gin_file=gin/uem_tiny.gin", "--gin.MODEL_DIR=m", "--gin.DATA_DIR=gs://d"]
 
 
 def test_nobody_to_join(capsys):
     arguments = ["--coordinator_address=localhost:1", "--process_count=2"]
-    assert train.main([*PLACES, *arguments]) == 2
+    assert train_flags.main([*PLACES, *arguments]) == 2
     said = capsys.readouterr().err
     assert "waiting up to 5 minutes until 2 processes are at localhost:1\n" in said
     assert "cannot join the other processes" in said
@@ -273,14 +273,14 @@ def test_nobody_to_join(capsys):
     ],
 )
 def test_processes_that_cannot_be_joined(flags, message, capsys):
-    assert train.main([*PLACES, *flags.split()]) == 2
+    assert train_flags.main([*PLACES, *flags.split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
 
 
 def test_an_address_of_the_environment(monkeypatch, capsys):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost")
-    assert train.main([*PLACES, "--multiprocess"]) == 2
+    assert train_flags.main([*PLACES, "--multiprocess"]) == 2
     assert "JAX_COORDINATOR_ADDRESS=localhost: give HOST:PORT" in capsys.readouterr().err
 
 
@@ -288,7 +288,7 @@ def test_a_port_that_is_taken(capsys):
     with socket.create_server(("", 0)) as taken:
         address = f"localhost:{taken.getsockname()[1]}"
         flags = [f"--coordinator_address={address}", "--process_count=2", "--process_index=0"]
-        assert train.main([*PLACES, *flags]) == 2
+        assert train_flags.main([*PLACES, *flags]) == 2
     assert f"{address}: the first process cannot listen at port" in capsys.readouterr().err
 
 

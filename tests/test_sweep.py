@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import shlex
@@ -116,6 +117,17 @@ def test_commands_survive_a_shell(read, tmp_path, capsys):
     folder = f"{tmp_path}/it's $HOME; ls/uem_tiny-HISTORY_LENGTH=5-seed=0"
     assert f"--gin.MODEL_DIR={json.dumps(folder)}" in train
     assert score[-1] == f"{folder}/metrics.json"
+
+
+def test_commands_name_no_other_file_where_letters_cannot_be_written(
+    read, tmp_path, monkeypatch, capsys
+):
+    read()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    arguments = ["--output", str(tmp_path / "\u00fcbung"), "--gin.DATA_DIR=my data"]
+    assert cli.main(["sweep", str(tmp_path / "sweep.toml"), *arguments, "--print-commands"]) == 2
+    assert "in ascii, which lacks '\u00fc'; set PYTHONIOENCODING=utf-8" in capsys.readouterr().err
+    assert not sys.stdout.buffer.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ from uem_t5x import (
     predict,
     questions,
     train,
+    train_flags,
     validation,
     verbalizer,
 )
@@ -220,7 +221,7 @@ class TestDivergence:
         places = [f"MODEL_DIR={model_dir}", f"DATA_DIR={dataset_folder.path}"]
         tiny = [line.replace(" = ", "=") for line in TINY]
         given = [f"--gin.{macro}" for macro in (*tiny, *places, *macros)]
-        assert train.main([f"--gin_file={RECIPE}", *given]) == 1
+        assert train_flags.main([f"--gin_file={RECIPE}", *given]) == 1
         found = re.fullmatch(self.MESSAGE, capsys.readouterr().err.splitlines()[-1])
         assert len(found[3].split(", ")) == 16
         return found[1], int(found[2]), found[4]
@@ -771,7 +772,8 @@ class TestTrained:
         inside = predict.User("u", (5, 6), (9, 2), unknown=0)
         outside = predict.User("u", (twin, 6), (9, 2), unknown=0)
         expected, answered = predict.predict(trained, [inside, outside], batch_size=4)
-        assert answered == expected
+        assert (expected["known"], expected["described"]) == (2, 0)
+        assert answered == {**expected, "known": 1, "described": 1}
 
     @pytest.mark.parametrize(
         "channel", [Channel("poster", 16, "item"), Channel("description", 8, "item")]
@@ -819,6 +821,40 @@ class TestTrained:
         for answer in answered:  # after four steps it writes no such sentence by itself
             sentence = verbalizer.write_answer(answer["liked"], answer["disliked"])
             assert answer["answer"] == sentence
+
+    def test_the_predict_command_knows_titles_and_times(
+        self, undisturbed, trained, capsys, monkeypatch
+    ):
+        movies = trained.catalogue.movies().rows(named=True)[1:9]
+        rated = [{"rating": 1 + at % 5, "timestamp": at} for at, _ in enumerate(movies)]
+        known = [{**item, "movieId": movie["movieId"]} for item, movie in zip(rated, movies)]
+        titled = [{**item, "title": movie["title"]} for item, movie in zip(rated, movies)]
+        others = [
+            {"movieId": 10**6, "rating": 3, "timestamp": 1},
+            {"title": "Space War", "rating": 3, "timestamp": 2},
+        ]
+        histories = [known, known[::-1], titled[::-1], [*known, {**known[0], "rating": 2}, *others]]
+        lines = [json.dumps({"user_id": 2**63, "history": history}) for history in histories]
+        stdin = io.TextIOWrapper(io.BytesIO("\n".join(lines).encode()))
+        monkeypatch.setattr("sys.stdin", stdin)
+        arguments = ["predict", "--model-dir", str(undisturbed[0]), "--input", "-"]
+        assert cli.main(arguments) == 0
+        *same, other = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert same == [same[0]] * 3
+        counts = ("items", "known", "described", "dropped", "unknown_items")
+        assert [same[0].get(count) for count in counts] == [8, 8, 0, 0, None]
+        assert [other.get(count) for count in counts] == [9, 8, 1, 2, 1]
+        assert other["user_id"] == 2**63
+
+    def test_the_predict_command_writes_json_to_a_terminal_of_ascii(self, undisturbed, monkeypatch):
+        user = {"user_id": "Zo\u00eb \U0001f600", "history": []}
+        stdin = io.TextIOWrapper(io.BytesIO(json.dumps(user).encode()))
+        stdout = io.TextIOWrapper(io.BytesIO(), "ascii")
+        monkeypatch.setattr("sys.stdin", stdin)
+        monkeypatch.setattr("sys.stdout", stdout)
+        arguments = ["predict", "--model-dir", str(undisturbed[0]), "--input", "-"]
+        assert cli.main(arguments) == 0
+        assert json.loads(stdout.buffer.getvalue().decode("ascii"))["user_id"] == user["user_id"]
 
     def test_the_predict_command_takes_the_asked_step(self, undisturbed, capsys, monkeypatch):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
@@ -1053,7 +1089,7 @@ def test_refused_recipes(bindings, message, dataset_folder, tmp_path):
 def test_a_recipe_that_is_none(content, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("own.gin").write_bytes(content)
-    assert train.main(["--gin_file=own.gin"]) == 2
+    assert train_flags.main(["--gin_file=own.gin"]) == 2
     assert "own.gin: " in capsys.readouterr().err
     with pytest.raises(InputError, match=r"own\.gin"):
         gin_utils.parse(["own.gin"])
@@ -1064,7 +1100,7 @@ def test_a_number_that_stands_for_all_may_be_none():
 
 
 def test_an_unbound_macro_is_named(capsys):
-    assert train.main([f"--gin_file={RECIPE}", "--gin.MODEL_DIR=/tmp/x"]) == 2
+    assert train_flags.main([f"--gin_file={RECIPE}", "--gin.MODEL_DIR=/tmp/x"]) == 2
     assert "the macro DATA_DIR is not bound; add --gin.DATA_DIR=VALUE" in capsys.readouterr().err
 
 

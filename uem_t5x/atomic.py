@@ -12,7 +12,7 @@ from typing import IO
 
 from etils import epath
 
-from uem_t5x import buckets
+from uem_t5x import buckets, interrupts
 from uem_t5x.errors import InputError
 
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # safetensors has no OSError
@@ -67,7 +67,7 @@ def writing_folder(
             f"{path}: cannot be written ({error.strerror}); give --output another name"
         ) from error
     try:
-        with _naming(path):
+        with _naming(path), interrupts.removing(partial):
             yield partial
         _share(partial)
         check()  # it may have taken hours
@@ -102,7 +102,11 @@ def writing_file(path: epath.PathLike) -> Iterator[IO[str]]:
         _clear_up(Path(file_path))
     partial = file_path.with_name(_partial_name(file_path, os.getpid()))
     try:
-        with _naming(path), partial.open("w", encoding="utf-8") as file:
+        with (
+            _naming(path),
+            interrupts.removing(Path(partial)),
+            partial.open("w", encoding="utf-8") as file,
+        ):
             yield file
         partial.replace(file_path)
     finally:

@@ -3,23 +3,31 @@
 Every subcommand lives beside the code it drives, in a module named in `COMMANDS` with two
 functions: `add_arguments(parser)` and `run(args) -> int`. Modules are imported when their
 subcommand is called, and import TensorFlow and JAX only inside `run`, so that help starts at once.
+Training has a command line of its own, which is T5X's.
 """
+
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.pop(0)  # the current folder, from which nothing is imported unasked
 
 import argparse
 import importlib
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from uem_t5x import __version__
 from uem_t5x.errors import exit_code
 
+_TRAIN = "train"
+# Those that read recipes, which may import a module of the current folder.
+_READ_RECIPES = {_TRAIN, "evaluate", "predict", "export", "compile"}
 # name: (module, one line of help)
 COMMANDS = {
     "synthesize": ("uem_t5x.data.synthesize", "write a MovieLens-shaped folder with made-up users"),
     "prepare": ("uem_t5x.data.prepare", "turn MovieLens and descriptions into a dataset folder"),
     "seal": ("uem_t5x.data.seal", "accept a dataset folder as it is after a change by hand"),
+    _TRAIN: ("uem_t5x.train_flags", "train a model, as `python -m uem_t5x.train` does"),
     "evaluate": ("uem_t5x.evaluate", "score a trained model beside the baselines"),
     "predict": ("uem_t5x.predict", "write the tastes of users given as JSON lines"),
     "sweep": ("uem_t5x.sweep", "train and score a list of runs, going on where it was stopped"),
@@ -38,7 +46,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary)
-        if name == command:
+        if name == command != _TRAIN:
             importlib.import_module(module).add_arguments(subparser)
     return parser
 
@@ -52,6 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv and argv[0] in COMMANDS else None
+    if command in _READ_RECIPES and (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # after all that is installed
+    if command == _TRAIN:
+        return importlib.import_module(COMMANDS[command][0]).main(argv[1:], "uem-t5x train")
+    return exit_code(f"uem-t5x {command}", lambda: _run(argv, command))
+
+
+def _run(argv: Sequence[str], command: str | None) -> int:
     parser = build_parser(command)
     # A recipe's, which no parser can list; one that holds a space would pass for a value.
     macros = [argument for argument in argv if argument.startswith("--gin.")]
@@ -62,12 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         others += macros
     if others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # As `python -m` does: a recipe may import a module that lies here.
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
-    module = COMMANDS[args.command][0]
-    return exit_code(f"uem-t5x {args.command}", lambda: importlib.import_module(module).run(args))
+    return importlib.import_module(COMMANDS[args.command][0]).run(args)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,18 @@
 """The exceptions that the commands print without a traceback, and how they end."""
 
+import codecs
+import contextlib
+import io
 import numbers
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from uem_t5x import interrupts
+
 PREEMPTED_EXIT_CODE = 75  # BSD's EX_TEMPFAIL, "try again later"
+_ESCAPED = "uem_t5x.escaped"
 
 # TensorFlow has classes of its own for what a file system does not let it do, and for mistakes.
 _MISTAKES = ("InvalidArgumentError", "InternalError", "OutOfRangeError", "UnimplementedError")
@@ -112,17 +118,51 @@ def exit_code(program: str, run: Callable[[], int]) -> int:
       or a loss or gradient that is not finite, 75 for a run that was told to stop (SIGTERM) and is
       resumed when it is repeated, 130 for Ctrl-C.
     """
+    with _printing_anything(), interrupts.insistent() as interrupt:
+        try:
+            return run()
+        except KeyboardInterrupt:
+            return interrupts.EXIT_CODE
+        except InputError as error:
+            line, code = error.line, 2
+        except Preempted as notice:
+            line, code = str(notice), PREEMPTED_EXIT_CODE
+        except Exception as error:
+            if interrupt.is_set():  # it became this on its way here
+                return interrupts.EXIT_CODE
+            line, code = line_of(error), 1
+            if line is None:
+                raise
+        print(f"{program}: {line}", file=sys.stderr)
+        return code
+
+
+@contextlib.contextmanager
+def _printing_anything() -> Iterator[None]:
+    """Lets standard output show what its encoding lacks as an escape, as standard error does.
+
+    Titles, genres and file names may hold anything, and a terminal may know ASCII alone.
+    """
+    stdout = sys.stdout
+    if not isinstance(stdout, io.TextIOWrapper):  # a notebook's
+        yield
+        return
+    errors = stdout.errors
+    stdout.reconfigure(errors=_ESCAPED)
     try:
-        return run()
-    except InputError as error:
-        line, code = error.line, 2
-    except Preempted as notice:
-        line, code = str(notice), PREEMPTED_EXIT_CODE
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        line, code = line_of(error), 1
-        if line is None:
-            raise
-    print(f"{program}: {line}", file=sys.stderr)
-    return code
+        yield
+    finally:
+        stdout.reconfigure(errors=errors)
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Returns what stands for a letter, and where the next one is; see `codecs.register_error`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letter, end = error.object[error.start], error.start + 1
+    if "\udc80" <= letter <= "\udcff":  # a byte of a file's name, which Python could not read
+        return bytes([ord(letter) - 0xDC00]), end
+    return letter.encode("ascii", "backslashreplace"), end
+
+
+codecs.register_error(_ESCAPED, _escape)

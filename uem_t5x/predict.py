@@ -2,20 +2,16 @@
 
 import argparse
 import contextlib
-import dataclasses
-import io
 import itertools
 import json
-import math
-import reprlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uem_t5x import atomic, model_flags
 from uem_t5x.errors import InputError
-from uem_t5x.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS
+from uem_t5x.user_lines import Movie, User, movie_rows, movie_titles, read_lines, read_users
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,51 +21,6 @@ if TYPE_CHECKING:
 _ENCODED = ("title_genres", "description")  # the channels that `prepare` makes of text
 # Movies that a batch of users may bring along; a multiple, so that few shapes are compiled.
 _NEW_ITEM_ROWS = 64
-# A line is parsed whole, into as much as 35 times its size. 30,000 ratings, more than anyone in
-# MovieLens has given, take a tenth of this; the model reads the most recent few of them.
-MAX_LINE_BYTES = 16 * 2**20
-_CHUNK_BYTES = 2**20
-
-
-@dataclasses.dataclass(frozen=True)
-class Movie:
-    """A movie that the catalogue lacks, as a user's line describes it."""
-
-    title: str
-    genres: tuple[str, ...]
-    description: str
-
-
-@dataclasses.dataclass(frozen=True)
-class User:
-    """A line of input: a user and what they rated, oldest first.
-
-    Attributes:
-      user_id: as given, a text or a number; None if it was not.
-      items: row of the movie table, or a movie that it lacks.
-      half_stars: the rating of each item, 1..10.
-      unknown: how many items were dropped, as neither the catalogue nor the line tells of them.
-
-    Raises:
-      InputError: if an item has no rating, or a rating is no number of half-stars.
-    """
-
-    user_id: Any
-    items: tuple[int | Movie, ...]
-    half_stars: tuple[int, ...]
-    unknown: int = 0
-
-    def __post_init__(self) -> None:
-        items, ratings = len(self.items), len(self.half_stars)
-        if items != ratings:
-            raise InputError(
-                f"user {self.user_id!r}: {items} items and {ratings} ratings; give each item one"
-            )
-        for rating in self.half_stars:
-            if not 1 <= rating <= MAX_HALF_STARS:
-                raise InputError(
-                    f"user {self.user_id!r}: {rating} half-stars; give 1 to {MAX_HALF_STARS}"
-                )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input",
         required=True,
-        help="JSON lines, a user each, histories oldest first; - for stdin",
+        help="JSON lines, a user each, histories oldest first or with timestamps; - for stdin",
     )
     parser.add_argument("--output", help="where to write the answers; stdout by default")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -106,14 +57,21 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         is_stdin = args.input == "-"
         file = sys.stdin.buffer if is_stdin else stack.enter_context(Path(args.input).open("rb"))
-        lines, rows = read_lines(file), _movie_rows(trained)
-        users = read_users(lines, args.input, rows, report, _why_not_described(trained))
+        movies = trained.catalogue.movies()
+        users = read_users(
+            read_lines(file),
+            args.input,
+            movie_rows(movies),
+            report,
+            _why_not_described(trained),
+            movie_titles(movies),
+        )
         answers = predict(trained, users, args.batch_size)
         if args.output:
             _write_whole(answers, args.output)
         else:
             for answer in answers:
-                print(write_line(answer), flush=True)
+                print(write_line(answer, sys.stdout.encoding), flush=True)
     return 2 if refused else 0
 
 
@@ -124,11 +82,6 @@ def _write_whole(answers: Iterable[dict[str, Any]], output: str) -> None:
         for answer in answers:
             file.write(write_line(answer) + "\n")
             advance(1)
-
-
-def _movie_rows(trained: "TrainedModel") -> dict[int, int]:
-    movies = trained.catalogue.movies()
-    return dict(zip(movies["movieId"].to_list()[1:], movies["row"].to_list()[1:]))
 
 
 def _why_not_described(trained: "TrainedModel") -> str | None:
@@ -146,117 +99,15 @@ def _why_not_described(trained: "TrainedModel") -> str | None:
     return None
 
 
-def write_line(answer: dict[str, Any]) -> str:
-    """Returns the answer as a line of JSON that can be encoded."""
+def write_line(answer: dict[str, Any], encoding: str | None = None) -> str:
+    """Returns the answer as a line of JSON that can be encoded; by default in UTF-8."""
     text = json.dumps(answer, ensure_ascii=False, allow_nan=False)
-    # A user_id may hold half of a surrogate pair, which is no character: it stays an escape.
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def read_lines(file: io.BufferedIOBase) -> Iterator[bytes]:
-    """Yields the lines of a file; of one that is too long to be read, just its beginning."""
-    while line := file.readline(MAX_LINE_BYTES + 1):
-        yield line
-        rest = line if len(line) > MAX_LINE_BYTES else b""
-        while rest and not rest.endswith(b"\n"):
-            rest = file.readline(_CHUNK_BYTES)
-
-
-def read_users(
-    lines: Iterable[bytes],
-    name: str,
-    rows: dict[int, int],
-    report: Callable[[InputError], Any],
-    why_not_described: str | None = None,
-) -> Iterator[User]:
-    """Yields the user of each line.
-
-    Args:
-      lines: `{"user_id": "u1", "history": [{"movieId": 1, "rating": 4.5}, ...]}` in UTF-8; an item
-        may give `title`, `genres` and `description` instead of a movie that the catalogue knows.
-      name: of the file, for messages.
-      rows: the row of each movieId in the movie table.
-      report: is called with the InputError of a line that cannot be read, which is skipped.
-      why_not_described: refuses movies that are only described, in these words.
-    """
-    for number, line in enumerate(lines, start=1):
-        if len(line) <= MAX_LINE_BYTES and not line.strip():
-            continue
-        try:
-            yield _read_user(line, rows, why_not_described)
-        except (InputError, RecursionError) as error:
-            report(InputError(f"{name}: line {number}: {error}"))
-
-
-def _read_user(line: bytes, rows: dict[int, int], why_not_described: str | None) -> User:
-    if len(line) > MAX_LINE_BYTES:
-        raise InputError(
-            f"longer than {MAX_LINE_BYTES >> 20} MiB; give the most recent items of the history"
-        )
     try:
-        record = json.loads(line.decode("utf-8-sig"))
-    except ValueError as error:
-        raise InputError(f"no JSON ({error}); write one object a line") from error
-    if not isinstance(record, dict) or not isinstance(record.get("history"), list):
-        raise InputError('expected {"user_id": ..., "history": [...]}')
-    user_id = record.get("user_id")
-    if not isinstance(user_id, str | int | float | None) or (
-        isinstance(user_id, float) and not math.isfinite(user_id)
-    ):
-        raise InputError(f"user_id {reprlib.repr(user_id)} is not a text or a finite number")
-    items, half_stars, unknown = [], [], 0
-    for position, entry in enumerate(record["history"], start=1):
-        try:
-            item = _read_item(entry, rows)
-            if why_not_described and isinstance(item, Movie):
-                raise InputError(why_not_described)
-            stars = _read_rating(entry)
-        except InputError as error:
-            raise InputError(f"item {position} of the history: {error}") from error
-        if item is None:
-            unknown += 1
-            continue
-        items.append(item)
-        half_stars.append(stars)
-    return User(user_id, tuple(items), tuple(half_stars), unknown)
-
-
-def _read_item(entry: Any, rows: dict[int, int]) -> int | Movie | None:
-    if not isinstance(entry, dict):
-        raise InputError('expected {"movieId": ..., "rating": ...}')
-    movie_id = entry.get("movieId")
-    if movie_id is not None and (isinstance(movie_id, bool) or not isinstance(movie_id, int)):
-        raise InputError(f"movieId {reprlib.repr(movie_id)} is not a whole number")
-    if movie_id in rows:
-        return rows[movie_id]
-    if "title" in entry:
-        genres = entry.get("genres", [])
-        if isinstance(genres, str):
-            genres = genres.split("|")
-        description = entry.get("description", "")
-        texts = [entry["title"], description, *(genres if isinstance(genres, list) else [None])]
-        if not all(isinstance(text, str) for text in texts):
-            raise InputError("title and description must be texts, genres a list of texts")
-        try:
-            "".join(texts).encode()
-        except UnicodeEncodeError as error:
-            letter = error.object[error.start]
-            raise InputError(f"{letter!r} in a text is half a character; leave it out") from error
-        return Movie(entry["title"], tuple(genres), description)
-    if movie_id is None:
-        raise InputError("neither a movieId nor a title; give one of them")
-    return None
-
-
-def _read_rating(entry: dict[str, Any]) -> int:
-    rating = entry.get("rating")
-    if isinstance(rating, bool) or not isinstance(rating, int | float):
-        shown = reprlib.repr(rating)
-        raise InputError(f"rating {shown} is not a number; give half-stars from 0.5 to 5")
-    half_stars = rating * HALF_STARS_PER_STAR
-    if not 1 <= half_stars <= MAX_HALF_STARS or half_stars != int(half_stars):
-        raise InputError(f"rating {reprlib.repr(rating)} is not one of 0.5, 1, ..., 5")
-    return int(half_stars)
+        text.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        # A terminal of ASCII, or half of a surrogate pair in a user_id, which is no character.
+        return json.dumps(answer, allow_nan=False)
+    return text
 
 
 def predict(
@@ -271,7 +122,8 @@ def predict(
 
     Yields:
       `user_id`, `answer` (the sentence), `liked` and `disliked` (genre names), `items` (how many
-      the model read) and, where there were any, `unknown_items`.
+      the model read), how many of the user's were `known` to the catalogue, only `described`, or
+      `dropped`, and, where there were any, `unknown_items` (those dropped as neither).
 
     Raises:
       InputError: if an item is no row of the catalogue, or only described, and the model cannot
@@ -292,12 +144,16 @@ def predict(
         answers = answerer(*encoder.embed(asked.features, described), index)
         for user, items, answer in zip(batch, asked.items_read.tolist(), answers):
             liked, disliked = verbalizer.read_answer(answer, trained.catalogue.genres)
+            described_items = sum(isinstance(item, Movie) for item in user.items)
             result = {
                 "user_id": user.user_id,
                 "answer": answer,
                 "liked": liked,
                 "disliked": disliked,
                 "items": items,
+                "known": len(user.items) - described_items,
+                "described": described_items,
+                "dropped": user.unknown + user.outdated,
             }
             yield {**result, "unknown_items": user.unknown} if user.unknown else result
 

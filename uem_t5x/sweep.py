@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     unfinished = [planned for planned in runs if not planned.is_finished()]
     if args.print_commands:
         for planned in unfinished:
-            print(planned.shell_line())
+            print(_writable(planned.shell_line()))
         return 0
     if buckets.is_remote(args.output):
         raise InputError(f"--output {args.output}: give a local folder, or --print-commands")
@@ -275,6 +275,24 @@ def _for_shell(literal: str) -> str:
     if literal[0] not in "'\"":
         return literal
     return json.dumps(gin_utils.literal_value(literal), ensure_ascii=False)
+
+
+def _writable(line: str) -> str:
+    """Returns a line of shell that standard output can write letter by letter.
+
+    Raises:
+      InputError: if its encoding lacks one: an escape would name another file.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        line.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError as error:
+        letter = error.object[error.start]
+        raise InputError(
+            f"--print-commands: standard output is written in {encoding}, which lacks {letter!r}; "
+            "set PYTHONIOENCODING=utf-8"
+        ) from error
+    return line
 
 
 def _run_all(runs: Sequence[PlannedRun], unfinished: Sequence[PlannedRun], output: str) -> int:

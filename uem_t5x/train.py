@@ -6,26 +6,21 @@
 at hand, with the same recipe.
 """
 
+import sys
+
+if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        sys.path.append(sys.path.pop(0))  # the current folder comes last: a recipe may import of it
+    from uem_t5x import train_flags
+
+    sys.exit(train_flags.main(sys.argv[1:]))  # imports this module, once there is no mistake
+
 import contextlib
 import dataclasses
 import functools
 import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
-
-from uem_t5x import train_flags
-from uem_t5x.errors import InputError, Preempted, check_at_least, exit_code
-
-_NAME = "uem_t5x.train"
-
-if __name__ == "__main__":
-    # Help and most refusals need not wait for the seconds that these imports take.
-    _flags = train_flags.parse(sys.argv[1:])
-    if _refused := exit_code(_NAME, lambda: train_flags.check(*_flags) or 0):
-        sys.exit(_refused)
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import gin
 import jax
@@ -33,7 +28,7 @@ import seqio
 from absl import logging
 from clu import metric_writers
 
-from uem_t5x import checkpoint_folders, datasets, file_handles, gin_utils, processes, training_log
+from uem_t5x import checkpoint_folders, datasets, file_handles, gin_utils, training_log
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x import trainer as trainer_lib
 from uem_t5x import validation as validation_lib
@@ -44,6 +39,7 @@ from uem_t5x.checkpoint_manager import (
 )
 from uem_t5x.datasets import DatasetConfig
 from uem_t5x.divergence import DivergenceWatch
+from uem_t5x.errors import InputError, Preempted, check_at_least
 from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.partitioning import Partitioner
 from uem_t5x.preemption import PreemptionNotice
@@ -283,27 +279,3 @@ def run_recipe(
         arguments = gin.get_bindings(train, resolve_references=True)
         with model_dir_lib.lock(arguments["model_dir"]):
             return train(**arguments)
-
-
-def main(argv: Sequence[str]) -> int:
-    """Runs a recipe.
-
-    Returns:
-      The exit code: 0, 1 for a loss or gradient that is not finite or a disk that takes no more, 2
-      for input that is refused, 75 for a run that was told to stop (SIGTERM) and goes on when it is
-      repeated, 130 for Ctrl-C.
-    """
-    files, bindings, arguments = train_flags.parse(argv)
-
-    def run() -> int:
-        train_flags.check(files, bindings, arguments)
-        processes.join(arguments)
-        seqio.add_global_cache_dirs(arguments.seqio_additional_cache_dirs)
-        run_recipe(files, bindings)
-        return 0
-
-    return exit_code(_NAME, run)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

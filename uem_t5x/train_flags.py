@@ -1,10 +1,48 @@
-"""The command line of `python -m uem_t5x.train`, which imports nothing that takes its time."""
+"""The command line of training: `python -m uem_t5x.train`, or `uem-t5x train`.
+
+Help, and what can be told from a recipe's text and a folder's manifest, need not wait for the
+seconds that JAX and TensorFlow take to be imported.
+"""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from uem_t5x import gin_utils, processes
-from uem_t5x.errors import InputError
+from etils import epath
+
+from uem_t5x import buckets, gin_utils, processes, startup
+from uem_t5x.data.manifest import Manifest
+from uem_t5x.errors import InputError, exit_code
+
+
+def main(argv: Sequence[str], program: str = "uem_t5x.train") -> int:
+    """Runs a recipe.
+
+    Args:
+      argv: the command line, without the program's name.
+      program: what error lines begin with.
+
+    Returns:
+      The exit code: 0, 1 for a loss or gradient that is not finite or a disk that takes no more, 2
+      for input that is refused, 75 for a run that was told to stop (SIGTERM) and goes on when it is
+      repeated, 130 for Ctrl-C.
+    """
+
+    def run() -> int:
+        files, bindings, arguments = parse(argv)
+        check(files, bindings, arguments)
+        startup.load("uem_t5x.train")
+        import seqio
+
+        from uem_t5x import train
+
+        processes.join(arguments)
+        startup.find_devices()
+        seqio.add_global_cache_dirs(arguments.seqio_additional_cache_dirs)
+        train.run_recipe(files, bindings)
+        return 0
+
+    return exit_code(program, run)
 
 
 def parse(argv: Sequence[str]) -> tuple[list[str], list[str], argparse.Namespace]:
@@ -25,7 +63,8 @@ def check(files: Sequence[str], bindings: Sequence[str], arguments: argparse.Nam
     """Checks what `parse` returns, as far as that can be told without reading data.
 
     Raises:
-      InputError: as in `gin_utils.check_bindings` and `processes.check`, or a macro without value.
+      InputError: as in `gin_utils.check_bindings` and `processes.check`; a macro without value; or
+        a folder of this machine that is not what its macro says.
     """
     macros = gin_utils.check_bindings(files, bindings)
     if unbound := gin_utils.unbound(macros):
@@ -34,6 +73,26 @@ def check(files: Sequence[str], bindings: Sequence[str], arguments: argparse.Nam
             f"{', '.join(files)}: the macro {name} is not bound; add --gin.{name}=VALUE"
         )
     processes.check(arguments)
+    _check_folders(macros)
+
+
+def _check_folders(macros: Mapping[str, Any]) -> None:
+    """Checks the folders that a run reads and writes; those in buckets, when they are reached."""
+
+    def is_here(name: str) -> bool:
+        path = macros.get(name)
+        if not isinstance(path, str) or not path or path.startswith(("%", "@")):
+            return False
+        buckets.check(path)
+        return not buckets.is_remote(path)
+
+    if is_here("DATA_DIR"):
+        Manifest.read(macros["DATA_DIR"])
+    if is_here("MODEL_DIR"):
+        buckets.check_for_arrays(macros["MODEL_DIR"], are_written=True)
+    start = "INITIAL_CHECKPOINT_PATH"
+    if is_here(start) and not epath.Path(macros[start]).is_dir():
+        raise InputError(f"{macros[start]}: no such folder; name a checkpoint's folder")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ import seqio
 import tensorflow as tf
 import tiny_recipe
 
-from uem_t5x import data_sources, task_caches, train
+from uem_t5x import data_sources, task_caches, train_flags
 from uem_t5x.data import sentences
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.feature_converters import UserEmbeddingFeatureConverter
@@ -195,7 +195,7 @@ class TestOfflineCache:
         macros = {"TRAIN_STEPS": 1, "EVAL_PERIOD": 0, "USE_CACHED_TASKS": True}
         bindings = [*tiny_recipe.BINDINGS, *(f"{k} = {v}" for k, v in (macros | places).items())]
         arguments = ["--gin." + binding.replace(" = ", "=") for binding in bindings]
-        return train.main([f"--gin_file={tiny_recipe.RECIPE}", *arguments, *flags])
+        return train_flags.main([f"--gin_file={tiny_recipe.RECIPE}", *arguments, *flags])
 
     def test_is_trained_on(self, dataset_folder, cache, tmp_path):
         flag = f"--seqio_additional_cache_dirs={cache}"

@@ -18,6 +18,7 @@ from uem_t5x import predict, verbalizer
 from uem_t5x.data import descriptions, movielens, text_tables
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest, Split
 from uem_t5x.errors import InputError
+from uem_t5x.user_lines import read_lines, read_users
 
 FOLDER = Path(tempfile.gettempdir())  # set by `fuzz.py` to one of its own
 RATING_COLUMNS = ["userId", "movieId", "rating", "timestamp"]
@@ -133,8 +134,8 @@ def answer(data: bytes) -> None:
 def user_lines(data: bytes) -> None:
     """The input of `predict`."""
     refused: list[InputError] = []
-    lines = predict.read_lines(io.BytesIO(data))
-    users = list(predict.read_users(lines, "in.jsonl", {1: 7}, refused.append))
+    lines = read_lines(io.BytesIO(data))
+    users = list(read_users(lines, "in.jsonl", {1: 7}, refused.append))
     for error in refused:
         with may_be_refused():
             raise error

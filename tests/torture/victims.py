@@ -34,7 +34,7 @@ def train(
       xla_flags: in place of the tests' own.
       measurements: a file that gets a letter whenever the model begins to answer validation users.
     """
-    from uem_t5x import infer, train
+    from uem_t5x import infer, train_flags
 
     _write_to(log)
     if measurements is not None:
@@ -49,7 +49,7 @@ def train(
     if xla_flags is not None:
         os.environ["XLA_FLAGS"] = xla_flags
     gin_bindings = [f"--gin.{binding.replace(' = ', '=', 1)}" for binding in bindings]
-    sys.exit(train.main([f"--gin_file={recipe}", *gin_bindings]))
+    sys.exit(train_flags.main([f"--gin_file={recipe}", *gin_bindings]))
 
 
 def command(log: str, arguments: list[str]) -> None:

@@ -73,8 +73,6 @@ class DatasetFolder:
         """
         buckets.check_reached(path)
         path = epath.Path(path)
-        if not path.is_dir():
-            raise InputError(f"{path}: no such folder; make one with `uem-t5x prepare`")
         manifest = Manifest.read(path)
         mend = (
             "copy the whole folder again, or make it again with `uem-t5x prepare --overwrite`. If "

@@ -124,9 +124,12 @@ class Manifest:
             edited: whether it may have been changed, or be of an older version.
 
         Raises:
-            InputError: if it is missing, of something else, of another version, or damaged.
+            InputError: if it, or the folder, is missing, of something else, of another version, or
+                damaged.
         """
         path = epath.Path(folder) / FILE_NAME
+        if not path.parent.is_dir():
+            raise InputError(f"{folder}: no such folder; make one with `uem-t5x prepare`")
         if not path.is_file():
             raise InputError(
                 f"{folder}: not a dataset folder (no {FILE_NAME}); make one with `uem-t5x prepare`"
