@@ -1,12 +1,13 @@
 """The command line: quick to start, and short when it refuses."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from uem_t5x import atomic, cli, evaluate, quickstart
+from uem_t5x import atomic, cli, evaluate, quickstart, startup
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS)])
@@ -30,6 +31,90 @@ def test_help_with_training_imports_nothing_heavy():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def hidden(*modules):
+    """Returns a line of a program in which some modules cannot be imported."""
+    return f"import sys; sys.modules.update(dict.fromkeys({modules!r}))\n"
+
+
+@pytest.mark.parametrize("program", ["-m uem_t5x.train", "-m uem_t5x.cli train"])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--gin.DATA_DIR={data} --gin.LEARNIN_RATE=1", "no macro LEARNIN_RATE; it has LEARNING_"),
+        ("", "the macro DATA_DIR is not bound"),
+        ("--gin.DATA_DIR=none", "none: no such folder; make one with"),
+        ("--gin.DATA_DIR={here}", "not a dataset folder (no manifest.json)"),
+        ("--gin.DATA_DIR={data} --gin.MODEL_DIR=run[1]", "run[1]: the [ in it would be taken"),
+        ("--gin.DATA_DIR={data} --gin.INITIAL_CHECKPOINT_PATH=none", "none: no such folder; name"),
+    ],
+)
+def test_training_is_refused_before_anything_heavy_is_imported(
+    program, flags, message, dataset_folder, tmp_path
+):
+    places = flags.format(data=dataset_folder.path, here=tmp_path).split()
+    model_dir = [] if "MODEL_DIR" in flags else ["--gin.MODEL_DIR=m"]
+    module, *command = program.split()[1:]
+    script = (
+        hidden("jax", "tensorflow", "seqio", "polars")
+        + f"sys.argv[1:] = {[*command, '--gin_file=gin/uem_tiny.gin', *model_dir, *places]!r}\n"
+        + f"import runpy; runpy.run_module({module!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and message in line
+    assert not Path("m").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_folder_without_a_model_is_refused_before_anything_heavy_is_imported(command, tmp_path):
+    arguments = [command, "--model-dir", str(tmp_path)]
+    arguments += ["--input", __file__] if command == "predict" else []
+    script = (
+        hidden("jax", "tensorflow") + f"from uem_t5x import cli; sys.exit(cli.main({arguments!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2 and "no trained model here" in done.stderr
+
+
+@pytest.mark.parametrize("program", [["-m", "uem_t5x.cli", "prepare"], ["-m", "uem_t5x.train"]])
+def test_nothing_is_imported_from_the_current_folder_unasked(program, tmp_path):
+    """As a downloaded folder may hold a `polars.py`."""
+    for module in ("polars", "jax", "tempfile", "argparse"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('it was run')")
+    flags = ["--gin_file=gin/uem_tiny.gin", "--gin.MODEL_DIR=m", "--gin.DATA_DIR=none"]
+    if "prepare" in program:
+        flags = ["--movielens=none", "--descriptions=none", "--output=out"]
+    done = subprocess.run(
+        [sys.executable, *program, *flags], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "none: no such folder" in done.stderr
+
+
+def test_imports_and_devices_are_quiet(capfd):
+    script = (
+        "from uem_t5x import startup; import os, sys\n"
+        "startup.load('tensorflow'); startup.find_devices()\n"
+        "with startup._quiet(): os.write(2, b'I0000 00:00:17.5 81 port.cc:153] no\\nheard\\n')\n"
+    )
+    environment = {name: os.environ[name] for name in os.environ if name != startup.LOG_LEVEL}
+
+    def said(**more):
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, capture_output=True, env={**environment, **more})
+        return done.stderr.decode().splitlines()
+
+    assert said() == ["heard"]
+    assert "I0000 00:00:17.5 81 port.cc:153] no" in said(**{startup.LOG_LEVEL: "0"})
+
+
+def test_what_is_said_of_an_import_that_fails_is_heard(tmp_path, capfd):
+    (tmp_path / "broken.py").write_text("import os; os.write(2, b'why\\n'); raise ImportError")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ImportError):
+        patch.syspath_prepend(tmp_path)
+        startup.load("broken")
+    assert capfd.readouterr().err == "why\n"
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])

@@ -3,6 +3,9 @@
 MODEL_DIR/config.gin      the recipe, as it was run
 MODEL_DIR/catalogue/      the dataset folder's manifest and movies, without users, and the
                           vocabulary that was trained with, wherever it came from
+
+What only looks at these imports neither JAX nor TensorFlow, so that commands refuse a folder that
+is none before the seconds that these take.
 """
 
 import contextlib
@@ -15,17 +18,13 @@ from pathlib import Path
 from typing import IO
 
 import gin
-import jax
 from etils import epath
 
 from uem_t5x import (
     atomic,
     buckets,
-    checkpoint_folders,
     checksums,
-    data_sources,
     gin_utils,
-    vocabularies,
 )
 from uem_t5x.data import manifest
 from uem_t5x.data.dataset_folder import (
@@ -66,6 +65,8 @@ def lock(model_dir: str | os.PathLike[str]) -> Iterator[None]:
       OSError: if it is in a bucket that cannot be reached.
     """
     buckets.check_for_arrays(model_dir, are_written=True)
+    import jax
+
     if buckets.is_remote(model_dir) or jax.process_index() > 0:
         yield
         return
@@ -154,6 +155,8 @@ def check_is_same_run(model_dir: str | os.PathLike[str]) -> None:
 
 
 def _check_recipe(model_dir: str | os.PathLike[str]) -> None:
+    from uem_t5x import checkpoint_folders
+
     # Most macros leave the shapes of parameters as they are: nothing else would tell.
     checkpoints = checkpoint_folders.find(model_dir)
     if not (checkpoints and is_model_dir(model_dir)):
@@ -169,6 +172,8 @@ def _check_recipe(model_dir: str | os.PathLike[str]) -> None:
 def _check_catalogue(model_dir: str | os.PathLike[str]) -> None:
     if not _has_catalogue(model_dir):
         return
+    from uem_t5x import data_sources, vocabularies
+
     current, own = data_sources.dataset_folder(), catalogue(model_dir)
     mend = "give its own DATA_DIR, or choose another MODEL_DIR"
     if not (current.has_catalogue_of(own) and current.has_inputs_of(own)):
@@ -193,6 +198,8 @@ def write(model_dir: str | os.PathLike[str]) -> str:
       InputError: as in `check_is_same_run`, or checkpoints cannot lie there.
     """
     buckets.check_for_arrays(model_dir, are_written=True)
+    from uem_t5x import data_sources, vocabularies
+
     check_is_same_run(model_dir)
     folder = epath.Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from uem_t5x import startup
+
 if TYPE_CHECKING:
     from uem_t5x.trained_model import TrainedModel
 
@@ -20,8 +22,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check(model_dir: str) -> None:
+    """Refuses a folder of this machine that holds no trained model, before anything heavy."""
+    from uem_t5x import buckets
+    from uem_t5x import model_dir as model_dir_lib
+
+    buckets.check(model_dir)
+    if not buckets.is_remote(model_dir):
+        model_dir_lib.recipe(model_dir)
+        model_dir_lib.catalogue(model_dir)
+
+
 def load(args: argparse.Namespace) -> "TrainedModel":
     """Loads the model that they name; see `TrainedModel.load`."""
+    check(args.model_dir)
+    startup.load("uem_t5x.trained_model")
+    startup.find_devices()
     from uem_t5x.trained_model import TrainedModel
 
     return TrainedModel.load(args.model_dir, args.step, args.well_formed, args.layout, args.task)

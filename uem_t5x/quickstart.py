@@ -4,10 +4,13 @@ Synthesizes users with a known taste, prepares them, trains a tiny UEM and T5 fr
 it beside the baselines and answers for one user in plain words.
 """
 
-import argparse
-import os
-import shutil
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # the current folder, which holds nothing for us
+
+import argparse
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,12 +21,11 @@ from uem_t5x import interrupts
 if __name__ == "__main__":
     interrupts.end_at_once()  # until `main`
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
+from uem_t5x import startup
 from uem_t5x.errors import InputError, exit_code
 from uem_t5x.rating_scale import HALF_STARS_PER_STAR
 
@@ -120,6 +122,8 @@ def _make_data(movielens: Path, dataset: Path, console: Console) -> None:
 
 
 def _train(model_dir: Path, dataset: Path) -> None:
+    startup.load("uem_t5x.train")
+    startup.find_devices()
     from uem_t5x import train
 
     train.run_recipe([RECIPE], [f"MODEL_DIR = {str(model_dir)!r}", f"DATA_DIR = {str(dataset)!r}"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from uem_t5x import buckets, gin_utils
+from uem_t5x import buckets, gin_utils, startup
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x.data.manifest import Manifest
 from uem_t5x.errors import InputError
@@ -146,6 +146,7 @@ def _json_lines(file: epath.Path) -> Iterator[dict[str, Any]]:
 
 def _read_scalar(folder: epath.Path, tag: str) -> list[tuple[int, float]]:
     """Reads a scalar from TensorBoard's event files; of a step written twice, the later one."""
+    startup.load("tensorboard.backend.event_processing.event_accumulator")
     from tensorboard.backend.event_processing import event_accumulator
     from tensorboard.util import tensor_util
 

@@ -16,6 +16,7 @@ LOG_LEVEL, _LEVEL = "TF_CPP_MIN_LOG_LEVEL", "3"
 # As Google's C++ libraries log: `I0000 00:00:1795.63 8154 port.cc:153] oneDNN ...`.
 _LOGGED = re.compile(
     rb"[IWE]\d{4} [\d:.]+\s+\d+ \S+:\d+\] |WARNING: (All log messages|Logging) before |"
+    rb"To enable the following instructions: |"
     rb"Failed to find host bounds|=== Source Location Trace|learning/"
 )
 

@@ -9,7 +9,7 @@ import polars as pl
 from jaxtyping import Float32
 from rich.progress import Progress
 
-from uem_t5x import verbalizer
+from uem_t5x import startup, verbalizer
 from uem_t5x.data import dataset_folder, movielens, sentences
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.data.descriptions import read_descriptions
@@ -60,6 +60,7 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Datase
             _train_vocabulary(path, options.vocabulary_size, joined.movies, labels, users[TRAIN])
 
         # TensorFlow takes seconds to import; what can be refused has been refused by now.
+        startup.load("uem_t5x.data.examples")
         from uem_t5x.data.examples import write_examples
 
         writing = progress.add_task("writing users", total=len(histories.user_ids))

@@ -11,6 +11,7 @@ import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from uem_t5x import startup
 from uem_t5x.errors import InputError, said_by_tensorflow
 from uem_t5x.rating_scale import MAX_HALF_STARS
 
@@ -129,6 +130,7 @@ def _users(file: "epath.Path") -> Iterator[dict[str, Any]]:
     Raises:
         InputError: if these are no examples of users.
     """
+    startup.load("tensorflow")
     import tensorflow as tf
 
     features = {
