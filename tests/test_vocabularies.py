@@ -178,3 +178,42 @@ def test_a_name_of_several_encodings_is_one_token_and_read_back(tmp_path):
     assert "\N{LOWER ONE EIGHTH BLOCK}Com\u00e9die" in map(vocabulary.tokenizer.id_to_piece, ids)
     read = verbalizer.read_answer(vocabulary.decode(ids), [decomposed, "War"])
     assert read == ([decomposed], ["War"])
+
+
+def test_the_rarest_character_is_a_piece(tmp_path):
+    """SentencePiece leaves out 1 letter in 2,000: there was no apostrophe, and `doesn ⁇ t`."""
+    texts = ["The user likes Party and Drama."] * 999 + ["The user doesn't like Party."]
+    train_vocabulary(tmp_path / "vocabulary/spm.model", texts, ["Party", "Drama"], size=64)
+    vocabulary = vocabularies.load(str(tmp_path / "vocabulary/spm.model"))
+    assert vocabulary.decode(vocabulary.encode(texts[-1])) == texts[-1]
+
+
+def test_a_size_that_has_no_room_for_the_characters_is_refused(tmp_path):
+    """3 special tokens, 2 words, the space and a, b, c, d and the French e."""
+    file = tmp_path / "vocabulary/spm.model"
+    more = ["a\u200cd \u2581\u2585\0", "e\u0301"]
+    with pytest.raises(InputError, match=r"^--vocabulary-size 10: too small: .* give 11 or more"):
+        train_vocabulary(file, ["ab c"] * 9, ["ab d", "d"], size=10, spelled=more)
+    assert not file.parent.exists()
+    train_vocabulary(file, ["ab c"] * 9, ["ab d", "d"], size=11, spelled=more)
+    vocabulary = vocabularies.load(str(file))
+    assert vocabulary.vocab_size == 11
+    assert vocabulary.unk_id not in vocabulary.encode("abcd \u00e9")
+
+
+def test_no_token_crosses_a_space(tmp_path):
+    """`Folk an` was a token, and the beginning of `Folk and Drama`."""
+    texts = [verbalizer.write_answer(["Folk", "Drama"], ["Folk an"])] * 9
+    train_vocabulary(tmp_path / "vocabulary/spm.model", texts, ["Folk", "Folk an"], size=64)
+    vocabulary = vocabularies.load(str(tmp_path / "vocabulary/spm.model"))
+    apart = [token for word in texts[0].split(" ") for token in vocabulary.encode(word)]
+    assert vocabulary.encode(texts[0]) == apart
+
+
+def test_a_genre_with_a_zero_width_non_joiner_is_written_and_read_back(tmp_path):
+    genres = ["\u0627\u0646\u06cc\u200c\u0645\u0647", "Auf\u200clage"]
+    answer = verbalizer.write_answer(*([genre] for genre in genres))
+    train_vocabulary(tmp_path / "vocabulary/spm.model", [answer] * 9, genres, size=64)
+    vocabulary = vocabularies.load(str(tmp_path / "vocabulary/spm.model"))
+    read = verbalizer.read_answer(vocabulary.decode(vocabulary.encode(answer)), genres)
+    assert read == (genres[:1], genres[1:])
