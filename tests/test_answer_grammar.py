@@ -10,6 +10,8 @@ import pytest
 import seqio
 
 from uem_t5x import answer_grammar, data_sources, decoding, postprocessors, verbalizer, vocabularies
+from uem_t5x.answer_grammar import Place
+from uem_t5x.labels import MAX_LABELS
 
 LENGTH = 40
 
@@ -114,54 +116,109 @@ def test_whatever_a_network_thinks_its_answers_can_be_read(
     assert len(answers) > 32
 
 
-class Words(seqio.PassThroughVocabulary):
-    """A token for each word, punctuation included: all genres begin differently."""
+class Cut(seqio.PassThroughVocabulary):
+    """Cuts each word, the space before it included, into what a function makes of it."""
 
-    def __init__(self):
+    def __init__(self, cut):
         super().__init__(10_000, eos_id=1)
+        self._cut = cut
         self._ids = {}
 
     def encode(self, s):
-        return [self._ids.setdefault(word, 2 + len(self._ids)) for word in s.split()]
+        pieces = itertools.chain.from_iterable(self._cut(f"_{word}") for word in s.split())
+        return [self._ids.setdefault(piece, 2 + len(self._ids)) for piece in pieces]
+
+
+def words(word):
+    return [word]
+
+
+def characters(word):
+    return list(word)
+
+
+def without_spaces(word):
+    """`Folk and ina` and `Folk andina` are the same."""
+    return list(word.removeprefix("_"))
+
+
+def pieces(word):
+    """The longest that it begins with, one after the other."""
+    known = ["_Folk", "_and", "_an", "_F", "il", "ina", "_doesn't", "_l", "ik"]
+    found = []
+    while word:
+        fits = [piece for piece in known if word.startswith(piece)]
+        found.append(max(fits, key=len, default=word[0]))
+        word = word.removeprefix(found[-1])
+    return found
 
 
 @pytest.mark.parametrize("begin_alike", [True, False])
 def test_memory_grows_with_the_genres_and_not_faster(begin_alike, vocabulary):
     def size(genres):
         names = [f"{first}{second}" for first in "ABCDEFGHIJ" for second in "abcdefghijklmnop"]
-        split = vocabulary if begin_alike else Words()
+        split = vocabulary if begin_alike else Cut(words)
         grammar = answer_grammar.compile_grammar(names[:genres], split)
-        tables = {name: table for name, table in vars(grammar).items() if name != "genre_sets"}
-        assert grammar.genre_sets.nbytes < 4 * genres**2  # few sets, a byte for each genre
-        return sum(table.nbytes for table in tables.values())
+        tables = (grammar.tokens, grammar.next_states, grammar.names, grammar.readings)
+        assert grammar.groups.nbytes < 4 * genres**2  # few groups, a byte for each genre
+        return sum(table.nbytes for table in tables)
 
     assert size(160) < 2.5 * size(80)
 
 
-def test_genres_that_begin_alike():
-    """`Film` is complete only where `Film-Noir` does not follow."""
-    words = ["The", "user", "likes", "and", "doesn't", "like", "has", "no", "clear", "taste"]
-    pieces = [*words, "Drama", "Film", "-Noir", ",", "."]
+def written(grammar):
+    """Returns all that can be written within a grammar, its end included."""
 
-    class Pieces(seqio.PassThroughVocabulary):
-        def encode(self, s):
-            ids = []
-            while s := s.lstrip():
-                ids.append(max((p for p in pieces if s.startswith(p)), key=len))
-                s = s.removeprefix(ids[-1])
-            return [2 + pieces.index(piece) for piece in ids]
+    @jax.jit
+    def step(place):
+        logits = jnp.zeros((len(place.state), grammar.tokens.max() + 1))
+        targets, tokens = jax.vmap(lambda edge: grammar.advance(place, edge), 1, 1)(edges)
+        return jnp.isfinite(grammar.candidates(logits, place)), tokens, targets
 
-    vocabulary = Pieces(len(pieces) + 2, eos_id=1)
-    grammar = answer_grammar.compile_grammar(("Drama", "Film", "Film-Noir"), vocabulary)
-    for answer, is_right in {
-        "The user likes Film and Film-Noir.": True,
-        "The user likes Film-Noir and Film.": True,
-        "The user likes Film-Noir and doesn't like Film.": True,
-        "The user likes Film and Film.": False,
-        "The user likes Film-Noir and Film-Noir.": False,
-        "The user likes Film, Film-Noir and Film.": False,
-        "The user likes Film, Film and Drama.": False,
-        "The user likes Film and Film and doesn't like Drama.": False,
-        "The user has no clear taste.": True,
-    }.items():
-        assert accepts(grammar, [*vocabulary.encode(answer), 1]) == is_right, answer
+    most = 512  # at once, so that one program does for all lengths
+    edges = jnp.tile(jnp.arange(grammar.tokens.shape[1]), (most, 1))
+    prefixes, place, found = [()], grammar.start(most), []
+    while prefixes:
+        leads_on, tokens, targets = jax.tree.map(np.asarray, step(place))
+        assert leads_on[: len(prefixes)].any(axis=1).all(), "a dead end"
+        rows, columns = np.nonzero(leads_on[: len(prefixes)])
+        longer = [(*prefixes[r], int(t)) for r, t in zip(rows, tokens[rows, columns])]
+        found += [tokens for tokens in longer if tokens[-1] == 1]
+        goes_on = [index for index, tokens in enumerate(longer) if tokens[-1] != 1]
+        prefixes = [longer[index] for index in goes_on]
+        assert len(prefixes) <= most
+        kept = np.resize(goes_on, most) if goes_on else []
+        place = Place(targets.state[rows, columns][kept], targets.named[rows, columns][kept])
+    return found
+
+
+def answers(genres):
+    """Yields every sentence of up to three genres a side."""
+    for liked, disliked in itertools.product(range(MAX_LABELS + 1), repeat=2):
+        for named in itertools.permutations(genres, liked + disliked):
+            yield verbalizer.write_answer(named[:liked], named[liked:])
+
+
+STEMS = ["F", "Folk", "Folk an", "Folk andina", "Film", "Film animation", "Film-Noir", "ina", "a"]
+STEMS += ["Folk and ina", "andina", "Sword and", "Folk, Film", "d"]
+
+
+@pytest.mark.parametrize("cut", [words, characters, pieces, without_spaces])
+@pytest.mark.parametrize(
+    "genres",
+    [
+        ("Folk", "Folk andina", "Drama"),
+        ("Film", "Film animation", "Film-Noir"),
+        (", d", "d", "d andinaan d", "ina an"),
+        *(tuple(np.random.default_rng(seed).permutation(STEMS)[:4].tolist()) for seed in range(4)),
+    ],
+)
+def test_it_writes_all_answers_and_nothing_else(genres, cut):
+    """Where a genre begins another one, or goes on as if `and` followed."""
+    vocabulary = Cut(cut)
+    expected = {(*vocabulary.encode(answer), 1) for answer in answers(genres)}
+    found = written(answer_grammar.compile_grammar(genres, vocabulary))
+    assert len(found) == len(set(found))
+    assert set(found) == expected
+    if len(genres) == 3 and cut is not without_spaces:
+        assert len(found) == 49

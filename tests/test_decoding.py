@@ -64,6 +64,15 @@ def test_the_nucleus_keeps_the_token_that_crosses_its_threshold():
     assert set(np.asarray(tokens).ravel().tolist()) == {2, 3}
 
 
+@pytest.mark.parametrize("options", [{"topk": 2}, {"topp": 0.6}, {"topk": 2, "topp": 0.9}])
+def test_of_equally_likely_tokens_no_more_are_kept_than_were_asked_for(options):
+    """Of four, each of a probability of 0.25; the nucleus of 0.6 takes three."""
+    logits = jnp.log(jnp.asarray([[0.0, 0.25, 0.25, 0.25, 0.25]]))
+    kept = np.isfinite(decoding._restrict(logits, **{"topk": 0, "topp": 0.0, **options}))
+    expected = [1, 2, 3] if options == {"topp": 0.6} else [1, 2]
+    assert np.flatnonzero(kept[0]).tolist() == expected
+
+
 def test_several_samples_come_with_the_likeliest_last():
     tokens, scores = decode(decoding.temperature_sample, batch=3, num_decodes=8)
     assert tokens.shape == (3, 8, 4)

@@ -23,9 +23,20 @@ def test_takes_what_the_evaluator_passes(current_folder):
     assert postprocessors.genres(text, example={"inputs": []}, is_target=True) == ([genre], [])
 
 
-@pytest.mark.parametrize("text", ["", "likes likes likes", "The user likes Nothing At All."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "likes likes likes", "The user likes Nothing At All."),
+        *("The user doesn ⁇ t like Drama.", "The user never likes Drama."),
+    ],
+)
 def test_what_is_no_answer_is_none(text):
     assert postprocessors.genres(text) is None
+
+
+def test_a_clause_that_cannot_be_read_says_nothing():
+    text = "The user likes Comedy and doesn ⁇ t like Drama."
+    assert postprocessors.genres(text) == (["Comedy"], [])
 
 
 def test_saying_that_there_is_no_taste_is_an_answer():

@@ -360,7 +360,29 @@ class TestAnswersInTokens:
     def test_a_script_that_the_vocabulary_lacks(self, warned, tmp_path):
         self.write(tmp_path)
         (message,) = warned
-        assert f"{tmp_path}/vocabulary/spm.model: answers with {self.GENRES[1]!r} cannot" in message
+        assert f"answers with {self.GENRES[1]!r} cannot be read back from the tokens of" in message
+        letters = ", ".join(map(repr, sorted(self.GENRES[1])))
+        assert f"{tmp_path}/vocabulary/spm.model, which has none for {letters}; take" in message
+
+    def test_a_vocabulary_without_an_apostrophe(self, warned, tmp_path):
+        """That is no fault of the genres."""
+        file = tmp_path / "vocabulary/spm.model"
+        likes = verbalizer.write_answer(["Drama"], [])
+        vocabulary.train_vocabulary(file, [likes, f"{likes[:-1]} doesn, t"] * 9, ["Drama"], 64)
+        features = {"targets": seqio.Feature(seqio.SentencePieceVocabulary(str(file)))}
+        example = {"liked": tf.constant(["Drama"]), "disliked": tf.constant(["War"])}
+        preprocessors.answer(tf.data.Dataset.from_tensors(example), features)
+        told, of_genres = warned
+        assert told.startswith(f'{file}: no token for "\'", so that answers that hold it')
+        assert f"answers with {self.GENRES[1]!r}, 'War' cannot" in of_genres
+
+    def test_a_genre_that_no_vocabulary_writes(self, warned, tmp_path):
+        """SentencePiece keeps this sign for itself."""
+        genres = ("Drama", "A\u2585b", "War")
+        with mock.patch.object(DatasetFolder, "genres", genres):
+            self.write(tmp_path, genres, genres=genres)
+        (message,) = warned
+        assert f"answers with {genres[1]!r} cannot be read back" in message
 
     def test_answers_that_are_too_long(self, warned, tmp_path):
         tokens = self.write(tmp_path, self.GENRES)

@@ -4,8 +4,9 @@ import time
 import unicodedata
 
 import pytest
+import sentencepiece
 
-from uem_t5x.verbalizer import read_answer, spell, write_answer
+from uem_t5x.verbalizer import normalize, read_answer, spell, write_answer
 
 MOVIELENS_GENRES = [
     *("Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama"),
@@ -16,6 +17,7 @@ MOVIELENS_GENRES = [
 AWKWARD_GENRES = [
     *("A", "B", "A and B", "Sword and Sorcery", "Film", "Film-Noir", "Noir", "Rom, Com", "R&B"),
     *('The "Best"', "The", "Vol", "Vol.", "Likes", "doesn't like", "and", "no clear taste", "Spaß"),
+    *("Never", "Doesn", "Isn't", "Liked"),
 ]
 
 
@@ -85,11 +87,52 @@ def test_inverse_for_names_that_look_like_grammar():
         ("Drama, War", [], []),  # no verb yet
         ("The user likes", [], []),
         ("", [], []),
+        ("They like War and the viewer likes Drama", ["War", "Drama"], []),
         ("\x00⁇ %$ likes \ud800 Drama", ["Drama"], []),
     ],
 )
 def test_imperfect_answers(text, liked, disliked):
     assert read_answer(text, MOVIELENS_GENRES) == (liked, disliked)
+
+
+@pytest.mark.parametrize(
+    "denied",
+    [
+        *(
+            "doesn ⁇ t like",
+            "doesn ⁇ like",
+            "⁇ like",
+            "doesn ⁇ t likes",
+            "doesn t like",
+            "doesn\N{RIGHT SINGLE QUOTATION MARK} t like",
+        ),
+        *(
+            "doesn\N{LEFT SINGLE QUOTATION MARK}t like",
+            "doesn\N{ACUTE ACCENT}t like",
+            "doesn`t like",
+        ),
+        *("doesn\N{MODIFIER LETTER APOSTROPHE}t like", "doesn ⁇ t dislike", "doesn't dislike"),
+        *(
+            "never likes",
+            "likes no",
+            "doesn't really like",
+            "isn't one who likes",
+            "like",
+            "disliked",
+        ),
+        *("doesn't lik", "doesn ⁇ t", "does"),
+    ],
+)
+def test_a_side_that_cannot_be_told_is_none(denied):
+    """Such answers were read as their contrary, or went on with the verb before."""
+    assert read_answer(f"The user {denied} War.", MOVIELENS_GENRES) == ([], [])
+    read = read_answer(f"The user likes Drama and {denied} War, Crime.", MOVIELENS_GENRES)
+    assert read == (["Drama"], [])
+
+
+def test_a_verb_that_can_be_read_ends_the_doubt():
+    read = read_answer("The user doesn ⁇ t like War and likes Drama.", MOVIELENS_GENRES)
+    assert read == (["Drama"], [])
 
 
 DECOMPOSED = "Come\u0301die"  # as some systems write file names, and SentencePiece no text
@@ -101,6 +144,26 @@ def test_names_are_read_however_they_are_encoded():
     for form in ("NFC", "NFD", "NFKC", "NFKD"):
         read = read_answer(unicodedata.normalize(form, answer), genres)
         assert read == (["Drama", DECOMPOSED], ["\uff33\uff26"])
+
+
+@pytest.mark.parametrize("blank", ["\u200b", "\u200c", "\u200e", "\u200f", "\u2028", "\ufeff"])
+def test_what_takes_no_room_is_a_space_as_for_sentencepiece(blank):
+    genres = [f"Science{blank}Fiction", f"Likes{blank}and"]
+    assert normalize(genres[0]) == "science fiction"
+    assert spell(genres[1]) == f'"{genres[1]}"'  # as it is read, it is grammar
+    answer = write_answer(genres[:1], genres[1:])
+    assert read_answer(answer, genres) == (genres[:1], genres[1:])
+    assert read_answer(answer.replace(blank, " "), genres) == (genres[:1], genres[1:])
+
+
+def test_a_text_and_what_sentencepiece_makes_of_it_are_read_alike():
+    """Of every character there is, between others and before an accent."""
+    tokens = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
+    for block in range(0, 0x110000, 0x800):
+        if block != 0xD800:  # halves of surrogate pairs
+            characters = map(chr, range(block, block + 0x800))
+            text = " | ".join(f"a{character}b {character}\u0301" for character in characters)
+            assert normalize(tokens.normalize(text)) == normalize(text), hex(block)
 
 
 def test_inverse_for_names_that_become_grammar():

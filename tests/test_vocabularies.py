@@ -1,5 +1,6 @@
 import dataclasses
 import pickle
+import re
 import time
 
 import gin
@@ -12,6 +13,10 @@ from uem_t5x import data_sources, verbalizer, vocabularies
 from uem_t5x.data.vocabulary import train_vocabulary
 from uem_t5x.errors import InputError
 
+LFS_POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\n"
+    b"oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 791656\n"
+)
 TEXT = "The user likes Drama and doesn't like Horror."
 
 
@@ -101,6 +106,38 @@ class TestModelFile:
         with pytest.raises(InputError, match=r"^gs://bucket/.*: cannot be read \(no network\); do"):
             vocabulary.encode(TEXT)
 
+    @pytest.mark.parametrize(
+        ("content", "kind"),
+        [
+            (LFS_POINTER, "a git-lfs pointer, for which `git lfs pull` fetches the file"),
+            (b'{\n  "version": "1.0",\n  "truncation": null}', "JSON"),
+            (b"\n<!DOCTYPE html>\n<html>", "an HTML page, such as one of a failed download"),
+            (b"<pad>\t0\n</s>\t0\n", "a text"),
+            (b"", None),
+        ],
+    )
+    def test_what_is_no_model_is_told_from_one(self, vocabulary, tmp_path, content, kind):
+        file = tmp_path / "spiece.model"
+        file.write_bytes(content)
+        gin.bind_parameter("uem_t5x.vocabularies.sentencepiece_model_file.path", str(file))
+        seems = f"it seems to be {kind}" if kind else "it is empty"
+        message = f"{file}: not a SentencePiece model: {seems}; download"
+        with pytest.raises(InputError, match=f"^{re.escape(message)}"):
+            vocabulary.encode(TEXT)
+
+    def test_a_model_that_was_cut_off_is_refused_wherever(self, dataset_folder, tmp_path):
+        """Between two pieces, too: it was read as a vocabulary of fewer."""
+        whole = dataset_folder.vocabulary_path.read_bytes()
+        pieces = sentencepiece_model_pb2.ModelProto.FromString(whole).pieces
+        after = [2 + pieces[0].ByteSize()]  # a byte for the field, a byte for the length
+        for piece in pieces[1:]:
+            after.append(after[-1] + 2 + piece.ByteSize())
+        for size in (after[0], after[99], after[99] + 1, after[-1], len(whole) // 2):
+            file = tmp_path / f"{size}.model"
+            file.write_bytes(whole[:size])
+            with pytest.raises(InputError, match=r"not a SentencePiece model: it seems to be dam"):
+                vocabularies.load(str(file))
+
     def test_a_folder_without_one_falls_back_to_the_public_model(self, dataset_folder):
         manifest = dataclasses.replace(dataset_folder.manifest, has_vocabulary=False)
         without = dataclasses.replace(dataset_folder, manifest=manifest)
@@ -119,6 +156,7 @@ def sentencepiece_model(path, pieces, sentinels=0):
         proto.pieces.add(piece=f"{path.stem}{number}", score=-float(number))
     for number in reversed(range(sentinels)):
         proto.pieces.add(piece=f"<extra_id_{number}>", type=kinds.USER_DEFINED)
+    proto.normalizer_spec.name = "identity"
     proto.trainer_spec.pad_id, proto.trainer_spec.eos_id, proto.trainer_spec.unk_id = 0, 1, 2
     path.write_bytes(proto.SerializeToString())
     return path
@@ -178,3 +216,42 @@ def test_a_name_of_several_encodings_is_one_token_and_read_back(tmp_path):
     assert "\N{LOWER ONE EIGHTH BLOCK}Com\u00e9die" in map(vocabulary.tokenizer.id_to_piece, ids)
     read = verbalizer.read_answer(vocabulary.decode(ids), [decomposed, "War"])
     assert read == ([decomposed], ["War"])
+
+
+def test_the_rarest_character_is_a_piece(tmp_path):
+    """SentencePiece leaves out 1 letter in 2,000: there was no apostrophe, and `doesn ⁇ t`."""
+    texts = ["The user likes Party and Drama."] * 999 + ["The user doesn't like Party."]
+    train_vocabulary(tmp_path / "vocabulary/spm.model", texts, ["Party", "Drama"], size=64)
+    vocabulary = vocabularies.load(str(tmp_path / "vocabulary/spm.model"))
+    assert vocabulary.decode(vocabulary.encode(texts[-1])) == texts[-1]
+
+
+def test_a_size_that_has_no_room_for_the_characters_is_refused(tmp_path):
+    """3 special tokens, 2 words, the space and a, b, c, d and the French e."""
+    file = tmp_path / "vocabulary/spm.model"
+    more = ["a\u200cd \u2581\u2585\0", "e\u0301"]
+    with pytest.raises(InputError, match=r"^--vocabulary-size 10: too small: .* give 11 or more"):
+        train_vocabulary(file, ["ab c"] * 9, ["ab d", "d"], size=10, spelled=more)
+    assert not file.parent.exists()
+    train_vocabulary(file, ["ab c"] * 9, ["ab d", "d"], size=11, spelled=more)
+    vocabulary = vocabularies.load(str(file))
+    assert vocabulary.vocab_size == 11
+    assert vocabulary.unk_id not in vocabulary.encode("abcd \u00e9")
+
+
+def test_no_token_crosses_a_space(tmp_path):
+    """`Folk an` was a token, and the beginning of `Folk and Drama`."""
+    texts = [verbalizer.write_answer(["Folk", "Drama"], ["Folk an"])] * 9
+    train_vocabulary(tmp_path / "vocabulary/spm.model", texts, ["Folk", "Folk an"], size=64)
+    vocabulary = vocabularies.load(str(tmp_path / "vocabulary/spm.model"))
+    apart = [token for word in texts[0].split(" ") for token in vocabulary.encode(word)]
+    assert vocabulary.encode(texts[0]) == apart
+
+
+def test_a_genre_with_a_zero_width_non_joiner_is_written_and_read_back(tmp_path):
+    genres = ["\u0627\u0646\u06cc\u200c\u0645\u0647", "Auf\u200clage"]
+    answer = verbalizer.write_answer(*([genre] for genre in genres))
+    train_vocabulary(tmp_path / "vocabulary/spm.model", [answer] * 9, genres, size=64)
+    vocabulary = vocabularies.load(str(tmp_path / "vocabulary/spm.model"))
+    read = verbalizer.read_answer(vocabulary.decode(vocabulary.encode(answer)), genres)
+    assert read == (genres[:1], genres[1:])

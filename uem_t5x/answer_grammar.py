@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import gin
@@ -30,38 +30,41 @@ class Place(NamedTuple):
 
     Attributes:
       state: of the automaton; 0 is its start.
-      named: the genres that each has named.
+      named: the sets of genres, by their numbers, of which each has named one or more.
     """
 
     state: Int[Array, " batch"]
-    named: Bool[Array, "batch genres_and_1"]
+    named: Bool[Array, "batch sets"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Grammar:
     """A deterministic automaton whose edges are tokens.
 
+    The same tokens may be read in several ways: `Folk and` goes on with another genre, or is the
+    beginning of `Folk andina`. A genre is *named* once all readings have it. What single readings
+    have besides is in the state: each has a set of genres, the empty one too, and goes on as long
+    as none of these was named before.
+
     Attributes:
       tokens: on the edges out of each state; -1 where there are no more.
       next_states: where they lead; to the state itself where there are none.
-      may_name: the set of genres that the word an edge belongs to may turn out to be.
-      names: the set of the genre that it can only be from this edge on.
-      has_named: the set of the genre that stands before an edge, complete, where that shows only
-        now: another one begins with it.
-      genre_sets: what the three above number; there are few, however many edges. The last column
-        stands for words that are no genre, or one that is known already, which may come again.
+      names: the group of the sets that share a genre with what an edge names.
+      readings: the group of the sets that the readings behind an edge have besides.
+      groups: of sets; there are few, however many edges. The first sets are single genres.
+      genres: how many genres there are.
     """
 
     tokens: Int[np.ndarray, "states edges"]
     next_states: Int[np.ndarray, "states edges"]
-    may_name: Int[np.ndarray, "states edges"]
     names: Int[np.ndarray, "states edges"]
-    has_named: Int[np.ndarray, "states edges"]
-    genre_sets: Bool[np.ndarray, "sets genres_and_1"]
+    readings: Int[np.ndarray, "states edges"]
+    groups: Bool[np.ndarray, "groups sets"]
+    genres: int
 
     def start(self, batch_size: int) -> Place:
         """Returns the place of sequences of which nothing is written."""
-        named = jnp.zeros((batch_size, self.genre_sets.shape[-1]), bool)
+        named = jnp.zeros((batch_size, self.groups.shape[-1]), bool)
         return Place(jnp.zeros((batch_size,), jnp.int32), named)
 
     def candidates(
@@ -69,28 +72,23 @@ class Grammar:
     ) -> Float[Array, "batch edges"]:
         """Returns the logits of the edges, silenced where they lead to no answer."""
         tokens = jnp.asarray(self.tokens)[place.state]
-        genre_sets = jnp.asarray(self.genre_sets)
-        has_named = genre_sets[jnp.asarray(self.has_named)[place.state]]
-        named_again = jnp.any(place.named[:, None, :] & has_named, axis=-1)
-        named = place.named[:, None, :] | has_named
-        may_name = genre_sets[jnp.asarray(self.may_name)[place.state]]
-        may_name_another = jnp.any(may_name & ~named, axis=-1)
+        groups = jnp.asarray(self.groups)
+        named = place.named[:, None, :]
+        names = groups[jnp.asarray(self.names)[place.state]]
+        named_again = jnp.any((named & names)[..., : self.genres], axis=-1)
+        goes_on = jnp.any(~named & groups[jnp.asarray(self.readings)[place.state]], axis=-1)
         # What stands for no token takes any logit.
         edge_logits = jnp.take_along_axis(logits, jnp.maximum(tokens, 0), axis=-1)
-        leads_on = (tokens >= 0) & may_name_another & ~named_again
-        return jnp.where(leads_on, edge_logits, -jnp.inf)
+        return jnp.where((tokens >= 0) & goes_on & ~named_again, edge_logits, -jnp.inf)
 
     def advance(
         self, place: Place, edge: Int[Array, " batch"]
     ) -> tuple[Place, Int[Array, " batch"]]:
         """Returns the place behind an edge, and its token; 0 where an answer has ended."""
         token = jnp.asarray(self.tokens)[place.state, edge]
-        genre_sets = jnp.asarray(self.genre_sets)
-        named = place.named
-        for table in (self.has_named, self.names):
-            named |= genre_sets[jnp.asarray(table)[place.state, edge]]
+        names = jnp.asarray(self.groups)[jnp.asarray(self.names)[place.state, edge]]
         state = jnp.asarray(self.next_states)[place.state, edge]
-        return Place(state, named), jnp.maximum(token, 0)
+        return Place(state, place.named | names), jnp.maximum(token, 0)
 
 
 @gin.configurable
@@ -113,39 +111,33 @@ class _Spelling(NamedTuple):
     tokens: tuple[int, ...]
 
 
-class _Node(NamedTuple):
-    """A place in one sentence.
+class _Reading(NamedTuple):
+    """A place in one sentence, as some tokens may be read.
 
     Attributes:
       sentence: which one.
       word: the word that is being written, or comes next.
       rest: its tokens that are not written yet; none if it comes next.
-      genre: the genre that it may be, or that the word before it may have been, while another one
-        could still go on alike. Genres that are known leave no trace: what follows them is shared.
+      genres: those that it has and other readings of the same tokens have not. What all have leaves
+        no trace: what follows is the same, and shared.
     """
 
     sentence: int
     word: int
     rest: tuple[int, ...]
-    genre: int | None
+    genres: frozenset[int]
 
 
-class _Step(NamedTuple):
-    """A token that may follow a node, and where it leads.
+class _Edge(NamedTuple):
+    """Where a token leads.
 
     Attributes:
-      token: the token.
-      target: where it leads.
-      may_name: the genre that its word may be.
-      names: that genre, if it can be no other one from this token on.
-      has_named: the genre of the word before, where that shows only now.
+      state: the readings of all tokens up to this one.
+      names: the genres that all of them have since this token.
     """
 
-    token: int
-    target: _Node
-    may_name: int | None
-    names: int | None
-    has_named: int | None
+    state: frozenset[_Reading]
+    names: frozenset[int]
 
 
 def compile_grammar(genres: Sequence[str], vocabulary: seqio.Vocabulary) -> Grammar:
@@ -156,47 +148,76 @@ def compile_grammar(genres: Sequence[str], vocabulary: seqio.Vocabulary) -> Gram
       vocabulary: splits text at spaces before anything else, as SentencePiece does.
     """
     sentences = list(_sentences(genres, vocabulary))
-    owners = _owners(sentences)
-    start = frozenset(_Node(index, 0, (), None) for index in range(len(sentences)))
-    # Subset construction: a state is the set of nodes that the same tokens lead to.
-    numbers: dict[frozenset[_Node], int] = {start: 0}
-    edges: list[dict[int, list[_Step]]] = []
+    start = frozenset(_Reading(index, 0, (), frozenset()) for index in range(len(sentences)))
+    # Subset construction: a state is the set of readings that the same tokens have.
+    states = {start: 0}
+    edges: list[dict[int, _Edge]] = []
     unexplored = [start]
     for state in unexplored:
-        steps = sorted(
-            (step for node in state for step in _steps(sentences, owners, node)),
-            key=lambda s: s.token,
-        )
-        edges.append({})
-        for token, group in itertools.groupby(steps, key=lambda step: step.token):
-            edges[-1][token] = same = list(group)
-            target = frozenset(step.target for step in same)
-            if target not in numbers:
-                numbers[target] = len(numbers)
-                unexplored.append(target)
+        edges.append(_edges(sentences, state))
+        for edge in edges[-1].values():
+            if edge.state not in states:
+                states[edge.state] = len(states)
+                unexplored.append(edge.state)
+
+    in_doubt = {reading.genres for state in states for reading in state}
+    singles = [frozenset([genre]) for genre in range(len(genres))]
+    sets = [*singles, *sorted(in_doubt.difference(singles), key=sorted)]
+    groups: dict[frozenset[frozenset[int]], int] = {}
+
+    @functools.cache
+    def that_share(names: frozenset[int]) -> frozenset[frozenset[int]]:
+        return frozenset(each for each in sets if not each.isdisjoint(names))
+
+    def number(group: frozenset[frozenset[int]]) -> int:
+        return groups.setdefault(group, len(groups))
 
     shape = (len(edges), max(map(len, edges)))
     tokens = np.full(shape, _NO_TOKEN, np.int32)
     next_states = np.tile(np.arange(shape[0], dtype=np.int32)[:, None], shape[1])
-    no_genre = len(genres)
-    numbers_of_sets: dict[frozenset[int], int] = {frozenset(): 0}
-    tables = {name: np.zeros(shape, np.int32) for name in ("may_name", "names", "has_named")}
+    names, readings = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     for state, out in enumerate(edges):
-        for edge, (token, same) in enumerate(out.items()):
-            tokens[state, edge] = token
-            next_states[state, edge] = numbers[frozenset(step.target for step in same)]
-            found = {
-                "may_name": {no_genre if step.may_name is None else step.may_name for step in same},
-                "names": {step.names for step in same} - {None},
-                "has_named": {step.has_named for step in same} - {None},
-            }
-            for name, genre_set in found.items():
-                number = numbers_of_sets.setdefault(frozenset(genre_set), len(numbers_of_sets))
-                tables[name][state, edge] = number
-    genre_sets = np.zeros((len(numbers_of_sets), no_genre + 1), bool)
-    for genre_set, number in numbers_of_sets.items():
-        genre_sets[number, list(genre_set)] = True
-    return Grammar(tokens, next_states, **tables, genre_sets=genre_sets)
+        for column, (token, edge) in enumerate(out.items()):
+            tokens[state, column] = token
+            next_states[state, column] = states[edge.state]
+            names[state, column] = number(that_share(edge.names))
+            readings[state, column] = number(frozenset(r.genres for r in edge.state))
+    columns = {each: column for column, each in enumerate(sets)}
+    table = np.zeros((len(groups), len(sets)), bool)
+    for group, row in groups.items():
+        table[row, [columns[each] for each in group]] = True
+    return Grammar(tokens, next_states, names, readings, table, len(genres))
+
+
+def _edges(
+    sentences: Sequence[list[list[_Spelling]]], state: frozenset[_Reading]
+) -> dict[int, _Edge]:
+    """Returns where each token leads that may follow."""
+    targets: dict[int, list[_Reading]] = collections.defaultdict(list)
+    for reading in state:
+        for token, target in _steps(sentences, reading):
+            targets[token].append(target)
+    edges = {}
+    for token, found in sorted(targets.items()):
+        names = frozenset.intersection(*(target.genres for target in found))
+        left = frozenset(target._replace(genres=target.genres - names) for target in found)
+        edges[token] = _Edge(left, names)
+    return edges
+
+
+def _steps(
+    sentences: Sequence[list[list[_Spelling]]], reading: _Reading
+) -> Iterator[tuple[int, _Reading]]:
+    """Yields the tokens that may follow in a sentence, and the reading with each."""
+    sentence, word, rest, genres = reading
+    words = sentences[sentence]
+    if word == len(words):
+        return
+    spellings = [_Spelling(None, rest)] if rest else words[word]
+    for genre, tokens in spellings:
+        if genre not in genres:
+            besides = genres if genre is None else genres | {genre}
+            yield tokens[0], _Reading(sentence, word + (len(tokens) == 1), tokens[1:], besides)
 
 
 def _sentences(
@@ -218,43 +239,3 @@ def _sentences(
             for word in sentence.split(" ")
         ]
         yield [*words, [_Spelling(None, (vocabulary.eos_id,))]]
-
-
-def _owners(
-    sentences: Sequence[list[list[_Spelling]]],
-) -> Mapping[tuple[int, ...], set[int | None]]:
-    """Returns the genres whose words begin with some tokens, and None for other words."""
-    owners: dict[tuple[int, ...], set[int | None]] = collections.defaultdict(set)
-    for genre, tokens in itertools.chain.from_iterable(itertools.chain(*sentences)):
-        for end in range(1, len(tokens) + 1):
-            owners[tokens[:end]].add(genre)
-    return owners
-
-
-def _steps(
-    sentences: Sequence[list[list[_Spelling]]],
-    owners: Mapping[tuple[int, ...], set[int | None]],
-    node: _Node,
-) -> Iterator[_Step]:
-    words = sentences[node.sentence]
-    if node.word == len(words):
-        return
-    begins_word = not node.rest
-    spellings = words[node.word] if begins_word else [_Spelling(node.genre, node.rest)]
-    for genre, tokens in spellings:
-        is_known = genre is None
-        if genre is not None:
-            whole = words[node.word][genre].tokens
-            is_known = owners[whole[: len(whole) - len(tokens) + 1]] == {genre}
-        yield _Step(
-            token=tokens[0],
-            target=_Node(
-                sentence=node.sentence,
-                word=node.word + (len(tokens) == 1),
-                rest=tokens[1:],
-                genre=None if is_known else genre,
-            ),
-            may_name=genre,
-            names=genre if is_known else None,
-            has_named=node.genre if begins_word else None,
-        )

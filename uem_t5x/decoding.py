@@ -165,15 +165,18 @@ def greedy_decode(
 def _restrict(
     logits: Float[Array, "batch vocab"], topk: int, topp: float
 ) -> Float[Array, "batch vocab"]:
-    """Silences all but the `topk` likeliest tokens and all outside the `topp` nucleus."""
-    if topk:
-        smallest = lax.top_k(logits, min(topk, logits.shape[-1]))[0][:, -1:]
-        logits = jnp.where(logits < smallest, -jnp.inf, logits)
+    """Silences all but the `topk` likeliest tokens and all outside the `topp` nucleus.
+
+    Of tokens that are equally likely, those of the lowest ids are kept.
+    """
+    if not topk and not topp:
+        return logits
+    vocab = logits.shape[-1]
+    descending, tokens = lax.top_k(logits, min(topk or vocab, vocab))
     if topp:
-        descending = jnp.sort(logits, axis=-1)[:, ::-1]
-        cumulative = jnp.cumsum(jax.nn.softmax(descending), axis=-1)
+        probabilities = jax.nn.softmax(descending)
         # The token that crosses the threshold still belongs to the nucleus.
-        inside = cumulative - jax.nn.softmax(descending) < topp
-        smallest = jnp.min(jnp.where(inside, descending, jnp.inf), axis=-1, keepdims=True)
-        logits = jnp.where(logits < smallest, -jnp.inf, logits)
-    return logits
+        inside = jnp.cumsum(probabilities, axis=-1) - probabilities < topp
+        descending = jnp.where(inside, descending, -jnp.inf)
+    silence = jnp.full_like(logits, -jnp.inf)
+    return jnp.put_along_axis(silence, tokens, descending, axis=-1, inplace=False)

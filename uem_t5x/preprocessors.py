@@ -5,7 +5,7 @@ which is small, serves every history length, and lets each epoch draw its traini
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import gin
 import seqio
@@ -24,7 +24,7 @@ from uem_t5x.labels import (
 from uem_t5x.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS, RATING_ROWS
 
 MOST_RECENT_FIRST, MOST_RECENT_LAST = "most_recent_first", "most_recent_last"
-_NAMED_GENRES = 10  # in a message
+_NAMED = 10  # in a message
 
 Example = Mapping[str, tf.Tensor]
 SequenceLength = Mapping[str, int] | None
@@ -367,9 +367,10 @@ def answer(
 def _check_answers(genres: Sequence[str], targets: seqio.Feature, length: int | None) -> None:
     """Warns of genres and answers that a model could not learn to write.
 
-    That is no error: a small vocabulary, trained on answers, may lack genres that nobody likes.
+    That is no error: the answers that can be written may be all that is asked for.
     """
     vocabulary = targets.vocabulary
+    file = getattr(vocabulary, "sentencepiece_model_file", "the vocabulary")
 
     def is_written(liked: list[str], disliked: list[str]) -> bool:
         text = verbalizer.write_answer(liked, disliked)
@@ -378,14 +379,31 @@ def _check_answers(genres: Sequence[str], targets: seqio.Feature, length: int | 
             return True  # reading takes longer
         return verbalizer.read_answer(written, genres) == (liked, disliked)
 
+    def lacks(texts: Iterable[str]) -> list[str]:
+        """Returns the characters of texts that are unknown to the vocabulary."""
+        unknown = [text for text in texts if vocabulary.unk_id in vocabulary.encode(text)]
+        return [
+            c for c in sorted(set("".join(unknown))) if vocabulary.unk_id in vocabulary.encode(c)
+        ]
+
+    mend = (
+        "take a vocabulary that has them, such as one that `uem-t5x prepare --vocabulary-size N` "
+        "trains"
+    )
     lost = [name for name in genres if not (is_written([name], []) and is_written([], [name]))]
-    if lost:
-        file = getattr(vocabulary, "sentencepiece_model_file", "the vocabulary")
-        named = ", ".join(map(repr, lost[:_NAMED_GENRES]))
-        more = f" and {len(lost) - _NAMED_GENRES} more" if len(lost) > _NAMED_GENRES else ""
+    parts = _answer_parts()
+    if lost and (lacking := lacks([*parts[1][0], *parts[0][1]])):
         _warn_once(
-            f"{file}: answers with {named}{more} cannot be read back from its tokens; take a "
-            "larger vocabulary, or spell these genres otherwise"
+            f"{file}: no token for {_list(lacking)}, so that answers that hold it, whatever their "
+            f"genres, cannot be read back; {mend}"
+        )
+        lost = [name for name in lost if lacks([name])]
+    if lost:
+        unknown = lacks(lost)
+        why = f", which has none for {_list(unknown)}; {mend}, or" if unknown else ";"
+        _warn_once(
+            f"answers with {_list(lost)} cannot be read back from the tokens of {file}{why} spell "
+            "these genres otherwise"
         )
     if length is None:
         return
@@ -402,6 +420,12 @@ def _check_answers(genres: Sequence[str], targets: seqio.Feature, length: int | 
             f"answers have up to {tokens} tokens, and lose those beyond {length}; raise the length "
             "of 'targets' in TASK_FEATURE_LENGTHS"
         )
+
+
+def _list(names: Sequence[str]) -> str:
+    """Names the first few."""
+    named = ", ".join(map(repr, names[:_NAMED]))
+    return f"{named} and {len(names) - _NAMED} more" if len(names) > _NAMED else named
 
 
 @functools.cache

@@ -10,17 +10,27 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+import sentencepiece
+
 _NO_TASTE = "The user has no clear taste."
 _SEPARATORS = re.compile(r'[,."]')
 _QUOTES = re.compile(r'["\N{FULLWIDTH QUOTATION MARK}]')  # both are read as the first
 _WORDS = (re.compile(r"[\w']+"), re.compile(r"\w+"))  # `doesn't` is one; `like'` holds one
-_LIKES = r"(?<!\w)likes?(?!\w)"
-_DISLIKES = r"(?<!\w)(?:(?:do|does)(?:n'?t| not) like|dislikes?)(?!\w)"
+# The verbs that tell a side, as whole words. `like` by itself may be what is left of one that does
+# not: it is read after those who like, as others `likes`.
+_VERBS = {
+    "dislikes": r"(?:do|does)(?:n'?t| not) like|dislikes?",
+    "likes": r"likes|(?:i|you|we|they|users) like",
+}
+_UNCLEAR = r"like|(?:dis)?lik(?:ed|ing)"
+# What turns the verb behind it, or the names, to the other side, or may: `doesn` of `doesn ⁇ t`.
+_DENIAL = r"\w*n't|(?:do|does|did)(?:nt?)?|not?|nor|never|neither|without|hardly"
 # The words of the sentences below, and of the verbs that the reader accepts for theirs.
 _RESERVED_WORDS = frozenset(
     {"the", "user", "likes", "and", "doesn't", "like", "has", "no", "clear", "taste"}
     | {"do", "does", "not", "don't", "dont", "doesnt", "dislike", "dislikes"}
 )
+_normalizer = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
 
 
 def write_answer(liked: Sequence[str], disliked: Sequence[str]) -> str:
@@ -45,7 +55,8 @@ def read_answer(text: str, genres: Iterable[str]) -> tuple[list[str], list[str]]
     """Reads the genres out of an answer.
 
     What `normalize` evens out is forgiven and unknown words are skipped. A genre belongs to the
-    verb before it (`likes`, `doesn't like`); before any verb it says nothing. Of a genre that is
+    verb before it (`likes`, `doesn't like`); before any verb it says nothing, nor does it behind
+    one whose side cannot be told, such as `doesn ⁇ t like` or `never likes`. Of a genre that is
     repeated, or claimed on both sides, the first mention counts.
 
     Args:
@@ -58,16 +69,20 @@ def read_answer(text: str, genres: Iterable[str]) -> tuple[list[str], list[str]]
     tokens, names = _grammar(tuple(genres))
     liked: list[str] = []
     disliked: list[str] = []
+    sides = {"likes": liked, "dislikes": disliked}
     side: list[str] | None = None
+    is_denied = False
     seen: set[str] = set()
     for token in tokens.finditer(normalize(text)):
-        if token["dislikes"]:
-            side = disliked
-        elif token["likes"]:
-            side = liked
-        elif side is not None and (name := names[token["genre"]]) not in seen:
-            seen.add(name)
-            side.append(name)
+        kind = token.lastgroup
+        if kind == "genre":
+            name = names[token["genre"]]
+            if side is not None and name not in seen:
+                seen.add(name)
+                side.append(name)
+        else:
+            side = None if is_denied else sides.get(kind)
+            is_denied = kind == "denial"
     return liked, disliked
 
 
@@ -88,11 +103,21 @@ def spell(genre: str) -> str:
 def normalize(text: str) -> str:
     """Returns the text as the reader sees it: without case, and with single spaces only.
 
-    Characters are made those that SentencePiece makes them before it cuts a text into tokens
-    (NFKC), and decodes to: an accent, say, may be given as a character of its own.
+    An accent, say, may be given as a character of its own.
     """
-    text = unicodedata.normalize("NFKC", text).casefold()
+    # What SentencePiece leaves of characters that belong together is put together, too.
+    text = unicodedata.normalize("NFKC", as_in_tokens(text)).casefold()
     return " ".join(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split())
+
+
+def as_in_tokens(text: str) -> str:
+    """Returns the text as SentencePiece cuts it into tokens and decodes them, by `nmt_nfkc`.
+
+    That is NFKC, and besides: control characters are dropped, and some that take no room, such as
+    the zero-width non-joiner of Persian and German words, become spaces. What is no character (half
+    of a surrogate pair) becomes a question mark.
+    """
+    return _normalizer.normalize(text.encode(errors="replace").decode())
 
 
 @functools.lru_cache(maxsize=16)
@@ -101,6 +126,8 @@ def _grammar(genres: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
     names = {normalize(spell(genre)): genre for genre in genres}
     # Longest first: `Film-Noir` must not be read as `Film` where both are genres.
     spellings = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    genre = rf"(?<!\w)(?:{spellings})(?!\w)" if names else r"(?!)"
-    pattern = rf"(?P<dislikes>{_DISLIKES})|(?P<likes>{_LIKES})|(?P<genre>{genre})"
-    return re.compile(pattern), names
+    # Genres may be called what makes no sentence: `Liked`, `Never`.
+    genre = {"genre": spellings or r"(?!)"}
+    kinds = {**_VERBS, **genre, "unclear": _UNCLEAR, "denial": _DENIAL}
+    pattern = "|".join(rf"(?P<{kind}>{words})" for kind, words in kinds.items())
+    return re.compile(rf"(?<!\w)(?:{pattern})(?!\w)"), names

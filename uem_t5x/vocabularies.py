@@ -7,8 +7,10 @@ import gin
 import seqio
 import tensorflow as tf
 from etils import epath
+from google.protobuf.message import DecodeError
+from sentencepiece import sentencepiece_model_pb2
 
-from uem_t5x import buckets, checksums, data_sources
+from uem_t5x import buckets, checksums, data_sources, file_kinds
 from uem_t5x.data.dataset_folder import CATALOGUE, VOCABULARY
 from uem_t5x.errors import InputError, said_by_tensorflow
 from uem_t5x.overrides import Override
@@ -90,7 +92,8 @@ def load(model_file: str) -> seqio.SentencePieceVocabulary:
     """Returns the vocabulary of a file, with T5's sentinel tokens where it is T5's without them.
 
     Raises:
-      InputError: if there is no such file, or its bucket cannot be read.
+      InputError: if there is no such file, or its bucket cannot be read, or if it is no
+        SentencePiece model or not the whole of one.
     """
     return _load(model_file, checksums.last_change(model_file))
 
@@ -108,10 +111,19 @@ def _load(model_file: str, _: int | None) -> seqio.SentencePieceVocabulary:
     vocabulary = seqio.SentencePieceVocabulary(model_file)
     try:
         size = vocabulary.vocab_size  # which reads the file
+        model = sentencepiece_model_pb2.ModelProto.FromString(vocabulary.sp_model)
+        # A file that ends between two pieces would be read as a smaller vocabulary. The normalizer
+        # is written behind them.
+        is_whole = model.HasField("normalizer_spec")
     except tf.errors.OpError as error:
         raise InputError(
             f"{model_file}: cannot be read ({said_by_tensorflow(error)}); {mend}"
         ) from error
+    except (DecodeError, RuntimeError):  # of its form; of what it says
+        is_whole = False
+    if not is_whole:
+        kind = file_kinds.hint(model_file)
+        raise InputError(f"{model_file}: not a SentencePiece model: {kind}; {mend}")
     if size == _T5_PIECES:
         vocabulary = seqio.SentencePieceVocabulary(model_file, extra_ids=_T5_SENTINELS)
     return vocabulary

@@ -6,7 +6,7 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from uem_t5x import baselines, checksums, cli, data_sources, metrics, verbalizer
+from uem_t5x import baselines, checksums, cli, data_sources, metrics, verbalizer, vocabularies
 from uem_t5x.data import examples, pipeline, synthetic
 from uem_t5x.data.dataset_folder import SPLITS, DatasetFolder
 from uem_t5x.data.prepare import PrepareOptions
@@ -174,6 +174,20 @@ class TestGoldenFolder:
         lengths = {channel: len(matrix) for channel, matrix in embeddings.items()}
         assert lengths == {"title_genres": 5, "rating": 11, "description": 5}
         assert not any(matrix[0].any() for matrix in embeddings.values())
+
+
+def test_a_vocabulary_spells_whatever_was_prepared(inputs):
+    """Letters that are rare, that no user's answer has, or that stand in a long text."""
+    rare = "W" * 5000 + " Z\u00e9bre d'\u6771\u4eac \ufb01n"
+    with (inputs / "descriptions.csv").open("a") as file:
+        file.write(f"4,{rare}\n")
+    dataset = pipeline.prepare(options(inputs, vocabulary_size=128))
+    vocabulary = vocabularies.load(str(dataset.vocabulary_path))
+    movies = dataset.movies()
+    answers = [verbalizer.write_answer([], []), verbalizer.write_answer(*[dataset.genres] * 2)]
+    assert rare in movies["description"]
+    for text in [*answers, *movies["title"], *movies["description"]]:
+        assert vocabulary.unk_id not in vocabulary.encode(text), text
 
 
 class TestSynthetic:

@@ -187,7 +187,10 @@ def _encode(
 def _train_vocabulary(
     path: Path, size: int, movies: pl.DataFrame, labels: HistoryLabels, users: np.ndarray
 ) -> None:
-    """Trains a vocabulary on what the tasks write: the answers of `users`, prompts and items."""
+    """Trains a vocabulary on what the tasks write: the answers of `users`, prompts and items.
+
+    It is learned from some of them, and can spell them all.
+    """
     from uem_t5x.data.vocabulary import train_vocabulary
 
     few = movies[1:].gather_every(-(-movies.height // _VOCABULARY_TEXTS))
@@ -195,7 +198,9 @@ def _train_vocabulary(
     ratings = map(sentences.rating_sentence, range(1, RATING_ROWS))
     texts = [sentences.INSTRUCTION, *sorted(answers), *ratings]
     texts += [*_title_genres_sentences(few), *few["description"]]
-    train_vocabulary(path, texts, labels.genres, size)
+    all_answers = [verbalizer.write_answer([], []), verbalizer.write_answer(*[labels.genres] * 2)]
+    spelled = [*all_answers, *_title_genres_sentences(movies), *movies["description"]]
+    train_vocabulary(path, texts, labels.genres, size, spelled)
 
 
 def _title_genres_sentences(movies: pl.DataFrame) -> list[str]:
