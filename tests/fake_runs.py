@@ -1,9 +1,11 @@
 """Run folders as training and scoring leave them behind, without training or scoring."""
 
+import hashlib
 import json
 
 from clu import metric_writers
 
+from uem_t5x.data import dataset_folder
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest, Split
 
 GENRES = ("Comedy", "Drama", "Horror", "War")
@@ -44,9 +46,17 @@ def write(
     scored=True,
     genres=GENRES,
     users="u1",
+    trained_on=474,
+    channels=("description",),
+    vocabulary="v1",
+    asked=(),
+    checkpoints=(),
     **macros,
 ):
-    """Writes a run; `macros` are set beside those above. Returns its folder."""
+    """Writes a run; `macros` are set beside those above, and `asked` in the scores.
+
+    Of `checkpoints` there are folders, with a validation F1 a step. Returns the run's folder.
+    """
     folder.mkdir(parents=True)
     macros = {**MACROS, **OF_KIND[kind], "MODEL_DIR": str(folder), **macros}
     lines = ["# Macros:", *(f"{name} = {_literal(value)}" for name, value in macros.items())]
@@ -54,10 +64,14 @@ def write(
     lines += ["", "train/engine.dataset_config.seed = %RANDOM_SEED"]
     lines += ["preprocessors.training_stretches.max_length = 100", *bindings]
     (folder / "config.gin").write_text("\n".join(lines) + "\n")
-    _write_catalogue(folder / "catalogue", encoder_width, inputs, genres)
+    catalogue = (encoder_width, inputs, genres, trained_on, channels, vocabulary)
+    _write_catalogue(folder / "catalogue", *catalogue)
+    for step, score in dict(checkpoints).items():
+        add_checkpoint(folder, step, score)
     _write_training(folder, curve, losses)
     if scored:
         result = metrics(kind, f1, macros["HISTORY_LENGTH"], title, answer, genres, users)
+        result |= {"trained_steps": macros["TRAIN_STEPS"], **dict(asked)}
         (folder / "metrics.json").write_text(json.dumps(result))
     return folder
 
@@ -96,6 +110,9 @@ def metrics(kind, f1, history_length, title, answer, genres, users):
         "examples": 110,
         "history_length": history_length,
         "step": 40,
+        "trained_steps": 40,
+        "is_best": True,
+        "well_formed": False,
         "split": "test",
         "split_sha256": users,
         "task": f"movielens_genres_{kind}_{history_length}",
@@ -123,19 +140,40 @@ def _literal(value):
     return value if is_reference else repr(value)
 
 
-def _write_catalogue(folder, encoder_width, inputs, genres):
-    (folder / "items").mkdir(parents=True)
-    (folder / "items/movies.parquet").write_bytes(b"")  # must be there, and is not read
-    Manifest(
+def add_checkpoint(folder, step, f1):
+    """Leaves what is looked at of a checkpoint without restoring it."""
+    (folder / f"checkpoint_{step}/metrics").mkdir(parents=True)
+    (folder / f"checkpoint_{step}/metrics/metrics").write_text(json.dumps({"f1": f1}))
+
+
+def forget(folder, *names):
+    """Takes from a run's scores what older versions of `evaluate` did not write."""
+    result = json.loads((folder / "metrics.json").read_text())
+    rest = {name: value for name, value in result.items() if name not in names}
+    (folder / "metrics.json").write_text(json.dumps(rest))
+
+
+def _write_catalogue(folder, encoder_width, inputs, genres, trained_on, channels, vocabulary):
+    # Must be there, and are not read.
+    for name, text in ((dataset_folder.MOVIES, ""), (dataset_folder.VOCABULARY, vocabulary)):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(text)
+
+    def split(name, examples):
+        return Split(examples, 1, hashlib.sha256(f"{name} {examples}".encode()).hexdigest())
+
+    manifest = Manifest(
         genres=genres,
-        channels=(Channel("description", encoder_width, "item"),),
+        channels=tuple(Channel(name, encoder_width, "item") for name in channels),
         encoder=EncoderRecord("hashing", encoder_width),
-        splits={"train": Split(474, 1), "validation": Split(58, 1), "test": Split(110, 1)},
-        has_vocabulary=False,
+        splits={"train": split("train", trained_on)}
+        | {"validation": split("validation", 58), "test": split("test", 110)},
+        has_vocabulary=True,
         counts={},
         options={},
         inputs={"ratings": inputs},
-    ).write(folder)
+    )
+    dataset_folder.write_catalogue_manifest(folder, manifest)
 
 
 def _write_training(folder, curve, losses):

@@ -43,12 +43,56 @@ def test_settings_are_what_was_run_not_where_nor_with_which_seed(tmp_path):
         ({"inputs": "other"}, "CATALOGUE"),
         ({"users": "other"}, "SPLIT"),
         ({"bindings": ["network.T5Config.emb_dim = 8"]}, "network.T5Config.emb_dim"),
+        ({"trained_on": 40}, "TRAINING_USERS"),
+        ({"channels": ("description", "poster")}, "CHANNELS"),
+        ({"vocabulary": "v2"}, "VOCABULARY"),
+        ({"asked": {"task": "movielens_genres_uem_20"}}, "TASK"),
+        ({"asked": {"task": "other_task_50"}}, "TASK"),
+        ({"asked": {"well_formed": True}}, "DECODING"),
+        ({"asked": {"is_best": False, "step": 20}}, "CHECKPOINT"),
+        ({"asked": {"trained_steps": 20}}, "TRAINED"),
     ],
 )
 def test_settings_differ_in_what_was_changed(change, name, tmp_path):
     usual = Run.read(fake_runs.write(tmp_path / "usual")).settings
     other = Run.read(fake_runs.write(tmp_path / "other", **change)).settings
     assert [key for key in usual | other if usual.get(key) != other.get(key)] == [name]
+
+
+def test_what_older_versions_did_not_write_is_unknown(tmp_path):
+    folder = fake_runs.write(tmp_path / "run")
+    assert Run.read(folder).not_recorded == []
+    fake_runs.forget(folder, "trained_steps", "is_best", "well_formed", "task")
+    run = Run.read(folder)
+    names = ["TASK", "TRAINED", "CHECKPOINT", "DECODING"]
+    assert run.not_recorded == names
+    assert {run.settings[name] for name in names} == {"unknown"}
+    assert run.is_current
+
+
+BETTER, WORSE = {20: 0.2, 40: 0.3}, {20: 0.3, 40: 0.2}
+
+
+@pytest.mark.parametrize(
+    ("is_older", "step", "checkpoints", "is_current"),
+    [
+        (False, 20, {20: 0.2}, True),
+        (False, 20, {}, True),  # those are gone
+        (False, 20, BETTER, False),
+        (False, 20, WORSE, False),  # another run of training may have been better
+        (True, 20, BETTER, False),
+        (True, 20, WORSE, True),  # it is what would be scored now
+        (True, 20, {}, True),
+    ],
+)
+def test_scores_of_before_a_run_was_trained_on_are_not_its_own(
+    is_older, step, checkpoints, is_current, tmp_path
+):
+    asked = {"step": step, "trained_steps": step}
+    folder = fake_runs.write(tmp_path / "run", asked=asked, checkpoints=checkpoints)
+    if is_older:
+        fake_runs.forget(folder, "trained_steps", "is_best")
+    assert Run.read(folder).is_current == is_current
 
 
 def test_text_runs(tmp_path):

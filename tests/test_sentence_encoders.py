@@ -2,6 +2,7 @@ import hashlib
 import io
 import itertools
 import math
+import shutil
 import sys
 
 import numpy as np
@@ -117,6 +118,17 @@ class TestSentenceT5:
         vectors = encoder.encode(TEXTS * 100, done.append)
         np.testing.assert_allclose(vectors, np.tile(expected, (100, 1)), atol=1e-5)
         assert sum(done) == 400
+
+    def test_is_told_by_its_weights_and_not_by_their_place(self, saved_model, tmp_path):
+        path = saved_model[0]
+        sha256 = make_encoder("sentence-t5-base", source=str(path)).sha256
+        copy = shutil.copytree(path, tmp_path / "copy")
+        (copy / "README").write_text("says nothing of the weights")
+        assert make_encoder("sentence-t5-base", 24, str(copy), sha256).sha256 == sha256
+        (weights,) = copy.glob("variables/*.data*")
+        weights.write_bytes(weights.read_bytes() + b"?")
+        with pytest.raises(InputError, match="another sentence-t5-base than the one that made"):
+            make_encoder("sentence-t5-base", 24, str(copy), sha256)
 
     def test_a_width_that_is_not_the_models(self, saved_model):
         with pytest.raises(InputError, match="writes 24 columns, not 768"):

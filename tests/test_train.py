@@ -463,6 +463,15 @@ class TestTrained:
         assert len(f1s) == 6 and f1s == sorted(f1s)
         assert first["users"][0]["truth"].startswith("The user")
 
+    def test_scores_tell_of_which_state_of_the_run_they_are(self, undisturbed):
+        best = checkpoint_folders.best(undisturbed[0])
+        assert best == checkpoint_folders.choose(undisturbed[0])
+        for step, well_formed in ((4, False), (6, True)):
+            trained = TrainedModel.load(undisturbed[0], step, well_formed)
+            told = evaluate.evaluate(trained, "validation")
+            names = ("step", "trained_steps", "is_best", "well_formed")
+            assert [told[name] for name in names] == [step, 6, step == best, well_formed]
+
     @pytest.mark.parametrize("layout", ["fsdp", "model=2"])
     def test_answers_do_not_depend_on_the_layout(self, layout, trained, undisturbed):
         split = TrainedModel.load(undisturbed[0], step=6, layout=layout)

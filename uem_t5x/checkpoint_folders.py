@@ -143,7 +143,7 @@ def choose(model_dir: str | os.PathLike[str]) -> int | None:
     """
     found = find(model_dir)
     damage: dict[int, DamagedError] = {}
-    for step in sorted(found, key=lambda step: (_validation_score(found[step]), step))[::-1]:
+    for step in _best_first(found):
         if (error := _damage(found[step])) is None:
             for told in damage.values():
                 logging.warning("%s. Another one is used", told)
@@ -152,6 +152,16 @@ def choose(model_dir: str | os.PathLike[str]) -> int | None:
     if damage:
         raise _none_left(damage)
     return None
+
+
+def best(model_dir: str | os.PathLike[str]) -> int | None:
+    """Returns what `choose` does where no checkpoint is damaged, without reading them whole."""
+    return next(iter(_best_first(find(model_dir))), None)
+
+
+def _best_first(found: Mapping[int, epath.Path]) -> list[int]:
+    """Returns steps by validation F1; of equals, and of those without one, later steps first."""
+    return sorted(found, key=lambda step: (_validation_score(found[step]), step), reverse=True)
 
 
 def _read_sums(checkpoint: epath.Path) -> dict[str, str]:

@@ -100,7 +100,9 @@ def line_of(error: Exception) -> str | None:
 def said_by_tensorflow(error: Exception) -> str:
     """Returns what an error of TensorFlow says, without where in its graph that was."""
     message = str(getattr(error, "message", error))
-    message = re.sub(r"\n\t\s*(?![\s\[])", " ", message)  # a sentence goes on: the file's name stands here
+    message = re.sub(
+        r"\n\t\s*(?![\s\[])", " ", message
+    )  # a sentence goes on: the file's name stands here
     lines = [line for line in message.splitlines() if line.strip() and line.lstrip()[:2] != "[["]
     # Of a graph it begins with where each operation was made.
     return lines[-1 if message.startswith("Graph execution error") else 0].rpartition("}} ")[2]

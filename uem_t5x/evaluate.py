@@ -84,7 +84,10 @@ def evaluate(
       the items that the model read), `per_genre` rows and `confusion` of the model, `items_read`
       (least, mean and most items that it read of a user), `users` (some of them, from the worst
       answered to the best), `examples`, `history_length` (if the task does not tell, the most items
-      that it read of a user), `step`, `split`, `split_sha256` (of its users and labels) and `task`.
+      that it read of a user), `split`, `split_sha256` (of its users and labels) and `task`. Of the
+      checkpoint its `step`, `trained_steps` (how far training had come when it was scored) and
+      `is_best` (whether it is what is scored where no step is given); `well_formed` (whether
+      answers were kept within the grammar). Older versions did not write these last three.
 
     Raises:
       InputError: if the dataset folder is of another catalogue than the model's, or of the same
@@ -163,6 +166,9 @@ def evaluate(
         "examples": len(users.tastes),
         "history_length": trained.history_length or int(items_read.max()),
         "step": trained.step,
+        "trained_steps": trained.trained_steps,
+        "is_best": trained.is_best,
+        "well_formed": trained.well_formed,
         "split": split,
         "split_sha256": folder.manifest.splits[split].sha256,
         "task": trained.task,

@@ -234,7 +234,7 @@ class _ItemEncoder:
         if self._sentence_encoder is None:
             record = catalogue.encoder
             self._sentence_encoder = sentence_encoders.make_encoder(
-                record.name, record.width, record.source
+                record.name, record.width, record.source, record.sha256
             )
         encode = self._sentence_encoder.encode
         vectors = {

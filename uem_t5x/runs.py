@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -10,14 +11,27 @@ from typing import Any
 
 from etils import epath
 
-from uem_t5x import buckets, gin_utils, startup
+from uem_t5x import buckets, checkpoint_folders, gin_utils, startup
 from uem_t5x import model_dir as model_dir_lib
-from uem_t5x.data.manifest import Manifest
+from uem_t5x.data.dataset_folder import MOVIES, VOCABULARY
+from uem_t5x.data.manifest import Manifest, Split
 from uem_t5x.errors import InputError
 
 METRICS = "metrics.json"
 UEM, TEXT = "uem", "text"
 _SEED = "RANDOM_SEED"
+# What older versions of `evaluate`, or of dataset folders, did not write down.
+UNKNOWN = "unknown"
+_MAY_LACK = (
+    "MOVIES",
+    "VOCABULARY",
+    "TRAINING_USERS",
+    "TASK",
+    "TRAINED",
+    "CHECKPOINT",
+    "DECODING",
+)
+_SHOWN_DIGITS = 8  # of a checksum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +84,31 @@ class Run:
 
     @property
     def encoder(self) -> str:
-        """Name and width of the sentence encoder, such as `hashing, 96`."""
-        return f"{self.manifest.encoder.name}, {self.manifest.encoder.width}"
+        """The sentence encoder, such as `hashing, 96`, with the checksum of its weights if any."""
+        encoder = self.manifest.encoder
+        weights = "" if encoder.sha256 is None else f", {_short(encoder.sha256)}"
+        return f"{encoder.name}, {encoder.width}{weights}"
+
+    @functools.cached_property
+    def is_current(self) -> bool:
+        """Whether the scores are of the run as it is, which was not trained on since.
+
+        Older scores do not say how far training had come by then. They are taken for current if
+        they are of the checkpoint that would be scored now. Where no checkpoints are left, nothing
+        speaks against them.
+        """
+        found = checkpoint_folders.find(self.path)
+        trained_steps, _ = self._when_scored
+        return not found or (trained_steps is not None and max(found) <= trained_steps)
+
+    @functools.cached_property
+    def _when_scored(self) -> tuple[int | None, bool | None]:
+        """How far training had come, and whether the best checkpoint was scored; None: unknown."""
+        if "trained_steps" in self.metrics:
+            return self.metrics["trained_steps"], self.metrics.get("is_best")
+        if checkpoint_folders.best(self.path) == self.metrics["step"]:
+            return max(checkpoint_folders.find(self.path)), True
+        return None, None
 
     @property
     def catalogue(self) -> str:
@@ -103,23 +140,63 @@ class Run:
     def settings(self) -> Mapping[str, Any]:
         """What was run: equal for runs that differ in their seed alone, or in where they ran.
 
-        Macros, other bindings, and the data's own: `ENCODER`, `CATALOGUE`, `SPLIT`.
+        Macros, other bindings, and all else that was learned from and asked, under names of its
+        own; `UNKNOWN` is what was not written down.
         """
         chosen = {
             name: value
             for name, value in self.macros.items()
             if name not in gin_utils.CIRCUMSTANCES and name != _SEED
         }
-        data = {
+        return {**chosen, **self.bindings, **self._learned_from, **self._asked}
+
+    @property
+    def not_recorded(self) -> list[str]:
+        """The names of settings that older versions did not write down."""
+        told = self._learned_from | self._asked
+        return [name for name in _MAY_LACK if UNKNOWN in told[name]]
+
+    @property
+    def _learned_from(self) -> dict[str, Any]:
+        """The data of training, beside what macros say of it."""
+        encoder, files = self.manifest.encoder, self.manifest.files
+        channels = [
+            channel.name if channel.width == encoder.width else f"{channel.name} ({channel.width})"
+            for channel in self.manifest.channels
+        ]
+        splits = self.manifest.splits
+        train, validation = (splits.get(name, Split(0, 0)) for name in ("train", "validation"))
+        digests = (train.sha256, validation.sha256)
+        users = UNKNOWN
+        if None not in digests:
+            users = _short(hashlib.sha256(" ".join(digests).encode()).hexdigest())
+        return {
             "ENCODER": self.encoder,
+            "CHANNELS": ", ".join(channels),
             "CATALOGUE": self.catalogue,
-            "SPLIT": (
-                self.metrics["split"],
-                self.metrics["examples"],
-                self.metrics.get("split_sha256"),
-            ),
+            "MOVIES": _short(files.get(str(MOVIES))),
+            "VOCABULARY": _short(files.get(str(VOCABULARY))),
+            "TRAINING_USERS": f"{train.examples}, chosen by {validation.examples} ({users})",
         }
-        return {**chosen, **self.bindings, **data}
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        """What was asked of the model, in which state, and how it answered."""
+        metrics = self.metrics
+        # Tasks are named by the history length; where another one was asked for, it is told.
+        task = metrics.get("task", UNKNOWN).removesuffix(f"_{self.macros.get('HISTORY_LENGTH')}")
+        steps, is_best = self._when_scored
+        planned = self.macros.get("TRAIN_STEPS")
+        trained = "to the end" if steps == planned else f"{steps} of {planned} steps"
+        checkpoint = "the best" if is_best else f"of step {metrics['step']}"
+        decoding = {True: "within the grammar", False: "free"}
+        return {
+            "SPLIT": (metrics["split"], metrics["examples"], metrics.get("split_sha256")),
+            "TASK": task,
+            "TRAINED": UNKNOWN if steps is None else trained,
+            "CHECKPOINT": UNKNOWN if is_best is None else checkpoint,
+            "DECODING": decoding.get(metrics.get("well_formed"), UNKNOWN),
+        }
 
     @functools.cached_property
     def validation_scores(self) -> list[Mapping[str, int | float]]:
@@ -135,6 +212,11 @@ class Run:
     def training_losses(self) -> list[tuple[int, float]]:
         """The training loss, as (step, loss) in order."""
         return _read_scalar(self.path / "train", "loss")
+
+
+def _short(checksum: str | None) -> str:
+    """Returns as much of a checksum as tells it from others."""
+    return UNKNOWN if checksum is None else checksum[:_SHOWN_DIGITS]
 
 
 def _json_lines(file: epath.Path) -> Iterator[dict[str, Any]]:

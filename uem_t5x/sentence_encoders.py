@@ -6,6 +6,7 @@ for tests, the quickstart and small machines.
 """
 
 import hashlib
+import json
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Sequence
@@ -14,9 +15,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from absl import logging
+from etils import epath
 from jaxtyping import Float32
 
-from uem_t5x import buckets
+from uem_t5x import buckets, checksums
 from uem_t5x.data import stable_hash
 from uem_t5x.errors import InputError
 
@@ -47,10 +49,12 @@ class SentenceEncoder(Protocol):
     Attributes:
         width: the length of a vector.
         source: where the weights came from; None if there are none.
+        sha256: what tells these weights from any others, wherever they lie; None if there are none.
     """
 
     width: int
     source: str | None
+    sha256: str | None
 
     def encode(
         self, texts: Sequence[str], on_progress: Callable[[int], Any] | None = None
@@ -63,7 +67,9 @@ class SentenceEncoder(Protocol):
         """
 
 
-def make_encoder(name: str, width: int | None = None, source: str | None = None) -> SentenceEncoder:
+def make_encoder(
+    name: str, width: int | None = None, source: str | None = None, sha256: str | None = None
+) -> SentenceEncoder:
     """Makes an encoder.
 
     Args:
@@ -71,9 +77,11 @@ def make_encoder(name: str, width: int | None = None, source: str | None = None)
         width: the length of its vectors. It can be chosen for `hashing`; for a SentenceT5 it is
             checked.
         source: the folder or hub handle of a SentenceT5; by default that of `HUB_HANDLES`.
+        sha256: what a SentenceT5 must have; None for any.
 
     Raises:
-        InputError: if there is no such encoder, or its model or packages cannot be loaded.
+        InputError: if there is no such encoder, it is not the one that was meant, or its model or
+            packages cannot be loaded.
     """
     if name == "hashing":
         if source is not None:
@@ -88,6 +96,11 @@ def make_encoder(name: str, width: int | None = None, source: str | None = None)
             f"{encoder.source}: this {name} writes {encoder.width} columns, not {width}; "
             "give the model that was meant, or leave the width out"
         )
+    if sha256 not in (None, encoder.sha256):
+        raise InputError(
+            f"{encoder.source}: another {name} than the one that made the embeddings; put that one "
+            "there again"
+        )
     return encoder
 
 
@@ -100,6 +113,7 @@ class HashingEncoder:
     """
 
     source = None
+    sha256 = None
 
     _TOKEN = re.compile(r"[^\W_]+(?:[-'.][^\W_]+)*")  # `sci-fi`, `don't` and `4.5` are one each
     _NONZEROS = 8
@@ -165,7 +179,8 @@ class SentenceT5Encoder:
 
     def __init__(self, name: str, source: str) -> None:
         self.source = source
-        self._model = _load_saved_model(name, source)
+        self._model, folder = _load_saved_model(name, source)
+        self.sha256 = _sha256(epath.Path(folder))
         self.width = self._embed(["width"]).shape[1]
         logging.info("%s: %d columns, from %s", name, self.width, source)
 
@@ -195,7 +210,17 @@ class SentenceT5Encoder:
         return np.asarray(outputs, np.float32)
 
 
-def _load_saved_model(name: str, source: str) -> Callable[[Any], Any]:
+def _sha256(saved_model: epath.Path) -> str:
+    """Returns a checksum of what a SavedModel computes with: its graph, weights and assets."""
+    folders = (saved_model / name for name in ("assets", "variables"))
+    files = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
+    names = [str(path.relative_to(saved_model)) for path in files]
+    sums = checksums.of_files(saved_model, ["saved_model.pb", *names])
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
+
+
+def _load_saved_model(name: str, source: str) -> tuple[Callable[[Any], Any], str]:
+    """Returns a SavedModel, and the folder that it was loaded from."""
     mend = (
         f"download {HUB_HANDLES[name]} on a machine with a network, unpack it into a folder, and "
         f"give --encoder {name}=FOLDER"
@@ -213,8 +238,9 @@ def _load_saved_model(name: str, source: str) -> Callable[[Any], Any]:
             "install uem-t5x[sentence-t5], or use --encoder hashing"
         ) from error
     try:
-        model = tensorflow_hub.load(source)
+        folder = tensorflow_hub.resolve(source)  # of a handle, where its download lies
+        model = tensorflow_hub.load(folder)
     except (OSError, ValueError, RuntimeError, tarfile.TarError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise InputError(f"{source}: {name} cannot be loaded ({reason[:200]}); {mend}") from error
-    return model if callable(model) else model.signatures["serving_default"]
+    return (model if callable(model) else model.signatures["serving_default"]), folder

@@ -43,6 +43,8 @@ class TrainedModel:
       params: its parameters.
       flax_mutables: its item table.
       step: the step of the checkpoint.
+      trained_steps: how far training had come by then: the step of the most recent checkpoint.
+      is_best: whether the checkpoint is what is taken where no step is given.
       catalogue: movies, genres, sentence encoder and vocabulary, but no examples.
       data_dir: the dataset folder it was trained on.
       task: the SeqIO task that it is asked by.
@@ -57,6 +59,8 @@ class TrainedModel:
     params: PyTree
     flax_mutables: PyTree
     step: int
+    trained_steps: int
+    is_best: bool
     catalogue: DatasetFolder
     data_dir: str
     task: str
@@ -103,6 +107,7 @@ class TrainedModel:
                 f"{model_dir}: no checkpoint{'' if step is None else f' of step {step}'}; it has "
                 f"{', '.join(map(str, found)) or 'none'}"
             )
+        is_best = step in (None, checkpoint_folders.best(model_dir))
         if step is None:
             step = checkpoint_folders.choose(model_dir)
         else:
@@ -118,6 +123,8 @@ class TrainedModel:
             params=params,
             flax_mutables=flax_mutables,
             step=step,
+            trained_steps=max(found),
+            is_best=is_best,
             catalogue=catalogue,
             data_dir=gin.query_parameter("DATA_DIR/macro.value"),
             task=task or dataset_cfg.mixture_or_task_name,

@@ -196,6 +196,26 @@ def test_a_folder_without_checksums_is_sealed(folder):
     assert unsealed(seal.seal(folder)) == MANIFEST
 
 
+@pytest.mark.parametrize(
+    ("sums", "is_same"),
+    [(("a1", "a1"), True), (("a1", "b2"), False), ((None, "b2"), True), ((None, None), True)],
+)
+def test_an_encoder_is_told_by_its_weights_and_not_by_their_place(sums, is_same, folder):
+    def of_encoder(source, sha256):
+        encoder = EncoderRecord("sentence-t5-base", 4, source, sha256)
+        dataset_folder.write_manifest(folder, dataclasses.replace(MANIFEST, encoder=encoder))
+        return DatasetFolder.open(folder)
+
+    one, other = of_encoder("here/st5", sums[0]), of_encoder("there/st5", sums[1])
+    assert one.has_catalogue_of(other) == other.has_catalogue_of(one) == is_same
+    assert other.encoder == EncoderRecord("sentence-t5-base", 4, "there/st5", sums[1])
+
+
+def test_a_manifest_of_an_encoder_without_weights_has_no_field_for_them(folder):
+    record = json.loads((folder / "manifest.json").read_text())["encoder"]
+    assert record == {"name": "hashing", "width": 4, "source": None}  # as older versions know it
+
+
 def test_a_split_is_told_by_what_its_files_hold(folder):
     def written():
         dataset_folder.write_manifest(folder, MANIFEST)

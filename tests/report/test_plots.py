@@ -111,6 +111,18 @@ def test_learning_curves_leave_out_what_is_no_score(compared):
     assert [list(data) for data in by_label(drawn(validation))[label].get_data()] == [[20], [0.1]]
 
 
+@pytest.mark.parametrize(
+    ("steps", "left"),
+    [([60], 0), ([20, 40, 60], 0), ([1_184_500, 1_185_000], 1_184_500)],  # the last by T5X
+)
+def test_an_axis_of_steps_begins_where_training_did(steps, left, compared):
+    curve = [(step, 0.2) for step in steps]
+    ((validation, losses),) = run_plots.learning_curves(compared({"curve": curve, "losses": curve}))
+    for plot in (validation, losses):
+        low, high = drawn(plot).get_xlim()
+        assert low == left and high > steps[-1]
+
+
 def test_many_settings_are_spread_over_several_plots(compared):
     comparison = compared(*({"LEARNING_RATE": rate / 1000} for rate in range(1, 9)))
     names = [plot.name for few in run_plots.learning_curves(comparison) for plot in few]

@@ -3,6 +3,7 @@
 import csv
 import html.parser
 import re
+import shutil
 
 import fake_runs
 import pytest
@@ -133,6 +134,7 @@ def test_what_the_page_says(report):
         assert text in page.texts, text
     said = " ".join(page.texts)
     assert "0.131 and 0.183" in said and "0.252 (base)" in said
+    assert said.count("0.131 and 0.183") == 1
     assert "6 runs of 3 settings" in said
     assert "running" in said.partition("Left out, as not scored")[2]
 
@@ -164,6 +166,61 @@ def test_tables_in_markdown(report):
     for line in lines:
         if line.startswith("!"):
             assert (report[0] / line.rpartition("(")[2].removesuffix(")")).is_file()
+
+
+def test_no_text_breaks_a_table_in_markdown(tmp_path, undrawn):
+    for name, model in (("one", "a | b *c*"), ("two", "<b>_d_")):
+        fake_runs.write(tmp_path / "runs" / name, LANGUAGE_MODEL=model, title="x_y")
+    assert cli.main(["report", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out/tables.md").read_text(encoding="utf-8")
+    tables = [part.split("\n") for part in text.split("\n\n") if part.startswith("|")]
+    for head, *rest in tables:
+        cells = {len(re.split(r"(?<!\\)\|", line)) for line in rest if line}
+        assert cells == {len(head.split("|"))}
+    (row,) = (line for table in tables for line in table if line.startswith(r"| a \|"))
+    assert row.startswith(r"| a \| b \*c\* | 50 |")
+    assert r"| \<b\>\_d\_ | 50 |" in text
+
+
+def test_a_run_that_was_trained_on_after_it_was_scored_is_left_out(tmp_path, capsys, undrawn):
+    fake_runs.write(tmp_path / "runs/done", checkpoints={40: 0.3})
+    scored = {"step": 20, "trained_steps": 20}
+    stale = fake_runs.write(tmp_path / "runs/on", asked=scored, checkpoints={20: 0.2, 40: 0.3})
+    assert cli.main(["report", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]) == 0
+    why = "as trained on since they were scored"
+    assert capsys.readouterr().err.startswith(f"skipped, {why}: {stale}; score each DIR with")
+    page = Page((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+    assert f"Left out, {why}: {stale}" in " ".join(page.texts)
+    assert cli.main(["report", str(stale), "--output", str(tmp_path / "out")]) == 2
+    told = f"{stale}: no scores since it was trained on; score each DIR with"
+    assert told in capsys.readouterr().err
+
+
+def test_what_is_not_known_of_older_scores_is_said(tmp_path, undrawn):
+    folder = fake_runs.write(tmp_path / "run")
+    assert cli.main(["report", str(folder), "--output", str(tmp_path / "out")]) == 0
+    said = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "Older versions" not in said and "Answers: free." in said
+    fake_runs.forget(folder, "well_formed")
+    assert cli.main(["report", str(folder), "--output", str(tmp_path / "out")]) == 0
+    said = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "DECODING of 1 run." in said and "Answers: unknown." in said
+
+
+@pytest.mark.parametrize(
+    ("f1", "share", "of_what"),
+    [  # counting scores 0.06, the rule 0.66
+        (0.042, "none", "of the way: the best setting is 0.018 below counting"),  # once "-3%"
+        (0.36, "50%", "of the way, by the best setting"),
+        (0.7, "all", "of the way: the best setting is 0.040 above the rule"),
+    ],
+)
+def test_the_way_from_counting_to_the_rule(f1, share, of_what, tmp_path, undrawn):
+    folder = fake_runs.write(tmp_path / "run", f1=f1)
+    assert cli.main(["report", str(folder), "--output", str(tmp_path / "out")]) == 0
+    texts = Page((tmp_path / "out/report.html").read_text(encoding="utf-8")).texts
+    told = [text for text in texts[texts.index("from counting to the rule") :] if text]
+    assert told[1:3] == [share, of_what]
 
 
 def test_skipped_runs_are_named_with_what_scores_them(sweep, tmp_path, capsys, undrawn):
@@ -225,11 +282,30 @@ class TestRefused:
         assert "exists and is not just a report; give --output" in error
         assert (tmp_path / name).read_text() == "mine"
 
-    def test_a_report_that_something_else_was_put_into(self, refused, report, sweep, tmp_path):
-        page = report[0] / "report.html"
-        (tmp_path / "report.html").write_bytes(page.read_bytes())
-        (tmp_path / "notes.txt").write_text("mine")
-        assert "is not just a report" in refused(sweep / "text-0", "--output", tmp_path)
+    @pytest.mark.parametrize("name", ["notes.md", "scores.csv", "photo.png", "run", "tables.md"])
+    def test_a_report_that_something_was_put_into(self, name, refused, report, sweep, tmp_path):
+        folder = shutil.copytree(report[0], tmp_path / "copy")
+        if name == "run":
+            fake_runs.write(folder / name)
+        else:
+            (folder / name).write_text("mine")  # of a report's own file, a change
+        before = sorted(file.relative_to(folder) for file in folder.rglob("*"))
+        error = refused(sweep / "text-0", "--output", folder)
+        assert f"{folder / name}: was put there, or changed" in error and "another name" in error
+        assert sorted(file.relative_to(folder) for file in folder.rglob("*")) == before
+
+    def test_a_report_of_before_there_was_a_list(self, refused, report, sweep, tmp_path):
+        folder = shutil.copytree(report[0], tmp_path / "copy")
+        (folder / "files.json").unlink()
+        error = refused(sweep / "text-0", "--output", folder)
+        assert "is not a report that lists its files" in error and "delete the folder" in error
+        assert (folder / "report.html").is_file()
+
+    def test_a_run_and_its_copy(self, refused, sweep, tmp_path):
+        copy = shutil.copytree(sweep / "text-0", tmp_path / "copy")
+        error = refused(sweep / "text-0", copy, "--output", tmp_path / "out")
+        assert f"{sweep / 'text-0'} and {copy}: the same settings and the same seed" in error
+        assert not (tmp_path / "out").exists()
 
 
 def test_an_older_report_is_replaced(sweep, tmp_path, undrawn):

@@ -5,6 +5,7 @@ import statistics
 import fake_runs
 import pytest
 
+from uem_t5x.errors import InputError
 from uem_t5x.report import settings
 from uem_t5x.report.settings import Summary
 from uem_t5x.runs import Run
@@ -50,6 +51,38 @@ def test_where_a_run_lay_and_how_often_it_was_looked_at_is_no_setting(make):
     runs = [make(EVAL_PERIOD=5, LAYOUT="data"), make(RANDOM_SEED=1, EVAL_PERIOD=9, LAYOUT="fsdp")]
     (comparison,) = settings.compare(runs)
     assert len(comparison.settings) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trained_on": 40},  # users, and not 474
+        {"channels": ("description", "poster")},
+        {"vocabulary": "v2"},
+        {"asked": {"task": "another_task"}},
+        {"asked": {"well_formed": True}},
+        {"asked": {"trained_steps": 20}},
+        {"asked": {"is_best": False}},
+    ],
+)
+def test_runs_that_are_not_comparable_are_no_seeds_of_one_setting(change, make):
+    (comparison,) = settings.compare([make(), make(RANDOM_SEED=1, **change)])
+    assert [setting.seeds for setting in comparison.settings] == [[0], [1]]
+    assert len(set(comparison.labels.values())) == 2
+
+
+def test_a_run_and_its_copy_are_refused(make):
+    runs = [make(), make(RANDOM_SEED=1), make()]
+    copies = rf"{runs[0].path} and {runs[2].path}: the same settings and the same seed, 0, .* leave"
+    with pytest.raises(InputError, match=copies):
+        settings.compare(runs)
+
+
+def test_all_numbers_of_training_users_are_told(make):
+    (comparison,) = settings.compare(
+        [make(), make(trained_on=40), make(trained_on=40, UEM_LAYERS=2)]
+    )
+    assert comparison.training_users == [40, 474]
 
 
 def test_other_users_are_another_comparison(make):

@@ -154,6 +154,20 @@ def test_whatever_else_differs_alone_has_a_table_of_its_own(compared):
     assert not any(group.paper for table in found.values() for group in table.groups)
 
 
+def test_another_vocabulary_comes_with_another_size_of_it(compared):
+    comparison = compared({}, {"VOCAB_SIZE": 512, "vocabulary": "v2"}, {"vocabulary": "v3"})
+    vocabularies, sizes = tables.other_tables(comparison)
+    assert list(rows(sizes)) == [(256, "embedding", 50), (512, "embedding", 50)]
+    assert vocabularies.title == "VOCABULARY" and len(vocabularies.groups) == 2
+
+
+def test_what_is_unknown_is_no_ablation(compared):
+    free, grammar = {}, {"asked": {"well_formed": True}}
+    comparison = compared(free, grammar, {"asked": {"well_formed": None}})
+    (decoding,) = tables.other_tables(comparison)
+    assert [headers[0] for headers in rows(decoding)] == ["free", "within the grammar"]
+
+
 def test_another_initial_checkpoint_is_another_language_model_and_an_ablation(compared):
     comparison = compared({}, {"INITIAL_CHECKPOINT_PATH": "pretrained"})
     (other,) = tables.other_tables(comparison)

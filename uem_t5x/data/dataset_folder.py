@@ -84,14 +84,13 @@ class DatasetFolder:
     def has_catalogue_of(self, other: "DatasetFolder") -> bool:
         """Whether both have the same movies, genres, channels and sentence encoder.
 
-        Their users may be others.
+        Their users may be others, and so may the place that the encoder was loaded from.
         """
 
         def catalogue(folder: DatasetFolder) -> tuple[object, ...]:
-            movies = folder.manifest.files[str(MOVIES)]
-            return folder.genres, folder.channels, folder.encoder, movies
+            return folder.genres, folder.channels, folder.manifest.files[str(MOVIES)]
 
-        return catalogue(self) == catalogue(other)
+        return catalogue(self) == catalogue(other) and self.encoder.is_same(other.encoder)
 
     def has_inputs_of(self, other: "DatasetFolder") -> bool:
         """Whether `prepare` made both of the same files, whatever it did with them."""

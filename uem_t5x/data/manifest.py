@@ -48,11 +48,23 @@ class EncoderRecord:
         name: `hashing`, `sentence-t5-base`, ...
         width: the number of columns it writes.
         source: the folder or hub handle that the model was loaded from; None for `hashing`.
+        sha256: of the model, wherever it lies. None for `hashing`, and in folders from before it
+            was recorded.
     """
 
     name: str
     width: int
     source: str | None = None
+    sha256: str | None = None
+
+    def is_same(self, other: "EncoderRecord") -> bool:
+        """Whether both encode alike, from wherever they were loaded.
+
+        Of a model whose checksum was not recorded, that is taken for granted.
+        """
+        if (self.name, self.width) != (other.name, other.width):
+            return False
+        return None in (self.sha256, other.sha256) or self.sha256 == other.sha256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +123,10 @@ class Manifest:
 
     def write(self, folder: epath.PathLike) -> None:
         """Writes `manifest.json` into `folder`, whole or not at all."""
-        fields = checksums.signed({"format": FORMAT, **dataclasses.asdict(self)})
+        record = {"format": FORMAT, **dataclasses.asdict(self)}
+        if self.encoder.sha256 is None:  # readers from before there was one know no such field
+            del record["encoder"]["sha256"]
+        fields = checksums.signed(record)
         text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
         atomic.write_text(epath.Path(folder) / FILE_NAME, text)
 

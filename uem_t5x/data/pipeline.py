@@ -76,7 +76,7 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Datase
                 Channel("rating", encoder.width, "rating"),
                 Channel("description", encoder.width, "item"),
             ),
-            encoder=EncoderRecord(encoder_name, encoder.width, encoder.source),
+            encoder=EncoderRecord(encoder_name, encoder.width, encoder.source, encoder.sha256),
             splits=written,
             has_vocabulary=options.vocabulary_size is not None,
             counts=joined.counts | _label_counts(histories, labels),

@@ -8,7 +8,7 @@ of such folders.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,13 @@ from uem_t5x.errors import InputError
 if TYPE_CHECKING:
     from etils import epath
 
+    from uem_t5x.runs import Run
+
 _DEPTH = 2  # of folders below a RUN_DIR that may be runs
-_SCORE = "`uem-t5x evaluate --model-dir DIR --output DIR/metrics.json`"
+_SCORE = "score each DIR with `uem-t5x evaluate --model-dir DIR --output DIR/metrics.json`"
+# Why a run is left out, and what is said where all are.
+_NOT_SCORED, _NOT_CURRENT = "not scored", "trained on since they were scored"
+_REFUSED = {_NOT_SCORED: "no scores yet", _NOT_CURRENT: "no scores since it was trained on"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,29 +37,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         required=True,
-        help="a folder that gets report.html, its plots as PNGs, tables.md, and runs.csv",
+        help="a folder that gets report.html, plots as PNGs, tables.md, runs.csv and files.json",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the subcommand."""
-    from uem_t5x import atomic, runs
+    from uem_t5x import atomic
     from uem_t5x.report import page, settings
 
-    folders = find_runs(args.run_dirs)
-    skipped = [folder for folder in folders if not (folder / runs.METRICS).is_file()]
+    scored, skipped = read_runs(find_runs(args.run_dirs))
+    names = {why: ", ".join(folders) for why, folders in skipped.items()}
+    if not scored:
+        told = "; ".join(f"{of_these}: {_REFUSED[why]}" for why, of_these in names.items())
+        raise InputError(f"{told}; {_SCORE}")
     if skipped:
-        names = ", ".join(map(str, skipped))
-        if len(skipped) == len(folders):
-            raise InputError(f"{names}: no scores yet; score each DIR with {_SCORE}")
-        print(f"skipped, as not scored: {names}; score each DIR with {_SCORE}", file=sys.stderr)
-    scored = [runs.Run.read(folder) for folder in folders if folder not in skipped]
+        told = "; ".join(f"as {why}: {of_these}" for why, of_these in names.items())
+        print(f"skipped, {told}; {_SCORE}", file=sys.stderr)
+    comparisons = settings.compare(scored)
     with atomic.writing_folder(
         Path(args.output), "report", page.is_report, overwrite=True
     ) as folder:
-        page.write(folder, settings.compare(scored), [str(path) for path in skipped])
+        page.write(folder, comparisons, skipped)
     print(f"{len(scored)} runs: {Path(args.output) / page.PAGE}")
     return 0
+
+
+def read_runs(
+    folders: "Sequence[epath.Path]",
+) -> "tuple[list[Run], Mapping[str, Sequence[str]]]":
+    """Reads the runs whose scores are those of what they are.
+
+    Returns:
+      The runs, and the folders of all others by what is the matter with them.
+
+    Raises:
+      InputError: if one cannot be read.
+    """
+    from uem_t5x import runs
+
+    scored: list[runs.Run] = []
+    skipped: dict[str, list[str]] = {}
+    for folder in folders:
+        if not (folder / runs.METRICS).is_file():
+            skipped.setdefault(_NOT_SCORED, []).append(str(folder))
+        elif not (run := runs.Run.read(folder)).is_current:
+            skipped.setdefault(_NOT_CURRENT, []).append(str(folder))
+        else:
+            scored.append(run)
+    return scored, skipped
 
 
 def find_runs(run_dirs: Sequence[str]) -> "list[epath.Path]":

@@ -1,27 +1,36 @@
-"""Writes a report: the page, its plots as PNGs, its tables in Markdown, and all runs as CSV."""
+"""Writes a report: the page, its plots as PNGs, its tables in Markdown, and all runs as CSV.
+
+`files.json` lists them with their checksums: a folder that holds these files, as they were written,
+and nothing else is a report that another may replace.
+"""
 
 import csv
 import dataclasses
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 
-from uem_t5x import __version__, report_tables
+from uem_t5x import __version__, atomic, checksums, report_tables
+from uem_t5x.errors import InputError
 from uem_t5x.report import figures, paper_results, run_plots, table_plots, tables
 from uem_t5x.report import settings as settings_lib
 from uem_t5x.report.figures import Picture
 from uem_t5x.report.settings import Comparison, Summary
 from uem_t5x.report.tables import Table
 
-PAGE, TABLES, RUNS = "report.html", "tables.md", "runs.csv"
-# In the page's first lines.
+PAGE, TABLES, RUNS, FILES = "report.html", "tables.md", "runs.csv", "files.json"
+_FORMAT = "uem-t5x report"
+# In the page's first lines, also of versions that wrote no `files.json`.
 _GENERATOR = b'<meta name="generator" content="uem-t5x report'
 _HEAD_BYTES = 1000
 _F1_COLUMNS = ("f1", "liked_f1", "disliked_f1")
-_FILES = {".html", ".md", ".csv", ".png"}
+# What Markdown does not take as it is; an underscore within a word it does.
+_MARKDOWN = re.compile(r"[\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_])")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,21 +87,28 @@ class Section:
         return [*of_tables, *of_curves, *self.genres, self.confusion]
 
     @property
-    def way_to_rule(self) -> float | None:
-        """How far from counting (0) to the rule (1) the best setting is; None without a way."""
+    def way_to_rule(self) -> tuple[str, str] | None:
+        """How far the best setting is from counting to the rule, in words; None without a way."""
         counting, rule = self.comparison.counting["f1"], self.comparison.best.rule["f1"]
+        f1 = self.comparison.best.f1.mean
         if rule <= counting:
             return None
-        return (self.comparison.best.f1.mean - counting) / (rule - counting)
+        if f1 <= counting:
+            return "none", f"of the way: the best setting is {counting - f1:.3f} below counting"
+        if f1 >= rule:
+            return "all", f"of the way: the best setting is {f1 - rule:.3f} above the rule"
+        return f"{(f1 - counting) / (rule - counting):.0%}", "of the way, by the best setting"
 
 
-def write(folder: Path, comparisons: Sequence[Comparison], skipped: Sequence[str]) -> None:
+def write(
+    folder: Path, comparisons: Sequence[Comparison], skipped: Mapping[str, Sequence[str]]
+) -> None:
     """Writes a report.
 
     Args:
       folder: an empty folder.
       comparisons: at least one.
-      skipped: folders of runs that have no scores.
+      skipped: folders of the runs that are left out, by why.
     """
     sections = [
         Section.draw(comparison, prefix=f"data-{number}-" if len(comparisons) > 1 else "")
@@ -104,18 +120,56 @@ def write(folder: Path, comparisons: Sequence[Comparison], skipped: Sequence[str
     for name in (PAGE, TABLES):
         (folder / name).write_text(_render(name, sections, skipped), encoding="utf-8")
     _write_runs(folder / RUNS, comparisons)
+    sums = checksums.of_files(folder, [file.name for file in folder.iterdir()])
+    listed = checksums.signed({"format": _FORMAT, "files": sums})
+    atomic.write_text(folder / FILES, json.dumps(listed, indent=1) + "\n")
 
 
 def is_report(folder: Path) -> bool:
-    """Whether a folder holds a report and nothing else, so that another may replace it."""
+    """Whether a folder holds a report as it was written and nothing else.
+
+    Raises:
+      InputError: if it holds a report, but it cannot be told that nobody has put anything into it.
+    """
+    if not _has_page(folder):
+        return False
+    sums = _listed(folder / FILES)
+    if sums is None:
+        raise InputError(
+            f"{folder}: is not a report that lists its files ({FILES}), as one of an older version "
+            "is not; delete the folder if nothing in it is yours, or give --output another name"
+        )
+    for file in sorted(folder.iterdir()):
+        is_plain = file.is_file() and not file.is_symlink()
+        if not is_plain or (file.name != FILES and sums.get(file.name) != checksums.sha256(file)):
+            raise InputError(
+                f"{file}: was put there, or changed, after the report was written, so that the "
+                "folder is not a report alone; move the file, or give --output another name"
+            )
+    return True
+
+
+def _has_page(folder: Path) -> bool:
     page = folder / PAGE
-    if not page.is_file() or {file.suffix for file in folder.iterdir()} - _FILES:
+    if not page.is_file():
         return False
     with page.open("rb") as file:
         return _GENERATOR in file.read(_HEAD_BYTES)
 
 
-def _render(template: str, sections: Sequence[Section], skipped: Sequence[str]) -> str:
+def _listed(file: Path) -> Mapping[str, str] | None:
+    """Returns the checksums of a report's files by name; None if it does not list them."""
+    try:
+        listed = json.loads(file.read_bytes())
+        is_ours = checksums.is_signed(listed) and listed["format"] == _FORMAT
+        return listed["files"] if is_ours else None
+    except (OSError, ValueError, LookupError, AttributeError, RecursionError):
+        return None
+
+
+def _render(
+    template: str, sections: Sequence[Section], skipped: Mapping[str, Sequence[str]]
+) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("uem_t5x.report", "."),
         autoescape=template.endswith(".html"),
@@ -125,6 +179,7 @@ def _render(template: str, sections: Sequence[Section], skipped: Sequence[str]) 
     )
     environment.filters["score"] = _score
     environment.filters["header"] = _header
+    environment.filters["markdown"] = _markdown
     return environment.get_template(template).render(
         sections=sections,
         skipped=skipped,
@@ -134,6 +189,7 @@ def _render(template: str, sections: Sequence[Section], skipped: Sequence[str]) 
         stances=run_plots.STANCES,
         runs_file=RUNS,
         tables_file=TABLES,
+        files_file=FILES,
         version=__version__,
     )
 
@@ -144,6 +200,11 @@ def _score(score: Summary | float) -> str:
 
 def _header(value: tables.Header) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _markdown(text: str) -> str:
+    """Writes text on one line so that Markdown shows it as it is, also within a table."""
+    return _MARKDOWN.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def _is_reference(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """The F1 scores that the paper reports (arXiv 2401.04858), by what it compares.
 
 Each is given for the paper's two sizes of language model. What does not fit together in them is
-said in `INCONSISTENCIES`, which stands wherever they are shown.
+said in `INCONSISTENCIES`, which a page says once, before the first of them.
 """
 
 from collections.abc import Mapping

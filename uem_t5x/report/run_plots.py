@@ -1,5 +1,6 @@
 """Plots of runs: how they learned, and what the best setting gets right by genre."""
 
+import itertools
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from jaxtyping import Int64
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from uem_t5x.metrics import KINDS
 from uem_t5x.report import figures
@@ -36,17 +38,20 @@ def learning_curves(comparison: Comparison) -> list[tuple[Plot, ...]]:
             {setting: curves[setting][which] for setting in part if curves[setting][which]}
             for which in (0, 1)
         )
+        limits = _step_limits([*validation.values(), *losses.values()])
+        drawn = ((_validation_plot, validation), (_losses_plot, losses))
         plots.append(
-            tuple(
-                plot
-                for plot in (
-                    _validation_plot(comparison, validation, number) if validation else None,
-                    _losses_plot(comparison, losses, number) if losses else None,
-                )
-                if plot
-            )
+            tuple(plot(comparison, of_part, number, limits) for plot, of_part in drawn if of_part)
         )
     return plots
+
+
+def _step_limits(curves: Sequence[Curve]) -> tuple[float, float]:
+    """Returns the ends of an axis of steps: from 0, but for a run that began at a late step."""
+    steps = sorted(set(itertools.chain.from_iterable(curves)))
+    first, last = steps[0], steps[-1]
+    start = float(first) if last / 2 < first < last else 0.0
+    return start, last + 0.04 * (last - start)
 
 
 def _validation(setting: Setting) -> Curve:
@@ -66,7 +71,12 @@ def _by_step(rows: Sequence[tuple[int, float]]) -> Curve:
     return dict(sorted(by_step.items()))
 
 
-def _validation_plot(comparison: Comparison, curves: Mapping[Setting, Curve], number: str) -> Plot:
+def _validation_plot(
+    comparison: Comparison,
+    curves: Mapping[Setting, Curve],
+    number: str,
+    step_limits: tuple[float, float],
+) -> Plot:
     limits = {setting.rule_label: setting.rule["f1"] for setting in curves}
 
     def draw_limits(axes: Axes, theme: Theme) -> None:
@@ -88,14 +98,21 @@ def _validation_plot(comparison: Comparison, curves: Mapping[Setting, Curve], nu
         axes.set(ylabel=f"{figures.F1}, validation", ylim=(0, 1.1 * axes.get_ylim()[1]))
 
     title = "F1 on validation users"
-    return _curves_plot(f"validation-f1{number}", title, comparison, curves, draw_limits)
+    name = f"validation-f1{number}"
+    return _curves_plot(name, title, comparison, curves, step_limits, draw_limits)
 
 
-def _losses_plot(comparison: Comparison, curves: Mapping[Setting, Curve], number: str) -> Plot:
+def _losses_plot(
+    comparison: Comparison,
+    curves: Mapping[Setting, Curve],
+    number: str,
+    step_limits: tuple[float, float],
+) -> Plot:
     def name_axis(axes: Axes, theme: Theme) -> None:
         axes.set(ylabel="training loss")
 
-    return _curves_plot(f"training-loss{number}", "Training loss", comparison, curves, name_axis)
+    name = f"training-loss{number}"
+    return _curves_plot(name, "Training loss", comparison, curves, step_limits, name_axis)
 
 
 def _curves_plot(
@@ -103,6 +120,7 @@ def _curves_plot(
     title: str,
     comparison: Comparison,
     curves: Mapping[Setting, Curve],
+    step_limits: tuple[float, float],
     finish: Callable[[Axes, Theme], None],
 ) -> Plot:
     """Draws the mean over seeds of each setting, in a band from the lowest to the highest."""
@@ -127,7 +145,8 @@ def _curves_plot(
                 alpha=0.18,
                 linewidth=0,
             )
-        axes.set(xlabel="step")
+        axes.set(xlabel="step", xlim=step_limits)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
         finish(axes, theme)
         figure.legend(loc="outside lower center")
 

@@ -3,16 +3,21 @@
 import collections
 import dataclasses
 import functools
+import itertools
 import pprint
 import statistics
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+from uem_t5x.errors import InputError
 from uem_t5x.report import paper_results
 from uem_t5x.runs import UEM, Run
 
 HISTORY_LENGTH, UEM_LAYERS, LANGUAGE_MODEL = "HISTORY_LENGTH", "UEM_LAYERS", "LANGUAGE_MODEL"
 CATALOGUE, SPLIT = "CATALOGUE", "SPLIT"
+VOCABULARY, VOCAB_SIZE = "VOCABULARY", "VOCAB_SIZE"
+# How runs were scored; a page says it even where all are alike.
+_SCORED = ("TRAINED", "CHECKPOINT", "DECODING")
 NOT_SET = "not set"
 # `Setting.language_model` and `Setting.items` tell these already.
 _TOLD = {LANGUAGE_MODEL, "LANGUAGE_MODEL_SIZE", HISTORY_LENGTH}
@@ -46,7 +51,7 @@ class Setting:
     """Runs of the same settings.
 
     Attributes:
-      runs: by seed; at least one.
+      runs: at least one, by their seeds, of which no two are the same.
     """
 
     runs: Sequence[Run]
@@ -58,8 +63,8 @@ class Setting:
 
     @property
     def seeds(self) -> list[int]:
-        """Those of the runs, each once."""
-        return sorted({run.seed for run in self.runs})
+        """Those of the runs, in order."""
+        return [run.seed for run in self.runs]
 
     @property
     def is_embedding(self) -> bool:
@@ -156,9 +161,19 @@ class Comparison:
         return self.runs[0].metrics["examples"]
 
     @property
-    def training_users(self) -> int:
-        """Users that were learned from."""
-        return self.runs[0].manifest.splits["train"].examples
+    def training_users(self) -> list[int]:
+        """How many users were learned from: each number that there is, in order."""
+        return sorted({run.manifest.splits["train"].examples for run in self.runs})
+
+    @property
+    def scored(self) -> dict[str, list[str]]:
+        """How far runs were trained, which checkpoint was scored, and how it answered."""
+        return {name: sorted({run.settings[name] for run in self.runs}) for name in _SCORED}
+
+    @property
+    def not_recorded(self) -> dict[str, int]:
+        """What older versions did not write down of runs, and of how many."""
+        return dict(collections.Counter(name for run in self.runs for name in run.not_recorded))
 
     @property
     def genres(self) -> Sequence[str]:
@@ -168,9 +183,8 @@ class Comparison:
     @property
     def encoders(self) -> list[str]:
         """The sentence encoders."""
-        encoders = {run.manifest.encoder for run in self.runs}
-        ordered = sorted(encoders, key=lambda encoder: (encoder.name, encoder.width))
-        return [f"{encoder.name} ({encoder.width} columns)" for encoder in ordered]
+        encoders = {(run.manifest.encoder.name, run.manifest.encoder.width) for run in self.runs}
+        return [f"{name} ({width} columns)" for name, width in sorted(encoders)]
 
     @functools.cached_property
     def labels(self) -> Mapping[Setting, str]:
@@ -187,6 +201,10 @@ def compare(runs: Iterable[Run]) -> list[Comparison]:
 
     Returns:
       A comparison for each set of users; the one of most runs first.
+
+    Raises:
+      InputError: if two runs of a setting have the same seed: one may be a copy of the other, and a
+        mean would count it twice.
     """
 
     def users(run: Run) -> Hashable:
@@ -197,9 +215,21 @@ def compare(runs: Iterable[Run]) -> list[Comparison]:
     comparisons = []
     for of_users in _grouped(runs, users):
         same = _grouped(of_users, lambda run: pprint.pformat(dict(run.settings)))
-        settings = [Setting(sorted(group, key=lambda run: run.seed)) for group in same]
+        settings = [Setting(_by_seed(group)) for group in same]
         comparisons.append(Comparison(sorted(settings, key=_order)))
     return sorted(comparisons, key=lambda comparison: -len(comparison.runs))
+
+
+def _by_seed(runs: Iterable[Run]) -> list[Run]:
+    """Sorts the runs of a setting."""
+    ordered = sorted(runs, key=lambda run: run.seed)
+    for run, other in itertools.pairwise(ordered):
+        if run.seed == other.seed:
+            raise InputError(
+                f"{run.path} and {other.path}: the same settings and the same seed, {run.seed}, so "
+                "that a mean would count a run twice; leave one of them out"
+            )
+    return ordered
 
 
 def _order(setting: Setting) -> tuple[int, int]:

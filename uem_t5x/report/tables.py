@@ -8,6 +8,7 @@ from typing import TypeAlias
 from uem_t5x.report import paper_results
 from uem_t5x.report import settings as settings_lib
 from uem_t5x.report.settings import Comparison, Setting
+from uem_t5x.runs import UNKNOWN
 
 Header: TypeAlias = str | int | float | bool | None
 Paper: TypeAlias = Mapping[tuple[Header, ...], paper_results.Scores]
@@ -20,12 +21,15 @@ _LANGUAGE_MODEL = {
     "LANGUAGE_MODEL_SIZE",
     "INITIAL_CHECKPOINT_PATH",
     "NETWORK_CONFIG",
-    "VOCAB_SIZE",
+    settings_lib.VOCAB_SIZE,
+    settings_lib.VOCABULARY,
     "ENCODER_ATTENTION",
 }
 _NETWORK = "network."
 # The paper's tables are theirs.
 _NOT_OTHER = {settings_lib.HISTORY_LENGTH, settings_lib.UEM_LAYERS, settings_lib.LANGUAGE_MODEL}
+# What cannot but differ with a macro is no other difference.
+_FOLLOWS = {settings_lib.VOCAB_SIZE: {settings_lib.VOCABULARY}}
 # As the paper orders what is no number.
 _ORDER = (*paper_results.HISTORIES, *paper_results.LANGUAGE_MODELS)
 
@@ -120,7 +124,9 @@ def _other_table(comparison: Comparison, name: str) -> Table | None:
         is_number = isinstance(value, int | float)
         return value if is_number else text(setting), setting.history, setting.items
 
-    found = settings_lib.families(comparison.settings, lambda other: other == name, text)
+    together = {name} | _FOLLOWS.get(name, set())
+    known = [s for s in comparison.settings if s.values.get(name) != UNKNOWN]
+    found = settings_lib.families(known, lambda other: other in together, text)
     if not found:
         return None
     title = settings_lib.short_name(name)
@@ -131,7 +137,7 @@ def _other_table(comparison: Comparison, name: str) -> Table | None:
         axes=(title, "history", _ITEMS),
         settings=_flat(found),
         headers=headers,
-        hidden={name},
+        hidden=together,
     )
 
 
