@@ -11,8 +11,18 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import pytest
+from rich.console import Console
 
-from uem_t5x import cli, compile, hlo, model_flops, network, program_costs, tpu_topologies
+from uem_t5x import (
+    cli,
+    compile,
+    compile_report,
+    hlo,
+    model_flops,
+    network,
+    program_costs,
+    tpu_topologies,
+)
 from uem_t5x.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -102,6 +112,62 @@ def test_flops_of_long_attention_counted_by_hand(kind, summaries):
     assert model_flops.encoder_flops(config, 5) == 2 * (projections + attention + 5 * 36)
 
 
+def test_flops_of_a_frozen_language_model_counted_by_hand():
+    """The sizes of the first test, with two decoder layers.
+
+    A product with a parameter is computed again for its input's gradient, one of activations for
+    both gradients. The first layer of the decoder reads nothing that is trained before it looks at
+    the encoder's output.
+    """
+    config = network.T5Config(
+        vocab_size=10,
+        emb_dim=4,
+        num_heads=1,
+        head_dim=2,
+        mlp_dim=3,
+        num_encoder_layers=1,
+        num_decoder_layers=2,
+    )
+    encoder = 2 * (2 * 32 + 2 * 36) + 3 * 16
+    assert model_flops.encoder_flops(config, 2, model_flops.FROZEN) == 2 * encoder == 640
+    # Self-attention 96 + 36; query 24, output 24, keys and values 32; logits 12, of which only the
+    # keys have a gradient, and sum of values 12; feed-forward 108; then the output layer 120.
+    first = (96 + 36) + 24 + 2 * 24 + 2 * 32 + 2 * 12 + 3 * 12 + 2 * 108
+    second = 2 * 96 + 3 * 36 + 2 * (24 + 24 + 32) + 3 * (12 + 12) + 2 * 108
+    expected = 2 * (first + second + 2 * 120)
+    assert model_flops.decoder_flops(config, 3, 2, model_flops.FROZEN) == expected == 3064
+
+    # Without a user embedding there is nothing to train.
+    text, lengths = (
+        network.Transformer(config),
+        {"encoder_input_tokens": 2, "decoder_target_tokens": 3},
+    )
+    forward = model_flops.forward_flops(text, lengths, 5)
+    assert model_flops.training_flops(text, lengths, 5, freeze_language_model=True) == forward
+    assert model_flops.training_flops(text, lengths, 5) == 3 * forward
+
+
+def test_a_frozen_language_model_is_told_and_counted(monkeypatch, capsys):
+    """The training step of a recipe, compiled for this machine as if it were a TPU."""
+
+    def compile_here(lowered):
+        compiled = lowered.compile()
+        return compiled, compiled.as_text()
+
+    monkeypatch.setattr(tpu_topologies, "devices", lambda _: jax.devices()[:1])
+    monkeypatch.setattr(compile, "_compile", compile_here)
+    bindings = ["UEM_LAYERS = 0", "BATCH_SIZE = 8", "FREEZE_LANGUAGE_MODEL = True"]
+    with compile.recipe(["gin/uem_tiny.gin"], bindings) as arguments:
+        topology = tpu_topologies.topology("v5litepod-1")
+        row = compile.compile_for(arguments, topology, compile.TRAIN)
+    assert 1 < row.flops_ratio < 1.05
+    assert not row.notes  # that the compiler counts too few
+    assert row.frozen_parameters == row.parameters - row.uem_parameters > 0
+    compile_report.show([row], Console(width=200))
+    told = f"the language model's {row.frozen_parameters / 1e6:.1f}M are frozen; batch 8"
+    assert told in capsys.readouterr().out
+
+
 class TestLoops:
     """A loop of seven products of 16 x 16 matrices, as the CPU's compiler writes it."""
 
@@ -159,6 +225,25 @@ def test_without_libtpu_one_line_says_so(monkeypatch, capsys):
     assert cli.main(["compile", "--gin_file=gin/uem_tiny.gin", "--topology", "v3-8"]) == 2
     message = capsys.readouterr().err
     assert "pip install -e '.[tpu-compile]'" in message and message.count("\n") == 1
+
+
+def test_what_would_fit_beside_the_gradients_of_what_is_trained():
+    """Of 14 GiB one is for gradients; frozen parameters have none."""
+    leaf = jax.ShapeDtypeStruct(
+        (2**28,), jnp.float32, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    )
+    plan = compile._Plan(
+        partitioner=mock.Mock(layout=mock.Mock(fsdp=True), mesh=mock.Mock(shape={"data": 8})),
+        state_shape=mock.Mock(params={"user_embedding": leaf, "encoder": leaf, "decoder": leaf}),
+        batch={},
+        batch_size=128,
+        feature_lengths={},
+        num_microbatches=1,
+        frozen_modules=network.LANGUAGE_MODEL,
+    )
+    row = mock.Mock(spec=compile.Row, what=compile.TRAIN, batch_size=128, argument_bytes=0)
+    suggested = compile._suggestion(row, plan, 27 * 2**30, 14 * 2**30)
+    assert suggested == "BATCH_SIZE=64, or NUM_MICROBATCHES=2 (estimate)"  # (14 - 1) / (27 - 1)
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,8 @@ class Row:
       batch_size: examples, over all devices.
       parameters: of the model.
       uem_parameters: of them, those of the user embedding module and the task prompts.
+      frozen_parameters: of them, those that training leaves as they are: the language model's, or
+        none.
       available_bytes: memory that XLA lets a program have; the chip's is a little more.
       hbm_bytes: the chip's memory.
       argument_bytes: parameters, optimizer state, item table and batch.
@@ -135,6 +137,7 @@ class Row:
     batch_size: int
     parameters: int
     uem_parameters: int
+    frozen_parameters: int
     available_bytes: int
     hbm_bytes: int
     argument_bytes: int
@@ -223,6 +226,7 @@ class _Plan:
     batch_size: int
     feature_lengths: Mapping[str, int]
     num_microbatches: int
+    frozen_modules: Sequence[str] = ()
 
     @property
     def batch_parts(self) -> int:
@@ -264,7 +268,15 @@ def _plan(arguments: Mapping[str, Any], devices: Sequence[Any], what: str) -> _P
     }
     if what == PREDICT:
         state = state.replace(opt_state=())
-    return _Plan(partitioner, state, batch, config.batch_size, lengths, num_microbatches)
+    return _Plan(
+        partitioner,
+        state,
+        batch,
+        config.batch_size,
+        lengths,
+        num_microbatches,
+        model.frozen_modules,
+    )
 
 
 def _lower(arguments: Mapping[str, Any], plan: _Plan, what: str) -> "jax.stages.Lowered":
@@ -291,6 +303,12 @@ def _lower(arguments: Mapping[str, Any], plan: _Plan, what: str) -> "jax.stages.
     state = plan.state_shape
     key = np.zeros(2, np.uint32)  # of NumPy: a key of JAX's would lie on the CPU
     return predictor.predict_step.lower(state.params, state.flax_mutables, plan.batch, key)
+
+
+def _trained(plan: _Plan) -> Mapping[str, Any]:
+    """Returns the parameters that have gradients."""
+    params = plan.state_shape.params
+    return {name: params[name] for name in params if name not in plan.frozen_modules}
 
 
 def _device_bytes(shapes: Any) -> int:
@@ -321,8 +339,11 @@ def compile_for(arguments: Mapping[str, Any], topology: "Topology", what: str) -
 
     plan = _plan(arguments, tpu_topologies.devices(topology), what)
     params = plan.state_shape.params
-    count = model_flops.training_flops if what == TRAIN else model_flops.forward_flops
-    flops = count(arguments["model"].module, plan.feature_lengths, plan.batch_size)
+    counted = arguments["model"].module, plan.feature_lengths, plan.batch_size
+    if what == TRAIN:
+        flops = model_flops.training_flops(*counted, bool(plan.frozen_modules))
+    else:
+        flops = model_flops.forward_flops(*counted)
     row = Row(
         topology=topology.name,
         devices=topology.devices,
@@ -332,6 +353,7 @@ def compile_for(arguments: Mapping[str, Any], topology: "Topology", what: str) -
         batch_size=plan.batch_size,
         parameters=_size(params),
         uem_parameters=_size([params[name] for name in _UEM_PARAMETERS if name in params]),
+        frozen_parameters=_size(params) - _size(_trained(plan)),
         available_bytes=topology.usable_hbm_bytes,
         hbm_bytes=topology.hbm_bytes,
         argument_bytes=plan.argument_bytes,
@@ -395,9 +417,9 @@ def _too_large(row: Row, plan: _Plan, message: str) -> Row:
 
 def _suggestion(row: Row, plan: _Plan, needed: int, available: int) -> str:
     """Estimates what would fit: all but the state and its gradients grows with the batch."""
-    fixed = row.argument_bytes + (
-        _device_bytes(plan.state_shape.params) if row.what == TRAIN else 0
-    )
+    fixed = row.argument_bytes
+    if row.what == TRAIN:
+        fixed += _device_bytes(_trained(plan))
     choices = [] if plan.partitioner.layout.fsdp else ["LAYOUT='fsdp'"]
     share = (available - fixed) / max(needed - fixed, 1)
     at_once = int(row.batch_size / plan.num_microbatches * share)

@@ -16,10 +16,14 @@ _GIB = 2**30
 def show(rows: Sequence["Row"], console: Console) -> None:
     """Prints memory, time and collectives, and what to know about them."""
     row = rows[0]
+    frozen = ""
+    if row.frozen_parameters and row.what == "train":
+        frozen = f"; the language model's {row.frozen_parameters / 1e6:,.1f}M are frozen"
     console.print(
         f"{row.parameters / 1e6:,.1f}M parameters, {row.uem_parameters / 1e6:,.1f}M of them the "
-        f"user embedding module; batch {row.batch_size}, {row.what}; figures of one device",
+        f"user embedding module{frozen}; batch {row.batch_size}, {row.what}; figures of one device",
         highlight=False,
+        soft_wrap=True,
     )
     console.print(_table("memory (GiB)", _MEMORY, rows))
     console.print(_table("a step, at best", _TIME, rows))
@@ -46,7 +50,7 @@ def _table(
     return table
 
 
-def _gib(count: float | None) -> str:
+def _gib(count: int | float | None) -> str:
     return "" if count is None else f"{count / _GIB:,.2f}"
 
 

@@ -317,6 +317,28 @@ def _scopes(scope: str) -> set[str]:
     return {name for name in scope.split("/") if name}
 
 
+def settings_bound(text: str) -> dict[str, Any]:
+    """Returns all that a text as of `gin.config_str()` binds, but for folders and files.
+
+    Args:
+      text: the settings.
+
+    Returns:
+      Values of macros by name and of other settings by `scope/module.function.parameter`; of a
+      reference the text, as `read` gives it.
+    """
+    bound = {}
+    for statement in config_parser.ConfigParser(text, _AsText()):
+        if not isinstance(statement, config_parser.BindingStatement):
+            continue
+        scope = f"{statement.scope}/" if statement.scope else ""
+        parameter = f".{statement.arg_name}" if statement.arg_name else ""
+        name = f"{scope}{statement.selector}{parameter}"
+        if not name.endswith(_PLACES):
+            bound[name] = statement.value
+    return bound
+
+
 def other_macros(
     recipe: str | os.PathLike[str], macros: Mapping[str, Any], but: Collection[str] = ()
 ) -> str | None:

@@ -179,12 +179,19 @@ def write_language_model(
       max_new_tokens: the longest answer that `generate` writes; Transformers' default is 20.
 
     Raises:
-      InputError: if the network is neither a T5 1.1 nor a LongT5.
+      InputError: if the network is neither a T5 1.1 nor a LongT5, or the parameters are not its own
+        to the last one.
     """
     if tuple(config.mlp_activations) != _ACTIVATIONS:
         raise InputError(
             f"network.T5Config.mlp_activations = {tuple(config.mlp_activations)}: Transformers' T5 "
             f"1.1 has {_ACTIVATIONS}; models with others cannot be exported"
+        )
+    if problems := parameter_problems(config, params):
+        raise InputError(
+            f"{len(problems)} parameters of the language model are not a T5's, and Transformers "
+            f"would compute something else: {shown(problems)}; merge what was added to it into "
+            "T5's own parameters, and export that"
         )
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -201,6 +208,32 @@ def write_language_model(
             folder / "tokenizer_config.json",
             {"tokenizer_class": "T5Tokenizer", "extra_ids": extra_ids},
         )
+
+
+def parameter_problems(config: network.T5Config, params: PyTree) -> list[str]:
+    """Says what is missing, unexpected or of another shape among a network's parameters.
+
+    Args:
+      config: the network's sizes.
+      params: its parameters, or those of its encoder alone, as nested dictionaries.
+    """
+    found = traverse_util.flatten_dict(params, sep="/")
+    expected = {
+        name: place.shape for name, place in _places(config).items() if name.split("/")[0] in params
+    }
+    problems = [f"{name} is unexpected" for name in found if name not in expected]
+    problems += [f"{name} is missing" for name in expected if name not in found]
+    problems += [
+        f"{name} has shape {tuple(found[name].shape)}, and not {shape}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name].shape) != shape
+    ]
+    return problems
+
+
+def shown(problems: list[str]) -> str:
+    """Returns the first few of a list of problems, for a message."""
+    return "; ".join(problems[:_PROBLEMS_SHOWN]) + "; ..." * (len(problems) > _PROBLEMS_SHOWN)
 
 
 def _read_config(path: epath.Path) -> dict[str, Any]:
