@@ -207,6 +207,9 @@ def test_a_part_of_a_checkpoint(tmp_path, orbax_checkpoint):
 def test_no_checkpoint_there(tmp_path):
     with pytest.raises(InputError, match="no checkpoint here"):
         checkpoints.load_language_model(tmp_path)
+    (tmp_path / "checkpoint").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match="T5X checkpoint's index: it seems to be a git-lfs"):
+        checkpoints.load_language_model(tmp_path)
     (tmp_path / "checkpoint").write_bytes(b"nonsense")
     with pytest.raises(InputError, match="not a T5X checkpoint's index"):
         checkpoints.load_language_model(tmp_path)

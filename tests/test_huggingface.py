@@ -315,14 +315,30 @@ def test_weights_without_a_config_are_refused(folder):
 def test_a_truncated_file_is_named(folder, kept):
     path = folder / WEIGHTS
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(InputError, match=rf"{WEIGHTS}: damaged or cut short .*; download it again"):
+    with pytest.raises(InputError, match=rf"{WEIGHTS}: no safetensors: it .*; download it again"):
+        huggingface.open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "seems"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "a git-lfs pointer"),
+        (b"<!DOCTYPE html>\n<html>", "an HTML page"),
+        (b"PK\x03\x04\x00\x00", "a zip archive"),
+        (b"", "it is empty"),
+    ],
+)
+@pytest.mark.parametrize("name", [WEIGHTS, "config.json"])
+def test_what_is_no_weights_is_told_by_what_it_seems_to_be(name, content, seems, folder):
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}: no\S* \w+: it .*{seems[3:]}"):
         huggingface.open_checkpoint(folder)
 
 
 def test_a_file_that_vanishes_after_it_was_opened_is_named(folder):
     _, tensors = huggingface.open_checkpoint(folder)
     (folder / WEIGHTS).unlink()
-    with pytest.raises(InputError, match=rf"{WEIGHTS}: damaged or cut short"):
+    with pytest.raises(InputError, match=rf"{WEIGHTS}: missing \("):
         tensors["token_embedder/embedding"].load()
 
 

@@ -4,6 +4,7 @@ import re
 
 from etils import epath
 
+SAFETENSORS = "a safetensors file"
 _HEAD = 512  # bytes
 _KINDS = {
     rb"version https://git-lfs": "a git-lfs pointer, for which `git lfs pull` fetches the file",
@@ -13,17 +14,18 @@ _KINDS = {
     rb"PK\x03\x04": "a zip archive, such as `torch.save` writes",
     rb"\x1f\x8b": "gzip-compressed",
     rb"\x89HDF": "an HDF5 file, such as Keras writes",
-    rb".{8}\{\"": "a safetensors file",
+    rb".{8}\{\"": SAFETENSORS,
     rb"\x80[\x02-\x05]": "a pickle",
 }
 _TEXT = re.compile(r"[^\x00-\x08\x0e-\x1f\x7f]*")
 
 
-def hint(path: epath.PathLike) -> str:
+def hint(path: epath.PathLike, expected: str | None = None) -> str:
     """Returns what a file seems to be, judged by how it begins: `it seems to be JSON`.
 
     Args:
       path: a file that was found not to be what it should be; it may lie in a bucket.
+      expected: what that is, where it is one of the kinds; what looks like it is damaged.
 
     Returns:
       A clause for the message that refuses it. Of what looks like nothing else, the guess is that
@@ -37,7 +39,7 @@ def hint(path: epath.PathLike) -> str:
     if not head:
         return "it is empty"
     for pattern, kind in _KINDS.items():
-        if re.match(pattern, head, re.IGNORECASE | re.DOTALL):
+        if kind != expected and re.match(pattern, head, re.IGNORECASE | re.DOTALL):
             return f"it seems to be {kind}"
     # The last character may be cut in two.
     text = head.decode(errors="ignore")

@@ -25,7 +25,7 @@ from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from uem_t5x import buckets, layers, network
+from uem_t5x import buckets, file_kinds, layers, network
 from uem_t5x.errors import InputError
 from uem_t5x.types import Index, PyTree, StoredTensor
 
@@ -249,7 +249,8 @@ def _read_json(path: epath.Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({type(error).__name__}); download it again") from error
+        found = file_kinds.hint(path) if path.is_file() else type(error).__name__
+        raise InputError(f"{path}: not JSON: {found}; download it again") from error
     if not isinstance(fields, dict):
         raise InputError(f"{path}: not a JSON object; download it again")
     return fields
@@ -534,7 +535,10 @@ def _same_values(one: StoredTensor, other: StoredTensor) -> bool:
 
 def _damaged(file: epath.Path, error: Exception) -> InputError:
     message = str(error).partition("\n")[0]
-    return InputError(f"{file}: damaged or cut short ({message}); download it again")
+    found = "missing"
+    if file.is_file():
+        found = f"no safetensors: {file_kinds.hint(file, file_kinds.SAFETENSORS)}"
+    return InputError(f"{file}: {found} ({message}); download it again")
 
 
 def _write_weights(

@@ -16,6 +16,7 @@ import tensorstore
 from etils import epath
 from flax import serialization, traverse_util
 
+from uem_t5x import file_kinds
 from uem_t5x.errors import InputError
 from uem_t5x.types import Index, StoredTensor
 
@@ -48,7 +49,8 @@ def open_native(folder: epath.Path) -> dict[str, StoredTensor]:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{index}: not a T5X checkpoint's index ({error}); copy the checkpoint again"
+            f"{index}: not a T5X checkpoint's index: {file_kinds.hint(index)} "
+            f"({_first_line(error)}); copy the checkpoint again"
         ) from error
     there = {path.name for path in folder.iterdir()}
     tensors = {}
@@ -108,8 +110,8 @@ def check_orbax_is_whole(folder: epath.Path) -> None:
             store = tensorstore.open(_orbax_spec(state, stored_as, metadata)).result()
             keys = store.kvstore.list().result()
         except (ValueError, OSError) as error:
-            message = str(error).splitlines()[0]
-            raise OSError(f"{state / stored_as}: cannot be opened again ({message})") from error
+            reason = _first_line(error)
+            raise OSError(f"{state / stored_as}: cannot be opened again ({reason})") from error
         sizes = zip(store.shape, store.chunk_layout.write_chunk.shape or ())  # none of a scalar
         wanted = math.prod(-(-size // chunk) for size, chunk in sizes)
         chunks = [key for key in keys if not key.endswith(_ARRAY_METADATA)]
@@ -127,7 +129,8 @@ def _metadata(state: epath.Path) -> Any:
         return ocp.PyTreeCheckpointHandler().metadata(state)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{state}: not a T5X checkpoint's state ({error}); copy the checkpoint again"
+            f"{state}: not a T5X checkpoint's state ({_first_line(error)}); copy the checkpoint "
+            "again"
         ) from error
 
 
@@ -163,5 +166,9 @@ def _read(spec: Mapping[str, Any], place: epath.Path, index: Index) -> np.ndarra
         store = tensorstore.open(spec, read=True).result()
         return store[index].read().result().astype(np.float32)
     except (ValueError, OSError) as error:
-        message = str(error).splitlines()[0]
-        raise InputError(f"{place}: unreadable ({message}); copy the checkpoint again") from error
+        reason = _first_line(error)
+        raise InputError(f"{place}: unreadable ({reason}); copy the checkpoint again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
