@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uem_t5x import atomic, tpu_topologies
+from uem_t5x import atomic, startup, tpu_topologies
 from uem_t5x.errors import InputError
 from uem_t5x.rating_scale import RATING_ROWS
 
@@ -174,7 +174,7 @@ def recipe(files: Sequence[str], bindings: Sequence[str]) -> Iterator[dict[str, 
     from uem_t5x import gin_utils
 
     gin_utils.check_bindings(files, bindings)  # before what takes seconds
-
+    startup.load("uem_t5x.train")
     from uem_t5x import data_sources, layouts, train
 
     places = ["MODEL_DIR = ''", "DATA_DIR = ''", "INITIAL_CHECKPOINT_PATH = ''"]

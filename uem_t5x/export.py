@@ -38,13 +38,13 @@ def run(args: argparse.Namespace) -> int:
     """Runs the subcommand."""
     from rich.console import Console
 
+    from uem_t5x import model_flags
     from uem_t5x.atomic import writing_folder
-    from uem_t5x.trained_model import TrainedModel
 
     output = Path(args.output)
     # Asked before a model is loaded, which takes a while.
     with writing_folder(output, "new or empty folder", lambda _: False, overwrite=False) as folder:
-        trained = TrainedModel.load(args.model_dir, args.step)
+        trained = model_flags.load_model(args.model_dir, args.step)
         export_huggingface(trained, folder)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         sizes = {path.relative_to(folder): path.stat().st_size for path in files}

@@ -1,9 +1,9 @@
 """The flags of commands that answer with a trained model: which one it is, and how it answers."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from uem_t5x import startup
+from uem_t5x import buckets, startup
 
 if TYPE_CHECKING:
     from uem_t5x.trained_model import TrainedModel
@@ -22,22 +22,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check(model_dir: str) -> None:
-    """Refuses a folder of this machine that holds no trained model, before anything heavy."""
-    from uem_t5x import buckets
+def load(args: argparse.Namespace) -> "TrainedModel":
+    """Loads the model that they name; see `TrainedModel.load`."""
+    return load_model(args.model_dir, args.step, args.well_formed, args.layout, args.task)
+
+
+def load_model(model_dir: str, *options: Any) -> "TrainedModel":
+    """Loads a model as `TrainedModel.load` does, with its first seconds quiet.
+
+    Raises:
+      InputError: before anything heavy is imported, if a folder of this machine holds none.
+    """
     from uem_t5x import model_dir as model_dir_lib
 
     buckets.check(model_dir)
     if not buckets.is_remote(model_dir):
         model_dir_lib.recipe(model_dir)
         model_dir_lib.catalogue(model_dir)
-
-
-def load(args: argparse.Namespace) -> "TrainedModel":
-    """Loads the model that they name; see `TrainedModel.load`."""
-    check(args.model_dir)
     startup.load("uem_t5x.trained_model")
     startup.find_devices()
     from uem_t5x.trained_model import TrainedModel
 
-    return TrainedModel.load(args.model_dir, args.step, args.well_formed, args.layout, args.task)
+    return TrainedModel.load(model_dir, *options)
