@@ -88,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             atomic.write_text(args.json, text)
     if args.json != "-":
-        compile_report.show(rows, Console())
+        # A table that goes through a pipe is cut to 80 columns otherwise.
+        compile_report.show(rows, Console(width=None if sys.stdout.isatty() else 160))
     return 0
 
 
