@@ -37,12 +37,12 @@ from uem_t5x import (
     gin_utils,
     infer,
     metrics,
+    mixtures,
     network,
     predict,
     questions,
     train,
     train_flags,
-    validation,
     verbalizer,
 )
 from uem_t5x.data import pipeline, seal, sentences, synthetic
@@ -293,8 +293,9 @@ def test_a_mixture_is_not_one_question(mixture, dataset_folder):
 
 
 def test_a_mixture_is_scored_by_the_mean_of_its_tasks():
-    assert validation._means([{"f1": 0.5, "liked_f1": 0.25}]) == {"f1": 0.5, "liked_f1": 0.25}
-    assert validation._means([{"f1": 0.5}, {"f1": 0.25, "rouge": 1}]) == {"f1": 0.375, "rouge": 1.0}
+    one, other = {"f1": 0.5, "liked_f1": 0.25}, {"f1": 0.25, "rouge": 1}
+    assert mixtures.mean_scores([one]) == one
+    assert mixtures.mean_scores([one, other]) == {"f1": 0.375, "liked_f1": 0.25, "rouge": 1.0}
 
 
 def test_more_parts_of_the_data_than_users(dataset_folder):
