@@ -94,8 +94,13 @@ def test_confusion_counts_what_was_said_of_what():
 def test_the_f1_of_one_user():
     assert metrics.user_f1(TARGETS[0], PREDICTIONS[0]) == pytest.approx(2 * 2 / 5)
     assert metrics.user_f1((["Drama"], []), ([], ["Drama"])) == 0
-    assert metrics.user_f1(([], []), None) == 1
-    assert metrics.user_f1((["Drama"], []), None) == 0
+    assert metrics.user_f1(([], []), ([], [])) == 1
+    assert metrics.user_f1(([], []), (["Drama"], [])) == 0
+
+
+@pytest.mark.parametrize("target", [([], []), (["Drama"], [])])
+def test_an_unreadable_answer_is_right_for_no_user(target):
+    assert metrics.user_f1(target, None) == 0
 
 
 def test_the_metric_function_knows_the_genres_of_the_folder(dataset_folder):

@@ -41,3 +41,4 @@ def test_a_clause_that_cannot_be_read_says_nothing():
 
 def test_saying_that_there_is_no_taste_is_an_answer():
     assert postprocessors.genres(" the user  has no clear taste.") == ([], [])
+    assert postprocessors.genres("The user has no clear taste") == ([], [])

@@ -109,6 +109,20 @@ def test_how_training_went(tmp_path):
     assert run.training_losses == [(20, 1.5), (40, 1.0)]
 
 
+def test_the_validation_scores_of_a_mixture_are_the_means_of_its_tasks(tmp_path):
+    folder = fake_runs.write(tmp_path / "run", curve=((20, 0.25), (40, 0.75)))
+    rows = [
+        {"step": 20, "f1": 0.75, "rouge": 3, "said": "Drama"},
+        {"step": 40, "f1": 0.0},
+        {"step": 40, "f1": 0.25},  # of a run that was resumed
+    ]
+    (folder / "inference_eval/a-metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert Run.read(folder).validation_scores == [
+        {"step": 20, "f1": 0.5, "rouge": 3},
+        {"step": 40, "f1": 0.5},
+    ]
+
+
 def test_a_run_that_left_no_events(tmp_path):
     folder = fake_runs.write(tmp_path / "run", curve=(), losses=())
     (folder / "inference_eval/task-metrics.jsonl").unlink()

@@ -37,12 +37,12 @@ from uem_t5x import (
     gin_utils,
     infer,
     metrics,
+    mixtures,
     network,
     predict,
     questions,
     train,
     train_flags,
-    validation,
     verbalizer,
 )
 from uem_t5x.data import pipeline, seal, sentences, synthetic
@@ -293,8 +293,9 @@ def test_a_mixture_is_not_one_question(mixture, dataset_folder):
 
 
 def test_a_mixture_is_scored_by_the_mean_of_its_tasks():
-    assert validation._means([{"f1": 0.5, "liked_f1": 0.25}]) == {"f1": 0.5, "liked_f1": 0.25}
-    assert validation._means([{"f1": 0.5}, {"f1": 0.25, "rouge": 1}]) == {"f1": 0.375, "rouge": 1.0}
+    one, other = {"f1": 0.5, "liked_f1": 0.25}, {"f1": 0.25, "rouge": 1}
+    assert mixtures.mean_scores([one]) == one
+    assert mixtures.mean_scores([one, other]) == {"f1": 0.375, "liked_f1": 0.25, "rouge": 1.0}
 
 
 def test_more_parts_of_the_data_than_users(dataset_folder):
@@ -568,17 +569,25 @@ class TestTrained:
         self, trained, undisturbed, dataset_folder, tmp_path
     ):
         other = shutil.copytree(dataset_folder.path, tmp_path / "other")
-        (file,) = dataset_folder.examples("validation")
-        (other / "examples/test-00000-of-00001.tfrecord").write_bytes(file.read_bytes())
+        self.swap(other, "validation", "test")
         sealed = seal.seal(other)
         scores = evaluate.evaluate(trained, data_dir=str(other))
         of_validation = evaluate.evaluate(trained, "validation")
         assert scores.pop("split") == "test" and of_validation.pop("split") == "validation"
         assert scores == of_validation
         assert scores["split_sha256"] == sealed.manifest.splits["test"].sha256
-        with pytest.raises(InputError, match=r"users or labels \(test\) are not") as error:
+        changed = r"users or labels \(validation, test\) are not"
+        with pytest.raises(InputError, match=changed) as error:
             run(undisturbed[0], sealed, "TRAIN_STEPS = 8")
         assert "\n" not in error.value.line and str(other) in error.value.line
+
+    @staticmethod
+    def swap(folder, *splits):
+        """Gives each of two splits the users of the other."""
+        one, other = (folder / f"examples/{split}-00000-of-00001.tfrecord" for split in splits)
+        users = one.read_bytes()
+        other.rename(one)
+        other.write_bytes(users)
 
     def test_a_split_without_users_has_no_scores(self, trained, dataset_folder, tmp_path):
         splits = dict(json.loads((dataset_folder.path / "manifest.json").read_text())["splits"])
@@ -884,8 +893,7 @@ class TestTrained:
     ):
         """The users of another folder, an earlier step, and answers that can be read back."""
         other = shutil.copytree(dataset_folder.path, tmp_path / "other")
-        (test,), (validation,) = map(dataset_folder.examples, ("test", "validation"))
-        shutil.copy(test, other / "examples" / validation.name)
+        self.swap(other, "validation", "test")
         seal.seal(other)
         output, answers = tmp_path / "metrics.json", tmp_path / "answers.jsonl"
         arguments = ["evaluate", "--model-dir", str(undisturbed[0]), "--split", "validation"]

@@ -77,7 +77,7 @@ def evaluate(
       batch_size: users that are answered at once; it does not change the scores.
       answers_file: gets a JSON line for each user of the split: `user_id`, `items` (how many the
         model read), `answer`, `liked` and `disliked` as read back from it (null where that fails),
-        `true_liked`, `true_disliked`, and the `f1` of both kinds together.
+        `true_liked`, `true_disliked`, and the `f1` of both kinds together (0 where reading fails).
 
     Returns:
       `methods` (for each its scores: `uem` or `text`, `counting` over whole histories, `rule` over

@@ -96,6 +96,8 @@ def confusion(
 ) -> dict[str, dict[str, int]]:
     """Counts, over all users and genres, what a genre is to a user and what it was said to be.
 
+    An answer that could not be read has said of no genre that it is liked or disliked.
+
     Returns:
         Counts by truth and then by prediction, each `liked`, `disliked` or `neither`.
     """
@@ -114,9 +116,15 @@ def _stances(
 
 
 def user_f1(target: Taste, prediction: Taste | None) -> float:
-    """Returns the F1 of one user's genres, both kinds together; 1 where there is nothing to say."""
+    """Returns the F1 of one user's genres, both kinds together.
+
+    It is 1 where there is nothing to say and the answer says so, and 0 for an answer that could not
+    be read (None), whatever there is to say.
+    """
+    if prediction is None:
+        return 0.0
     said, true = (
-        {(kind, genre) for kind, names in zip(KINDS, taste or ((), ())) for genre in names}
+        {(kind, genre) for kind, names in zip(KINDS, taste) for genre in names}
         for taste in (prediction, target)
     )
     return 2 * len(said & true) / (len(said) + len(true)) if said or true else 1.0

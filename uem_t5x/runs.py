@@ -11,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from uem_t5x import buckets, checkpoint_folders, gin_utils, startup
+from uem_t5x import buckets, checkpoint_folders, gin_utils, mixtures, startup
 from uem_t5x import model_dir as model_dir_lib
 from uem_t5x.data.dataset_folder import MOVIES, VOCABULARY
 from uem_t5x.data.manifest import Manifest, Split
@@ -200,13 +200,18 @@ class Run:
 
     @functools.cached_property
     def validation_scores(self) -> list[Mapping[str, int | float]]:
-        """The scores on written answers while training, each with its `step`, in order."""
-        by_step = {}
-        folder = self.path / "inference_eval"
-        for file in buckets.named(folder, "*-metrics.jsonl"):
+        """The scores on written answers while training, each with its `step`, in order.
+
+        Of a mixture they are the means over its tasks, as those that choose its best checkpoint.
+        """
+        by_step: dict[int, list[dict[str, int | float]]] = {}
+        for file in buckets.named(self.path / "inference_eval", "*-metrics.jsonl"):
             # A run that was resumed may have scored a step twice; the later line counts.
-            by_step |= {row["step"]: row for row in _json_lines(file)}
-        return [by_step[step] for step in sorted(by_step)]
+            for step, row in {row["step"]: row for row in _json_lines(file)}.items():
+                # A metric of a task's own may be a text or a table.
+                numbers = {k: value for k, value in row.items() if isinstance(value, int | float)}
+                by_step.setdefault(step, []).append(numbers)
+        return [{**mixtures.mean_scores(by_step[step]), "step": step} for step in sorted(by_step)]
 
     @functools.cached_property
     def training_losses(self) -> list[tuple[int, float]]:

@@ -2,14 +2,14 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import seqio
 from absl import logging
 from etils import epath
 
-from uem_t5x import datasets, infer, training_log
+from uem_t5x import datasets, infer, mixtures, training_log
 from uem_t5x.datasets import DatasetConfig
 from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.partitioning import Partitioner
@@ -116,21 +116,8 @@ class Validation:
                 ),
                 score_fn=functools.partial(predictor.score_dataset, *variables),
             )
-            scores |= _means((future.result() or {}).values())
+            scores |= mixtures.mean_scores((future.result() or {}).values())
         return scores
-
-
-def _means(of_tasks: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Returns each metric's mean over the tasks of a mixture that have it; most often one task.
-
-    Where that of one task is not a number, neither is the mean: that of the others would compare
-    with no other step's.
-    """
-    by_name: dict[str, list[float]] = {}
-    for metrics in of_tasks:
-        for name, value in metrics.items():
-            by_name.setdefault(name, []).append(float(value))
-    return {name: sum(values) / len(values) for name, values in by_name.items()}
 
 
 def headline(scores: Mapping[str, float]) -> str:

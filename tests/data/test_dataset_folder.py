@@ -7,6 +7,7 @@ import subprocess
 import numpy as np
 import polars as pl
 import pytest
+import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 
 from uem_t5x.data import dataset_folder, seal
@@ -26,6 +27,14 @@ MANIFEST = Manifest(
 )
 
 
+def write_users(file, names):
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for name in names:
+            example = tf.train.Example()
+            example.features.feature["user_id"].bytes_list.value.append(name.encode())
+            writer.write(example.SerializeToString())
+
+
 def write(path, overwrite=False):
     with dataset_folder.writing(path, overwrite) as folder:
         movies = pl.DataFrame(
@@ -43,12 +52,12 @@ def write(path, overwrite=False):
             "rating": np.ones((11, 4), np.float32),
         }
         dataset_folder.write_items(folder, movies, embeddings)
-        files = [folder / dataset_folder.VOCABULARY]
-        for split, record in MANIFEST.splits.items():
-            files += dataset_folder.shard_paths(folder, split, record.shards)
-        for file in files:
-            file.parent.mkdir(exist_ok=True)
-            file.touch()
+        (folder / dataset_folder.VOCABULARY).parent.mkdir()
+        (folder / dataset_folder.VOCABULARY).touch()
+        (folder / dataset_folder.EXAMPLES).mkdir()
+        for split, (examples, shards) in {"train": (3, 2), "test": (1, 1)}.items():
+            for shard, file in enumerate(dataset_folder.shard_paths(folder, split, shards)):
+                write_users(file, [f"{split} {n}" for n in range(shard, examples, shards)])
         dataset_folder.write_manifest(folder, MANIFEST)
     return path
 
@@ -225,14 +234,16 @@ def test_a_split_is_told_by_what_its_files_hold(folder):
     digests = [split.sha256 for split in before.manifest.splits.values()]
     assert len(set(digests)) == 2 and None not in digests
     first, second = before.examples("train")
+    contents = first.read_bytes(), second.read_bytes()
     first.write_text("a user")
     changed = written()
     assert changed.has_catalogue_of(before) and changed.has_inputs_of(before)
     assert not changed.has_split_of(before, "train") and changed.has_split_of(before, "test")
-    first.replace(second)
-    first.touch()
+    second.write_text("a user")
+    first.write_bytes(contents[1])
     assert not written().has_split_of(changed, "train")  # in another order
-    second.write_text("")
+    for file, content in zip((first, second), contents):
+        file.write_bytes(content)
     assert written().has_split_of(before, "train")
 
 

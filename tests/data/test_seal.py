@@ -32,7 +32,7 @@ def rewrite(folder, **lists):
     with tf.io.TFRecordWriter(str(file)) as writer:
         for example in examples:
             writer.write(example.SerializeToString())
-    return file, feature["user_id"].bytes_list.value[0].decode()
+    return file, feature["user_id"].bytes_list.value[0].decode(errors="replace")
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,65 @@ def test_histories_that_no_model_reads_are_refused(name, values, problem, mine, 
     file, user = rewrite(mine, **history)
     assert cli.main(["seal", str(mine)]) == 2
     assert f"{file}: user {user!r}: {problem}; give each item" in capsys.readouterr().err
+
+
+def user_of(folder, split):
+    (file,) = DatasetFolder.open(folder).examples(split)
+    (example,) = map(tf.train.Example.FromString, dataset_of(file).take(1).as_numpy_iterator())
+    return example.features.feature["user_id"].bytes_list.value[0]
+
+
+def dataset_of(file):
+    return tf.data.TFRecordDataset(str(file))
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_user_is_in_one_split_once(split, mine, capsys):
+    other = user_of(mine, split)
+    file, user = rewrite(mine, user_id=[other])
+    before = (mine / "manifest.json").read_bytes()
+    assert cli.main(["seal", str(mine)]) == 2
+    if split != "train":  # it is read after it, so that the second of the two is there
+        file, place = file.with_name(f"{split}-00000-of-00001.tfrecord"), f"{file.name}, too"
+    else:
+        place = "it twice"
+    error = capsys.readouterr().err
+    assert f"{file}: user {user!r}: is in {place}; leave one example of each user_id" in error
+    assert error.count("\n") == 1
+    assert (mine / "manifest.json").read_bytes() == before
+
+
+def test_the_users_of_another_split_are_refused(mine):
+    user = user_of(mine, "validation").decode()
+    validation, test = (
+        mine / f"examples/{s}-00000-of-00001.tfrecord" for s in ("validation", "test")
+    )
+    shutil.copy(validation, test)
+    with pytest.raises(InputError, match=f"{test}: user '{user}': is in {validation.name}, too;"):
+        seal.seal(mine)
+
+
+def test_a_user_has_a_name_that_is_text(mine):
+    file, _ = rewrite(mine, user_id=[b"J\xf6rg"])
+    with pytest.raises(InputError, match=r"user 'J\\\\xf6rg': the user_id is no UTF-8") as error:
+        seal.seal(mine)
+    assert str(error.value).startswith(str(file))
+
+
+def test_a_user_who_is_left_out_is_missed(mine):
+    (file,) = DatasetFolder.open(mine).examples("train")
+    records = list(dataset_of(file).as_numpy_iterator())
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for record in records[1:]:
+            writer.write(record)
+    users = len(records)
+    expected = f"'train' has {users} users in manifest.json and {users - 1} in its files; mend the"
+    with pytest.raises(InputError, match=expected):
+        seal.seal(mine)
+    manifest = json.loads((mine / "manifest.json").read_text())
+    manifest["splits"]["train"]["examples"] = users - 1
+    (mine / "manifest.json").write_text(json.dumps(manifest))
+    assert seal.seal(mine).num_examples("train") == users - 1
 
 
 def test_a_channel_is_listed_once(mine):

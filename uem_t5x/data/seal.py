@@ -46,9 +46,10 @@ def seal(path: str | os.PathLike[str]) -> "DatasetFolder":
         The folder, opened.
 
     Raises:
-        InputError: if a file is missing, the matrices are not those of the manifest's channels, a
-            user's history is none of its items, or their labels are none that an answer can name.
-            Then nothing is written.
+        InputError: if a file is missing, the matrices are not those of the manifest's channels, the
+            users of a split are not as many as the manifest's, a user is there twice, their history
+            is none of the items, or their labels are none that an answer can name. Then nothing is
+            written.
     """
     from etils import epath
     from polars.exceptions import PolarsError
@@ -105,10 +106,13 @@ def _check_users(folder: "DatasetFolder") -> None:
 
     genres = {genre.encode() for genre in folder.genres}
     last_row = len(folder.movies()) - 1
-    for split in folder.manifest.splits:
+    file_of: dict[bytes, epath.Path] = {}  # of every user: some 100 bytes each
+    for split, record in folder.manifest.splits.items():
+        others = len(file_of)
         for file in folder.examples(split):
             for users in _users(file):
-                ids = users["user_id"].numpy()
+                ids = users["user_id"].numpy().tolist()
+                _add_users(ids, file, file_of)
                 if found := _problem_of_history(users, last_row):
                     user, problem = found
                     raise InputError(
@@ -122,6 +126,37 @@ def _check_users(folder: "DatasetFolder") -> None:
                             f"{file}: user {_text(user)}: {problem}; give each user at most "
                             f"{MAX_LABELS} genres of manifest.json a side, and none twice"
                         )
+        if (count := len(file_of) - others) != record.examples:
+            raise InputError(
+                f"{folder.path}: the split {split!r} has {record.examples} users in manifest.json "
+                f"and {count} in its files; mend the number (`examples`), or copy the files again"
+            )
+
+
+def _add_users(
+    ids: Sequence[bytes], file: "epath.Path", file_of: "dict[bytes, epath.Path]"
+) -> None:
+    """Adds users to those of the files before, of whom none may be there again.
+
+    A model would be scored on users that it learned from, and nobody could tell whose an answer is.
+
+    Raises:
+        InputError: if one is, or has a name that is no text.
+    """
+    for user in ids:
+        if other := file_of.get(user):
+            place = "it twice" if other == file else f"{other.name}, too"
+            raise InputError(
+                f"{file}: user {_text(user)}: is in {place}; leave one example of each user_id, in "
+                "one split"
+            )
+        try:
+            user.decode()
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{file}: user {_text(user)}: the user_id is no UTF-8; give texts"
+            ) from error
+        file_of[user] = file
 
 
 def _users(file: "epath.Path") -> Iterator[dict[str, Any]]:
