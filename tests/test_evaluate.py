@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from uem_t5x import cli, evaluate, report_tables
-from uem_t5x.trained_model import TrainedModel
+from uem_t5x import cli, evaluate, model_flags, report_tables
 
 GENRE = "Drama [/x]"  # neither a tag of rich's nor a mistake
 RESULT = {
@@ -24,7 +23,7 @@ RESULT = {
 
 @pytest.fixture
 def scored(monkeypatch):
-    monkeypatch.setattr(TrainedModel, "load", lambda *_: None)
+    monkeypatch.setattr(model_flags, "load", lambda _: None)
     monkeypatch.setattr(evaluate, "evaluate", lambda *_: RESULT)
 
 
