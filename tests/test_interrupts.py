@@ -30,8 +30,10 @@ gc.callbacks.append(callback)
 gc.collect()
 time.sleep(20)
 """
-TRAIN = ["-m", "uem_t5x.train", "--gin_file=r"]
-EVALUATE = ["-m", "uem_t5x.cli", "evaluate", "--model-dir", "m"]
+# Of a bucket, of which nothing is known before the imports.
+PLACES = ["--gin.MODEL_DIR=gs://b/m", "--gin.DATA_DIR=gs://b/d"]
+TRAIN = ["-m", "uem_t5x.train", "--gin_file=gin/uem_tiny.gin", *PLACES]
+EVALUATE = ["-m", "uem_t5x.cli", "evaluate", "--model-dir", "gs://b/m"]
 WRITE = [
     "-c",
     "import sys; from pathlib import Path; from uem_t5x import atomic, errors\n"

@@ -17,15 +17,6 @@ _IMPORTER = "<frozen importlib._bootstrap>"
 _unfinished: set[Path] = set()
 
 
-def end_at_once() -> None:
-    """Lets Ctrl-C end the process from now on, without a word.
-
-    For a program that has begun nothing yet but its imports. While it works, see `insistent`.
-    """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _end)
-
-
 def _end(*_: Any) -> None:
     for path in _unfinished:
         shutil.rmtree(path, ignore_errors=True)
@@ -57,7 +48,7 @@ def insistent() -> Iterator[threading.Event]:
     """
     received = threading.Event()
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, _end):
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield received
         return
     outer_imports = _imports(sys._getframe())

@@ -16,11 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uem_t5x import interrupts
-
-if __name__ == "__main__":
-    interrupts.end_at_once()  # until `main`
-
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
