@@ -5,15 +5,16 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
 from uem_t5x import buckets, checksums, evaluate, gin_utils
-from uem_t5x import model_dir as model_dir_lib
 from uem_t5x.data import manifest
-from uem_t5x.data.dataset_folder import CATALOGUE, VOCABULARY, DatasetFolder
 from uem_t5x.errors import InputError
+
+if TYPE_CHECKING:
+    from uem_t5x.data.dataset_folder import DatasetFolder
 
 FOLDER = "MODEL_DIR"
 _DATA, _VOCABULARY = "DATA_DIR", "SENTENCEPIECE_MODEL_FILE"
@@ -95,7 +96,9 @@ class PlannedRun:
         return " && ".join(shlex.join(["python", *command]) for command in self.commands())
 
     @property
-    def _catalogue(self) -> DatasetFolder | None:
+    def _catalogue(self) -> "DatasetFolder | None":
+        from uem_t5x.data.dataset_folder import CATALOGUE
+
         return _opened(f"{self.model_dir}/{CATALOGUE}")
 
     def _other_data(self, recipe: epath.Path) -> str | None:
@@ -103,6 +106,9 @@ class PlannedRun:
 
         What is not here to compare, as a cluster's folders may not be, goes by its name.
         """
+        from uem_t5x import model_dir as model_dir_lib
+        from uem_t5x.data.dataset_folder import VOCABULARY
+
         before, _ = gin_utils.read(recipe)
         (old_folder, folder), (old_file, file) = (
             [gin_utils.follow(macros.get(name), macros) for macros in (before, self.macros)]
@@ -157,10 +163,12 @@ class PlannedRun:
         return scores
 
 
-def _opened(folder: str | None) -> DatasetFolder | None:
+def _opened(folder: str | None) -> "DatasetFolder | None":
     """Opens a dataset folder, or a catalogue, without looking at its files; None if not here."""
     if not folder or not (epath.Path(folder) / manifest.FILE_NAME).is_file():
         return None
+    from uem_t5x.data.dataset_folder import DatasetFolder
+
     return DatasetFolder(epath.Path(folder), manifest.Manifest.read(folder))
 
 
