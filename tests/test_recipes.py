@@ -233,3 +233,18 @@ def test_macros_that_a_run_was_recorded_with(tmp_path):
     ):
         assert gin_utils.other_macros(recipe, {**same, name: value}).endswith(shown)
     assert gin_utils.other_macros(recipe, {**same, "A": 2}, but=("A",)) is None
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_a_run_is_recorded_with_is_what_its_recipe_says(name, dataset_folder, tmp_path):
+    beside = ["trapezoid.peak = 0.5", "seqio.Evaluator.num_examples = 2"]
+    arguments_of(name, dataset_folder, *beside)
+    recorded = tmp_path / "config.gin"
+    recorded.write_text(gin.config_str())
+    planned = gin_utils.read(f"gin/{name}.gin", beside)
+    asked_for = ["trapezoid.peak", "seqio.Evaluator.num_examples"]
+    assert gin_utils.other_parameters(recorded, *planned, asked_for) is None
+    assert gin_utils.other_parameters(recorded, *gin_utils.read(f"gin/{name}.gin"), ()) == (
+        "seqio.Evaluator.num_examples = 2, and not None, "
+        "learning_rates.trapezoid.peak = 0.5, and not '%LEARNING_RATE'"
+    )

@@ -6,10 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+import types
+from pathlib import Path
 
 import pytest
 
 from uem_t5x import cli, gin_utils, sweep
+from uem_t5x.data import dataset_folder
+from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest, Split
 from uem_t5x.errors import InputError
 
 HISTORIES = """
@@ -220,7 +224,8 @@ print("training", folder.name)
 if "=5-" in folder.name and not (folder / "mended").exists():
     raise SystemExit("no luck")
 (folder / "config.gin").write_text("TRAIN_STEPS = 3000\\n")
-(folder / "metrics.json").write_text(json.dumps({"methods": {"uem": {"f1": 0.25}}}))
+scores = {"methods": {"uem": {"f1": 0.25}}, "split": "test", "trained_steps": 3000}
+(folder / "metrics.json").write_text(json.dumps(scores))
 with (folder.parent / "order").open("a") as order:
     print(folder.name, file=order)
 """
@@ -237,7 +242,9 @@ def fake_training(monkeypatch):
 def test_a_failed_run_is_reported_and_the_others_finish(read, fake_training, tmp_path, capsys):
     read()
     output = tmp_path / "out"
-    arguments = ["sweep", str(tmp_path / "sweep.toml"), "--output", str(output), "--gin.DATA_DIR=d"]
+    data = write_data(tmp_path / "data")
+    arguments = ["sweep", f"{tmp_path}/sweep.toml", "--output", f"{output}"]
+    arguments += [f"--gin.DATA_DIR={data}"]
 
     assert cli.main(arguments) == 1
     printed = " ".join(capsys.readouterr().out.split())
@@ -259,8 +266,217 @@ def test_a_failed_run_is_reported_and_the_others_finish(read, fake_training, tmp
     assert "holds a run with TRAIN_STEPS = 3000, and not 7" in capsys.readouterr().err
 
 
+def test_a_sweep_says_how_far_it_is_and_how_long_it_takes_through_a_pipe(
+    read, fake_training, tmp_path, capsys, monkeypatch
+):
+    clock = iter([0.0, 60.0, 60.0, 63.0, 63.0, 163.0, 163.0, 283.0, 283.0, 313.0, 313.0, 433.0])
+    monkeypatch.setattr(sweep, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    read(
+        "seeds = [0, 1]\n[[runs]]\nrecipes = ['uem_tiny', 'text_tiny']\n"
+        "[[runs]]\nrecipes = ['uem_tiny']\nmacros.HISTORY_LENGTH = 5\n"
+    )
+    arguments = ["sweep", f"{tmp_path}/sweep.toml", "--output", f"{tmp_path / ('out' * 30)}"]
+    arguments += [f"--gin.DATA_DIR={write_data(tmp_path / 'data')}"]
+    assert cli.main(arguments) == 1
+    # uem_tiny takes 60 s, then 120, and text_tiny 3. Runs of 5 items fail, which tells nothing.
+    assert [line for line in capsys.readouterr().out.splitlines() if " of 6: " in line] == [
+        "1 of 6: uem_tiny-seed=0",
+        "2 of 6: text_tiny-seed=0, about 0:05:00 left",
+        "3 of 6: uem_tiny-HISTORY_LENGTH=5-seed=0, about 0:03:03 left",
+        "4 of 6: uem_tiny-seed=1, about 0:02:03 left",
+        "5 of 6: text_tiny-seed=1, about 0:01:33 left",
+        "6 of 6: uem_tiny-HISTORY_LENGTH=5-seed=1, about 0:01:30 left",
+    ]
+
+
+def test_a_folder_that_is_no_dataset_is_refused_before_the_first_run(read, tmp_path, capsys):
+    read()
+    arguments = ["sweep", f"{tmp_path}/sweep.toml", "--output", f"{tmp_path}/out"]
+    assert cli.main([*arguments, "--gin.DATA_DIR=nowhere"]) == 2
+    assert "nowhere: no such folder; make one with" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def write_data(folder, train="users 1", ratings="ratings 1", vocabulary="pieces 1"):
+    """Writes what a dataset folder, or a run's catalogue, is compared by."""
+    for file, text in ((dataset_folder.MOVIES, "movies"), (dataset_folder.VOCABULARY, vocabulary)):
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).write_text(text)
+    splits = {"train": train, "validation": "users 2", "test": "users 3"}
+    manifest = Manifest(
+        genres=("Drama", "War"),
+        channels=(Channel("description", 96, "item"),),
+        encoder=EncoderRecord("hashing", 96),
+        splits={name: Split(10, 1, users) for name, users in splits.items()},
+        has_vocabulary=True,
+        counts={},
+        options={},
+        inputs={"ratings": ratings},
+    )
+    dataset_folder.write_catalogue_manifest(folder, manifest)
+    return folder
+
+
+class TestFoldersThatAreThere:
+    """What a folder holds decides whether its run is finished, to be gone on with, or refused."""
+
+    NUM_HEADS = "user_embedding.UserEmbeddingConfig.num_heads"  # bound by the recipe
+    KERNEL = "network.T5Config.long_attention"  # and one that is not
+
+    @pytest.fixture
+    def plan(self, read, tmp_path):
+        def plan(*bindings, data=None):
+            data = data or tmp_path / "data"
+            (run,) = read(
+                "[[runs]]\nrecipes = ['uem_tiny']", [f"DATA_DIR = {str(data)!r}", *bindings]
+            )
+            return run
+
+        write_data(tmp_path / "data")
+        return plan
+
+    @pytest.fixture
+    def record(self, plan):
+        """Writes the folder of a run, as `train` and `evaluate` leave it."""
+
+        def record(*bindings, checkpoints=(3000,), data=(), without=(), **scores):
+            run = plan(*bindings)
+            folder = Path(run.model_dir)
+            write_data(folder / "catalogue", **dict(data))
+            bound = "".join(f"{name} = {literal}\n" for name, literal in run.bound.items())
+            (folder / "config.gin").write_text(f"include '{run.recipe}'\n{bound}")
+            for step in checkpoints:
+                (folder / f"checkpoint_{step}").mkdir()
+            scores = {
+                "methods": {"uem": {"f1": 0.25}},
+                "split": "test",
+                "split_sha256": "users 3",
+                "step": 2000,
+                "trained_steps": 3000,
+                "is_best": True,
+                **scores,
+            }
+            scores = {name: value for name, value in scores.items() if name not in without}
+            (folder / "metrics.json").write_text(json.dumps(scores))
+            return folder
+
+        return record
+
+    def test_a_run_that_is_scored_at_its_end_is_finished(self, plan, record):
+        assert not plan().is_finished()
+        record()
+        assert plan().is_finished()
+        assert plan("EVAL_PERIOD = 250").is_finished()
+
+    @pytest.mark.parametrize(
+        ("scored", "is_finished"),
+        [
+            ({"trained_steps": 1500, "step": 1500, "checkpoints": (1500,)}, False),
+            ({"trained_steps": 1500, "step": 1500}, False),  # trained to its end after that
+            # Of an older version: it is scored again, where that takes no training.
+            ({"without": ("trained_steps", "is_best", "split_sha256")}, False),
+            ({"without": ("trained_steps", "is_best"), "checkpoints": ()}, True),
+        ],
+    )
+    def test_scores_of_an_interrupted_run(self, scored, is_finished, plan, record):
+        record(**scored)
+        assert plan().is_finished() == is_finished
+
+    def test_the_last_step_need_not_be_a_macro(self, plan, record):
+        steps = "train_script.train.total_steps = 20"
+        record(steps, trained_steps=20)
+        assert plan(steps).is_finished()
+        record_file = Path(plan().model_dir) / "metrics.json"
+        record_file.write_text(record_file.read_text().replace(": 20,", ": 19,"))
+        assert not plan(steps).is_finished()
+
+    @pytest.mark.parametrize(
+        ("recorded", "asked", "says"),
+        [
+            ((f"{NUM_HEADS} = 8",), (), f"{NUM_HEADS} = 8, and not 4"),
+            ((), ("UserEmbeddingConfig.num_heads = 8",), f"{NUM_HEADS} = 4, and not 8"),
+            ((f"{KERNEL} = 7",), (), f"{KERNEL} = 7, and not its default"),
+            ((), (f"{KERNEL} = 7",), f"{KERNEL} = its default, and not 7"),
+            (("UEM_LAYERS = 2",), (), "UEM_LAYERS = 2, and not 1"),
+        ],
+    )
+    def test_a_run_of_other_settings(self, recorded, asked, says, plan, record):
+        folder = record(*recorded)
+        with pytest.raises(InputError) as refused:
+            plan(*asked).is_finished()
+        message = f"{folder}: holds a run with {says}; give another --output, or delete it"
+        assert str(refused.value) == message
+        (folder / "metrics.json").unlink()  # nor is it gone on with
+        with pytest.raises(InputError):
+            plan(*asked).is_finished()
+
+    def test_a_parameter_that_says_the_same_in_other_words(self, plan, record):
+        record("user_embedding.UserEmbeddingConfig.num_layers = 1", f"{self.NUM_HEADS} = 4")
+        assert plan().is_finished()
+
+    @pytest.mark.parametrize(
+        ("data", "says"),
+        [
+            ({"ratings": "ratings 9"}, "(not the data of its training)"),
+            ({"train": "users 9"}, "(its users or labels (train) are not those of its training)"),
+            ({"vocabulary": "pieces 9"}, "another vocabulary than"),
+        ],
+    )
+    def test_a_run_of_other_data(self, data, says, plan, record):
+        record(data=data)
+        with pytest.raises(InputError) as refused:
+            plan().is_finished()
+        assert says in str(refused.value)
+
+    def test_data_that_are_not_here_go_by_their_name(self, plan, record, tmp_path):
+        record()
+        (tmp_path / "data").rename(tmp_path / "moved")
+        assert plan().is_finished()
+        assert plan(data=tmp_path / "moved").is_finished()
+        with pytest.raises(InputError, match=r"holds a run with DATA_DIR = .*data', and not 'no'"):
+            plan(data="no").is_finished()
+
+    @pytest.mark.parametrize(
+        ("scores", "says"),
+        [
+            ({"split": "validation"}, "scores with split = 'validation', and not 'test'"),
+            ({"split_sha256": "u"}, "scores with split_sha256 = 'u', and not 'users 3'"),
+            ({"is_best": False}, "scores with is_best = False, and not True"),
+            ({"well_formed": "unlike"}, "scores with well_formed = 'unlike', and not "),
+            ({"without": ["split"]}, "not the scores of `uem-t5x evaluate`"),
+        ],
+    )
+    def test_scores_that_the_sweep_would_not_write(self, scores, says, plan, record):
+        file = record(**scores) / "metrics.json"
+        with pytest.raises(InputError) as refused:
+            plan().is_finished()
+        assert f"{file}: {says}" in str(refused.value)
+        assert "move the file away, and the same command" in str(refused.value)
+        file.unlink()
+        assert not plan().is_finished()
+
+
+def test_two_recipes_of_one_name(read, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, layers in (("a", 1), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.gin").write_text(
+            f"include 'gin/uem_tiny.gin'\nnetwork.T5Config.num_heads = {layers}\n"
+        )
+    with pytest.raises(
+        InputError, match=r"a/mine\.gin and of b/mine\.gin would both be mine-seed=0; rename"
+    ):
+        read("[[runs]]\nrecipes = ['a/mine.gin', 'b/mine.gin']")
+    # Other ways to write the same file are one run, and one table of macros is theirs.
+    names = ["a/mine.gin", "./a/mine.gin", "b/../a/mine.gin"]
+    text = f"[[runs]]\nrecipes = {names}\n[recipes.'{tmp_path}/a/mine.gin']\nTRAIN_STEPS = 7"
+    (run,) = read(text)
+    assert run.macros["TRAIN_STEPS"] == 7
+
+
 def test_a_terminated_sweep_ends_its_run_and_lets_it_save(read, tmp_path):
     read()
+    data = write_data(tmp_path / "data")
     saves = "import time; time.sleep(1); print('saved', flush=True); sys.exit(75)"
     run = f"""
 import os, signal, sys, time
@@ -272,7 +488,7 @@ time.sleep(600)
 from uem_t5x import cli, sweep
 sweep.PlannedRun.commands = lambda planned: [["-c", {run!r}]]
 cli.main(["sweep", {str(tmp_path / "sweep.toml")!r}, "--output", {str(tmp_path / "out")!r},
-          "--gin.DATA_DIR=d"])
+          "--gin.DATA_DIR={data}"])
 """
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
     log = tmp_path / "out" / "uem_tiny-HISTORY_LENGTH=5-seed=0" / "sweep.log"

@@ -93,7 +93,7 @@ def parse(files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ())
       InputError: a file that is missing or does not parse, or a macro that is left unbound.
     """
     gin.clear_config(clear_constants=True)
-    found = [os.fspath(_find(file)) for file in files]
+    found = [os.fspath(find(file)) for file in files]
     try:
         with _not_logging():  # each folder where a recipe is not
             gin.parse_config_files_and_bindings(found, list(bindings))
@@ -202,13 +202,13 @@ def check_macros(where: str, given: Mapping[str, Any], macros: Mapping[str, Any]
             f"{where} has no macro {', '.join(sorted(unknown))}; it has {_nearest(unknown, macros)}"
         )
     for name, value in given.items():
-        wanted = "a text" if name.endswith(_PLACES) else _kind(_follow(macros[name], macros))
+        wanted = "a text" if name.endswith(_PLACES) else _kind(follow(macros[name], macros))
         may_be_none = value is None and (wanted == "a text" or name in _NONE_FOR_ALL)
         if wanted is None or may_be_none or _is_reference(value):
             continue
         if _kind(value) != wanted:
             raise InputError(f"{where}: {name} = {value!r}: give {wanted}")
-        if isinstance(_follow(macros[name], macros), int) and isinstance(value, float):
+        if isinstance(follow(macros[name], macros), int) and isinstance(value, float):
             mend = f"write {int(value)}" if value.is_integer() else "give a whole number"
             raise InputError(f"{where}: {name} = {value!r}: {mend}")
 
@@ -225,7 +225,7 @@ def _is_reference(value: Any) -> bool:
     return isinstance(value, str) and value.startswith(("@", "%"))
 
 
-def _follow(value: Any, macros: Mapping[str, Any]) -> Any:
+def follow(value: Any, macros: Mapping[str, Any]) -> Any:
     """Returns what a macro that refers to another one stands for, where that is a value."""
     for _ in macros:
         if not _is_reference(value) or value[1:] not in macros:
@@ -234,7 +234,7 @@ def _follow(value: Any, macros: Mapping[str, Any]) -> Any:
     return value
 
 
-def _find(recipe: str | os.PathLike[str]) -> epath.Path:
+def find(recipe: str | os.PathLike[str]) -> epath.Path:
     """Returns where a recipe lies; gin itself finds what it includes.
 
     Raises:
@@ -249,18 +249,24 @@ def _find(recipe: str | os.PathLike[str]) -> epath.Path:
     raise InputError(f"{recipe}: no such recipe; see the folder gin/ for those there are")
 
 
-def read(recipe: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def read(
+    recipe: str | os.PathLike[str], beside: Iterable[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads what a recipe and the files that it includes bind, without importing what it is for.
 
     Of a reference such as `%NAME` or `@module.function()` the value is the text.
+
+    Args:
+      recipe: the file.
+      beside: lines of gin that are bound beside it, such as `TRAIN_STEPS = 10`.
 
     Returns:
       Macros by name, and other settings by `scope/module.function.parameter`.
 
     Raises:
-      InputError: if there is no such file, or it is not a recipe.
+      InputError: if there is no such file, or it is not a recipe; or one of `beside` is not gin.
     """
-    statements = [*_statements(recipe)]
+    statements = [*_statements(recipe), *map(_statement, beside)]
     bindings = {}
     for statement in statements:
         if _macro_name(statement) is None:
@@ -366,10 +372,72 @@ def other_macros(
     return ", ".join(others) or None
 
 
+def other_parameters(
+    recipe: str | os.PathLike[str],
+    macros: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    asked_for: Collection[str],
+) -> str | None:
+    """Says in what parameters, which are no macros, a run differs from one that was recorded.
+
+    Args:
+      recipe: of the run that was.
+      macros: of the run that is to be.
+      parameters: of the run that is to be, as `read` returns them.
+      asked_for: those of them that its recipe does not bind by itself. Others that the recorded
+        run lacks are not compared: its recipe may be of another version.
+
+    Returns:
+      Part of a sentence, as of `other_macros`; None if in nothing.
+
+    Raises:
+      InputError: if the recipe cannot be read.
+    """
+    macros_before, parameters_before = read(recipe)
+    before, now = _by_own_name(parameters_before), _by_own_name(parameters)
+
+    def is_same(own_name: str) -> bool:
+        if own_name not in before or own_name not in now:
+            return False
+        (_, old), (_, new) = before[own_name], now[own_name]
+        # Where both are the same macro, the macro is what is compared.
+        return _without_module(old) == _without_module(new) or (
+            _without_module(follow(old, macros_before)) == _without_module(follow(new, macros))
+        )
+
+    compared = before.keys() | (now.keys() & _by_own_name(dict.fromkeys(asked_for)).keys())
+    others = []
+    for own_name in sorted(name for name in compared if not is_same(name)):
+        name, _ = before.get(own_name) or now[own_name]
+        was, is_to_be = (
+            repr(bound[own_name][1]) if own_name in bound else "its default"
+            for bound in (before, now)
+        )
+        others.append(f"{name} = {was}, and not {is_to_be}")
+    return ", ".join(others) or None
+
+
+def _by_own_name(parameters: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Returns names and values of parameters by `scope/function.parameter`.
+
+    How much gin says of the module depends on the imports, and modules have moved.
+    """
+    by_own_name = {}
+    for name, value in parameters.items():
+        scope, slash, selector = name.rpartition("/")
+        by_own_name[scope + slash + ".".join(selector.split(".")[-2:])] = name, value
+    return by_own_name
+
+
 def _without_module(value: Any) -> Any:
     """Returns a value; of a function its own name, as how much gin says depends on the imports."""
     if isinstance(value, str) and value.startswith("@"):
-        return "@" + value[1:].rpartition(".")[2]
+        scope, slash, selector = value[1:].rpartition("/")
+        return f"@{scope}{slash}{selector.rpartition('.')[2]}"
+    if isinstance(value, list | tuple):
+        return type(value)(map(_without_module, value))
+    if isinstance(value, dict):
+        return {key: _without_module(part) for key, part in value.items()}
     return value
 
 
@@ -384,7 +452,7 @@ def _statements(
     """
     references = references or _AsText()
     try:
-        for statement in config_parser.ConfigParser(_text(_find(recipe)), references):
+        for statement in config_parser.ConfigParser(_text(find(recipe)), references):
             if isinstance(statement, config_parser.IncludeStatement):
                 yield from _statements(statement.filename, references)
             elif isinstance(statement, config_parser.BindingStatement):

@@ -175,13 +175,10 @@ def _check_catalogue(model_dir: str | os.PathLike[str]) -> None:
     from uem_t5x import data_sources, vocabularies
 
     current, own = data_sources.dataset_folder(), catalogue(model_dir)
-    mend = "give its own DATA_DIR, or choose another MODEL_DIR"
-    if not (current.has_catalogue_of(own) and current.has_inputs_of(own)):
-        raise InputError(f"{current.path}: not the data that {model_dir} was trained on; {mend}")
-    if others := [split for split in SPLITS if not current.has_split_of(own, split)]:
+    if others := other_data(current, own):
         raise InputError(
-            f"{current.path}: its users or labels ({', '.join(others)}) are not those that "
-            f"{model_dir} was trained on; {mend}"
+            f"{current.path}: {others} that {model_dir} was trained on; give its own DATA_DIR, or "
+            "choose another MODEL_DIR"
         )
     file = vocabularies.sentencepiece_model_file()
     if checksums.sha256(file) != own.manifest.files[str(VOCABULARY)]:
@@ -189,6 +186,23 @@ def _check_catalogue(model_dir: str | os.PathLike[str]) -> None:
             f"{file}: not the vocabulary that {model_dir} was trained with; give its own, which is "
             f"{vocabulary(model_dir)}, or choose another MODEL_DIR"
         )
+
+
+def other_data(folder: DatasetFolder, own: DatasetFolder) -> str | None:
+    """Says in what a dataset folder is not the one that a model was trained on.
+
+    Args:
+      folder: the dataset folder.
+      own: the model's catalogue.
+
+    Returns:
+      Part of a sentence, such as "its users or labels (train) are not those"; None if in nothing.
+    """
+    if not (folder.has_catalogue_of(own) and folder.has_inputs_of(own)):
+        return "not the data"
+    if others := [split for split in SPLITS if not folder.has_split_of(own, split)]:
+        return f"its users or labels ({', '.join(others)}) are not those"
+    return None
 
 
 def write(model_dir: str | os.PathLike[str]) -> str:

@@ -73,11 +73,15 @@ def check(files: Sequence[str], bindings: Sequence[str], arguments: argparse.Nam
             f"{', '.join(files)}: the macro {name} is not bound; add --gin.{name}=VALUE"
         )
     processes.check(arguments)
-    _check_folders(macros)
+    check_folders(macros)
 
 
-def _check_folders(macros: Mapping[str, Any]) -> None:
-    """Checks the folders that a run reads and writes; those in buckets, when they are reached."""
+def check_folders(macros: Mapping[str, Any]) -> None:
+    """Checks the folders that a run reads and writes; those in buckets, when they are reached.
+
+    Raises:
+      InputError: if a folder of this machine is not what its macro says.
+    """
 
     def is_here(name: str) -> bool:
         path = macros.get(name)
