@@ -248,3 +248,40 @@ def test_what_a_run_is_recorded_with_is_what_its_recipe_says(name, dataset_folde
         "seqio.Evaluator.num_examples = 2, and not None, "
         "learning_rates.trapezoid.peak = 0.5, and not '%LEARNING_RATE'"
     )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "preprocessors.training_stretches.probability = 0.5",
+        "preprocessors.training_stretches:\n  probability = 0.5",
+        "HISTORY_LENGTH = @preprocessors.training_stretches",
+        "engine.partitioner.layout = [%LAYOUT, @preprocessors.training_stretches()]",
+    ],
+)
+def test_a_module_that_is_not_imported(line, tmp_path, monkeypatch):
+    """It is told from the text; gin's own reading ends in a line as well."""
+    monkeypatch.chdir(tmp_path)
+    head = "from __gin__ import dynamic_registration\nfrom uem_t5x import engine\n"
+    Path("mine.gin").write_text(f"{head}include 'gin/uem_tiny.gin'\n{line}\n")
+    Path("outer.gin").write_text("include 'mine.gin'\n")
+    message = (
+        "mine.gin, line 4: preprocessors is not imported; add the line "
+        "'from uem_t5x import preprocessors' above"
+    )
+    for recipe in ("mine.gin", "outer.gin"):
+        with pytest.raises(InputError, match=message):
+            gin_utils.check_bindings([recipe], [])
+    expected = pytest.raises(InputError, match="'preprocessors' was not provided by an import")
+    with gin_utils.main_module(train), expected:
+        gin_utils.parse(["mine.gin"], ["MODEL_DIR = 'm'", "DATA_DIR = 'd'"])
+
+
+def test_references_within_a_flag():
+    """A list of them is no text: SeqIO would try to call it."""
+    flag = "--gin.seqio.Evaluator.logger_cls=[@seqio.JSONLogger]"
+    _, bindings, _ = gin_utils.split_arguments([flag, "--gin.MODEL_DIR=runs/[a]"])
+    assert bindings == [
+        "seqio.Evaluator.logger_cls = [@seqio.JSONLogger]",
+        "MODEL_DIR = 'runs/[a]'",
+    ]

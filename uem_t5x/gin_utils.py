@@ -1,6 +1,5 @@
 """Reading recipes: where they are found, how macros are given, what a mistake is told."""
 
-import ast
 import contextlib
 import difflib
 import io
@@ -80,8 +79,8 @@ def _literal(value: str) -> str:
     if value.startswith(("@", "%")):
         return value
     try:
-        ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+        _statement(f"value = {value}")
+    except InputError:
         return repr(value)
     return value
 
@@ -103,6 +102,7 @@ def parse(files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ())
         OSError,
         ImportError,
         AttributeError,
+        NameError,  # of a module that the recipe does not import
         RecursionError,  # a recipe that includes itself
     ) as error:
         message = " ".join(str(error).split())
@@ -145,11 +145,13 @@ def check_bindings(
       All macros by name; of a reference the text, as `read` gives it.
 
     Raises:
-      InputError: as in `check_macros`; one is no recipe; or nothing refers to a macro of a recipe,
-        or to the scope of a parameter.
+      InputError: as in `check_macros`; one is no recipe; nothing refers to a macro of a recipe, or
+        to the scope of a parameter; or one names a module that it does not import.
     """
     where = where or ", ".join(map(str, recipes))
     references = _AsText()
+    for recipe in recipes:
+        _check_imports(recipe)
     statements = [found for recipe in recipes for found in _statements(recipe, references)]
     beside = [_statement(binding, references) for binding in bindings]
     own, given = _macros(statements), _macros(beside)
@@ -451,15 +453,49 @@ def _statements(
       references: gets what they refer to.
     """
     references = references or _AsText()
-    try:
+    with _refusing(recipe):
         for statement in config_parser.ConfigParser(_text(find(recipe)), references):
             if isinstance(statement, config_parser.IncludeStatement):
                 yield from _statements(statement.filename, references)
             elif isinstance(statement, config_parser.BindingStatement):
                 location = statement.location._replace(filename=os.fspath(recipe))
                 yield statement._replace(location=location)
+
+
+@contextlib.contextmanager
+def _refusing(recipe: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises an InputError where the text of a file turns out to be no recipe's."""
+    try:
+        yield
     except (*_NO_GIN, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{recipe}: not a recipe: {' '.join(str(error).split())}") from error
+
+
+def _check_imports(recipe: str | os.PathLike[str]) -> None:
+    """Checks that a recipe, and each that it includes, imports the modules that it names."""
+    references = _AsText()
+    imported, are_registered = {"gin"}, False
+    with _refusing(recipe):
+        for statement in config_parser.ConfigParser(_text(_find(recipe)), references):
+            if isinstance(statement, config_parser.IncludeStatement):
+                _check_imports(statement.filename)
+                continue
+            if isinstance(statement, config_parser.ImportStatement):
+                are_registered |= statement.module == "__gin__.dynamic_registration"
+                imported.add(statement.bound_name())
+                continue
+            named = {selector.partition(".")[0] for selector in references.configurables}
+            references.configurables.clear()
+            if isinstance(statement, config_parser.BlockDeclaration) or statement.arg_name:
+                named.add(statement.selector.partition(".")[0])
+            # Without dynamic registration gin knows what was imported anywhere.
+            if are_registered and (missing := sorted(named - imported)):
+                is_ours = (_PACKAGE / f"{missing[0]}.py").is_file()
+                line = f"{'from uem_t5x ' if is_ours else ''}import {missing[0]}"
+                raise InputError(
+                    f"{recipe}, line {statement.location.line_num}: {missing[0]} is not imported; "
+                    f"add the line '{line}' above"
+                )
 
 
 def _statement(binding: str, references: "_AsText | None" = None) -> config_parser.BindingStatement:
@@ -488,11 +524,13 @@ class _AsText(config_parser.ParserDelegate):
     """Leaves references of a recipe as they are written, and remembers them.
 
     Attributes:
-      macros: the names of macros that are referred to.
+      configurables: the names of functions and classes that are referred to.
+      macros: those of macros.
       scopes: those of scopes.
     """
 
     def __init__(self) -> None:
+        self.configurables: set[str] = set()
         self.macros: set[str] = set()
         self.scopes: set[str] = set()
 
@@ -502,6 +540,7 @@ class _AsText(config_parser.ParserDelegate):
         if _is_macro(selector):
             self.macros.add(scope)
         else:
+            self.configurables.add(selector)
             self.scopes |= _scopes(scope)
         return f"@{scoped_configurable_name}{'()' if evaluate else ''}"
 

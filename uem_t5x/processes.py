@@ -48,6 +48,11 @@ def check(arguments: argparse.Namespace) -> None:
         _check_address(f"{given}={address}", address, listens=index == 0)
 
 
+def is_first(arguments: argparse.Namespace) -> bool:
+    """Tells whether this process is surely a run's first, or only, one before it has joined."""
+    return not _joins(arguments) or arguments.process_index == 0
+
+
 def join(arguments: argparse.Namespace) -> None:
     """Joins the other processes of a run, if there are any, before JAX looks at the devices.
 

@@ -117,6 +117,7 @@ def _make_data(movielens: Path, dataset: Path, console: Console) -> None:
 
 
 def _train(model_dir: Path, dataset: Path) -> None:
+    print("loading JAX and TensorFlow", file=sys.stderr, flush=True)
     startup.load("uem_t5x.train")
     startup.find_devices()
     from uem_t5x import train

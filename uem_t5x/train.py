@@ -19,13 +19,13 @@ import contextlib
 import dataclasses
 import functools
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import gin
 import jax
 import seqio
-from absl import logging
 from clu import metric_writers
 
 from uem_t5x import checkpoint_folders, datasets, file_handles, gin_utils, training_log
@@ -110,7 +110,9 @@ def train(
         partitioner.check_batch_size(dataset_cfg.batch_size, "EVAL_BATCH_SIZE")
     check_at_least(1, none_for="all", EVAL_STEPS=eval_steps)
     periods = _Periods(total_steps, stats_period, eval_period, checkpoint_cfg.period)
-    with PreemptionNotice() as notice, contextlib.ExitStack() as stack:
+    progress = TrainingProgress(total_steps, quiet=jax.process_index() > 0)
+    with PreemptionNotice() as notice, progress, contextlib.ExitStack() as stack:
+        progress.doing("reading the training data")
         checkpoint_folders.set_aside_damaged(model_dir)
         model_dir_lib.check_is_same_run(model_dir)
         impl = "unsafe_rbg" if use_hardware_rng else None
@@ -119,6 +121,7 @@ def train(
         iterator = datasets.TrainIterator(
             train_dataset_cfg, model.FEATURE_CONVERTER_CLS, partitioner.data_share
         )
+        progress.doing("laying out the model")
         initializer = train_state_initializer_cls(
             model=model, input_shapes=iterator.batch_shapes, partitioner=partitioner
         )
@@ -130,9 +133,11 @@ def train(
         )
         manager = stack.enter_context(CheckpointManager(model_dir, checkpoint_cfg))
         if (latest := manager.latest_step()) is not None:
-            logging.info("Resuming from checkpoint_%d in %s", latest, model_dir)
+            progress.doing(f"restoring checkpoint_{latest}")
             state = manager.restore(latest, initializer.state_shape, iterator)
         else:
+            sizes = [leaf.size for leaf in jax.tree.leaves(initializer.state_shape.params)]
+            progress.doing(f"initializing {sum(sizes):,} parameters")
             state = initializer.from_scratch(init_rng)
         step = int(state.step)
 
@@ -141,6 +146,7 @@ def train(
         if latest is None or step < total_steps or not model_dir_lib.is_recorded(model_dir):
             summarize_config_fn(model_dir, train_writer, step)
         watch = DivergenceWatch(iterator, manager.latest_step)
+        progress.doing("reading the validation data", step)
         validation = Validation(
             model,
             partitioner,
@@ -153,41 +159,59 @@ def train(
         )
         measure = functools.partial(notice.interrupts, validation.measure)
         is_stopped = notice.was_received
-        with TrainingProgress(total_steps, step, jax.process_index() > 0) as progress:
-            if latest and periods.after(latest).evaluation and manager.lacks_metrics(latest):
-                # It was told to stop while it measured this step.
-                scores = measure(state, step)
-                is_stopped = scores is None
-                manager.add_metrics(step, scores or {})
-            log = TrainingLog(train_writer, progress)
-            while step < total_steps and not is_stopped:
-                batch = partitioner.shard_local_batch(next(iterator))
-                state, metrics = trainer.train_step(state, batch)
-                step += 1
-                log.add(metrics)
-                is_stopped = notice.is_due()
+        if latest and periods.after(latest).evaluation and manager.lacks_metrics(latest):
+            # It was told to stop while it measured this step.
+            progress.doing("evaluating")
+            scores = measure(state, step)
+            is_stopped = scores is None
+            if scores:
+                progress.evaluated(step, validation_lib.headline(scores))
+            manager.add_metrics(step, scores or {})
+        if step < total_steps and not is_stopped:
+            progress.doing("compiling the training step")
+        log = TrainingLog(train_writer, progress)
+        while step < total_steps and not is_stopped:
+            batch = partitioner.shard_local_batch(next(iterator))
+            state, metrics = trainer.train_step(state, batch)
+            step += 1
+            log.add(metrics)
+            is_stopped = notice.is_due()
+            due = periods.after(step, is_stopped)
+            if not any(due):
+                continue
+            watch.check_steps(log.unreported, step)
+            if due.report:
+                log.report(step)
+            with log.paused():
+                if (due.evaluation or due.checkpoint) and not is_stopped:
+                    progress.doing("evaluating")
+                    watch.check_loss(validation.loss(state, batch), step)
+                scores = measure(state, step) if due.evaluation else {}
+            if scores is None:
+                is_stopped = True
                 due = periods.after(step, is_stopped)
-                if not any(due):
-                    continue
-                watch.check_steps(log.unreported, step)
-                if due.report:
-                    log.report(step)
-                with log.paused():
-                    if (due.evaluation or due.checkpoint) and not is_stopped:
-                        watch.check_loss(validation.loss(state, batch), step)
-                    scores = measure(state, step) if due.evaluation else {}
-                if scores is None:
-                    is_stopped = True
-                    due = periods.after(step, is_stopped)
-                elif scores:
-                    progress.report(step, validation_lib.headline(scores))
-                if due.checkpoint:
-                    model_dir_lib.check_is_there(model_dir)
-                    manager.save(state, iterator, scores, partitioner.is_first_of_its_share)
+            elif scores:
+                progress.evaluated(step, validation_lib.headline(scores))
+            if due.checkpoint:
+                progress.doing("saving")
+                model_dir_lib.check_is_there(model_dir)
+                manager.save(state, iterator, scores, partitioner.is_first_of_its_share)
         train_writer.close()
     if is_stopped:
         raise Preempted(step)
+    progress.tell(_farewell(model_dir, step, total_steps, was_done=step == latest))
     return step, state
+
+
+def _farewell(model_dir: str, step: int, total_steps: int, was_done: bool) -> str:
+    """Returns what a run says at its end: where the model lies, and what to do with it next."""
+    saved = checkpoint_folders.find(model_dir)
+    if not saved:
+        return f"{step} steps taken, and no checkpoint saved: CHECKPOINT_PERIOD=0"
+    done = f"checkpoint_{max(saved)} in {model_dir}"
+    if was_done:
+        done = f"nothing left to do: {model_dir} has taken {step} of {total_steps} steps"
+    return f"{done}; next: uem-t5x evaluate --model-dir {shlex.quote(model_dir)}"
 
 
 class _Due(NamedTuple):

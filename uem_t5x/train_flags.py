@@ -5,6 +5,7 @@ seconds that JAX and TensorFlow take to be imported.
 """
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ def main(argv: Sequence[str], program: str = "uem_t5x.train") -> int:
     def run() -> int:
         files, bindings, arguments = parse(argv)
         check(files, bindings, arguments)
+        if processes.is_first(arguments):
+            print("loading JAX and TensorFlow", file=sys.stderr, flush=True)
         startup.load("uem_t5x.train")
         import seqio
 

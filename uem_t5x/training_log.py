@@ -22,7 +22,7 @@ class TrainingLog:
 
         Args:
           metric_writer: takes each period's means.
-          progress: shows them.
+          progress: shows them, and that steps are taken.
         """
         self._writer, self._progress = metric_writer, progress
         self._steps: list[Metrics] = []
@@ -31,6 +31,7 @@ class TrainingLog:
     def add(self, metrics: Metrics) -> None:
         """Takes a step's metrics, which need not be computed yet."""
         self._steps.append(metrics)
+        self._progress.doing("training")
 
     @property
     def unreported(self) -> Sequence[Metrics]:

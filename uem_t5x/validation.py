@@ -1,8 +1,10 @@
 """Measuring a model on validation users while it trains."""
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+import logging as logging_lib
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import seqio
@@ -51,6 +53,7 @@ class Validation:
 
         Raises:
           InputError: if there is no such task.
+          OSError: if `model_dir` takes no folder.
         """
         self._partitioner = partitioner
         self._trainer = trainer
@@ -70,16 +73,20 @@ class Validation:
             )
         self._evaluator: seqio.Evaluator | None = None
         if infer_eval_cfg:
-            self._evaluator = evaluator_cls(
-                mixture_or_task_name=infer_eval_cfg.mixture_or_task_name,
-                feature_converter=model.FEATURE_CONVERTER_CLS(pack=False),
-                eval_split=infer_eval_cfg.split,
-                use_cached=infer_eval_cfg.use_cached,
-                seed=infer_eval_cfg.seed,
-                sequence_length=dict(infer_eval_cfg.task_feature_lengths),
-                log_dir=str(epath.Path(model_dir) / "inference_eval") if is_first else None,
-                **({} if is_first else {"logger_cls": ()}),
-            )
+            log_dir = epath.Path(model_dir) / "inference_eval"
+            if is_first:  # SeqIO's TensorBoardLogger makes it, and its other loggers do not
+                log_dir.mkdir(parents=True, exist_ok=True)
+            with _without_advice():
+                self._evaluator = evaluator_cls(
+                    mixture_or_task_name=infer_eval_cfg.mixture_or_task_name,
+                    feature_converter=model.FEATURE_CONVERTER_CLS(pack=False),
+                    eval_split=infer_eval_cfg.split,
+                    use_cached=infer_eval_cfg.use_cached,
+                    seed=infer_eval_cfg.seed,
+                    sequence_length=dict(infer_eval_cfg.task_feature_lengths),
+                    log_dir=str(log_dir) if is_first else None,
+                    **({} if is_first else {"logger_cls": ()}),
+                )
             self._predictor = infer.Predictor(model, partitioner, infer_eval_cfg.batch_size)
 
     def loss(self, state: TrainState, training_batch: Batch) -> float:
@@ -97,7 +104,11 @@ class Validation:
         return float(jax.device_get(self._trainer.eval_step(state, batch)["loss"].total))
 
     def measure(self, state: TrainState, step: int) -> dict[str, float]:
-        """Returns the scores of the state after a step, by name, and writes them down."""
+        """Returns the scores of the state after a step, by name, and writes them down.
+
+        Raises:
+          Exception: what the task's metrics or the evaluator's loggers raise.
+        """
         scores: dict[str, float] = {}
         if self._batches:
             sharded = map(self._partitioner.shard_batch, self._batches)
@@ -116,8 +127,26 @@ class Validation:
                 ),
                 score_fn=functools.partial(predictor.score_dataset, *variables),
             )
+            if error := future.exception():
+                # SeqIO's own says neither that a disk is full nor that an input is refused.
+                raise error.__cause__ or error
             scores |= mixtures.mean_scores((future.result() or {}).values())
         return scores
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keeps SeqIO from advising lengths that just fit a split: all batches have one shape here."""
+    logger = logging.get_absl_logger()
+
+    def is_none(record: logging_lib.LogRecord) -> bool:
+        return not str(record.msg).startswith("Given sequence lengths")
+
+    logger.addFilter(is_none)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_none)
 
 
 def headline(scores: Mapping[str, float]) -> str:
