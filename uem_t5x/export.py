@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     # Asked before a model is loaded, which takes a while.
     with writing_folder(output, "new or empty folder", lambda _: False, overwrite=False) as folder:
-        trained = TrainedModel.load(args.model_dir, args.step)
+        trained = TrainedModel.load(args.model_dir, args.step, well_formed=False)
         export_huggingface(trained, folder)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         sizes = {path.relative_to(folder): path.stat().st_size for path in files}
