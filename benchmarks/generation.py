@@ -46,8 +46,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     peer = torch_model.PersonalizedT5(size, sizes.item_table(size), arguments.dtype)
     peer = peer.to(device).eval()
 
-    def turn(batch_size: int, decoder_params: dict[str, Any] | None = None) -> Callable[[], object]:
-        predictor = infer.Predictor(model, partitioner, batch_size, decoder_params=decoder_params)
+    def turn(batch_size: int, grammar: Grammar | None = None) -> Callable[[], object]:
+        predictor = infer.Predictor(model, partitioner, batch_size, grammar=grammar)
         batch = sizes.draw_batch(size, batch_size)
         return lambda: predictor.predict_batch(state.params, state.flax_mutables, batch)
 
@@ -63,7 +63,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             # The model's own end of sequence is `jax_model.NEVER`, so the loop runs to the full
             # length here too. The grammar knows the vocabulary's: an answer that has reached it
             # goes on with padding, each of whose steps takes what any other does.
-            _CONSTRAINED: turn(batch_size, {"grammar": grammar}),
+            _CONSTRAINED: turn(batch_size, grammar),
             _TORCH: torch_turn(batch_size),
         }
         timings = timing.alternate(candidates, arguments.repeats)

@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 import seqio
 
-from uem_t5x import answer_grammar, data_sources, decoding, postprocessors, verbalizer, vocabularies
+from uem_t5x import (
+    answer_grammar,
+    data_sources,
+    decoding,
+    postprocessors,
+    preprocessors,
+    verbalizer,
+    vocabularies,
+)
 from uem_t5x.answer_grammar import Place
+from uem_t5x.errors import InputError
 from uem_t5x.labels import MAX_LABELS
+from uem_t5x.tasks import movielens
 
 LENGTH = 40
 
@@ -222,3 +232,44 @@ def test_it_writes_all_answers_and_nothing_else(genres, cut):
     assert set(found) == expected
     if len(genres) == 3 and cut is not without_spaces:
         assert len(found) == 49
+
+
+@pytest.fixture
+def of_task(dataset_folder, vocabulary):
+    """Returns the grammar of a task of some steps and some vocabulary of targets."""
+    current = vocabularies.TaskVocabulary()
+
+    def find(*steps, targets=current):
+        task = seqio.Task(
+            "own",
+            source=data_sources.DatasetFolderSource(),
+            preprocessors=steps,
+            output_features={"targets": seqio.Feature(targets)},
+        )
+        with data_sources.use_dataset_folder(dataset_folder):
+            return answer_grammar.of_task(task)
+
+    return find
+
+
+def test_tasks_of_these_answers_have_the_grammar(of_task, dataset_folder, vocabulary):
+    with data_sources.use_dataset_folder(dataset_folder):
+        expected = answer_grammar.answer_grammar()
+        for name in (movielens.uem_task(5), movielens.text_task(5)):
+            assert answer_grammar.of_task(seqio.get_mixture_or_task(name)) is expected
+    given = functools.partial(preprocessors.answer, sequence_length=None)
+    assert of_task(given) is of_task(preprocessors.answer, targets=vocabulary) is expected
+
+
+def test_tasks_of_other_answers_have_none(of_task):
+    with pytest.raises(
+        InputError, match=r"own: the grammar is not .* preprocessors.answer is none"
+    ):
+        of_task(preprocessors.instruction)
+    with pytest.raises(InputError, match=r"own: the grammar is not .* whose vocabulary is its own"):
+        of_task(preprocessors.answer, targets=seqio.ByteVocabulary())
+
+
+def test_a_genre_that_no_token_writes_is_refused(vocabulary):
+    with pytest.raises(InputError, match=r"genre '\\u200b': no token of the vocabulary writes it"):
+        answer_grammar.compile_grammar(["Drama", "\u200b"], vocabulary)

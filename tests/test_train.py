@@ -5,9 +5,11 @@ import dataclasses
 import io
 import json
 import os
+import queue
 import re
 import shutil
 import signal
+import threading
 from pathlib import Path
 from unittest import mock
 
@@ -40,9 +42,11 @@ from uem_t5x import (
     mixtures,
     network,
     predict,
+    preprocessors,
     questions,
     train,
     train_flags,
+    user_lines,
     verbalizer,
 )
 from uem_t5x.data import pipeline, seal, sentences, synthetic
@@ -50,7 +54,7 @@ from uem_t5x.data.manifest import Channel
 from uem_t5x.data.prepare import PrepareOptions
 from uem_t5x.errors import DamagedError, InputError
 from uem_t5x.tasks import movielens
-from uem_t5x.trained_model import TrainedModel
+from uem_t5x.trained_model import Answerer, TrainedModel
 from uem_t5x.trainer import Trainer
 
 
@@ -81,8 +85,12 @@ def test_what_a_run_leaves_behind(undisturbed):
         assert list((model_dir / collection).glob("events.out.tfevents.*"))
     evaluation = model_dir / "inference_eval"
     metrics = (evaluation / "movielens_genres_uem_20-metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in metrics] == [4, 6]
-    assert "f1" in json.loads(metrics[0])
+    scores = [json.loads(line) for line in metrics]
+    assert [score["step"] for score in scores] == [4, 6]
+    # As little as it has learned, it writes nothing that cannot be read, and it is chosen by that.
+    assert [score["unparseable"] for score in scores] == [0, 0]
+    chosen = evaluate.evaluate(TrainedModel.load(model_dir, step=6), "validation")
+    assert chosen["methods"]["uem"]["f1"] == pytest.approx(scores[1]["f1"])
 
 
 def test_the_latest_checkpoints_are_kept(undisturbed):
@@ -114,7 +122,7 @@ def test_a_task_may_score_given_answers(dataset_folder, tmp_path):
     )
     try:
         options = (f"MIXTURE_OR_TASK_NAME = '{name}'", "EVAL_STEPS = None", "TRAIN_STEPS = 1")
-        run(tmp_path, dataset_folder, *options)
+        run(tmp_path, dataset_folder, *options, "WELL_FORMED_ANSWERS = False")
         trained = TrainedModel.load(tmp_path)
         config = datasets.DatasetConfig(name, trained.feature_lengths, "validation", 64)
         with trained.current(dataset_folder):
@@ -490,17 +498,41 @@ class TestTrained:
         ):
             TrainedModel.load(copy, step=6)
 
-    def test_well_formed_answers_can_all_be_read(self, trained, undisturbed):
+    def test_answers_can_all_be_read_unless_the_model_is_let_free(self, trained, undisturbed):
         # After six steps it writes next to nothing by itself.
-        assert evaluate.evaluate(trained, "validation")["methods"]["uem"]["unparseable"] > 0
-        careful = TrainedModel.load(undisturbed[0], step=6, well_formed=True)
-        scores = evaluate.evaluate(careful, "validation")
-        assert scores["methods"]["uem"]["unparseable"] == 0
+        free = TrainedModel.load(undisturbed[0], step=6, well_formed=False)
+        assert evaluate.evaluate(free, "validation")["methods"]["uem"]["unparseable"] > 0
+        assert evaluate.evaluate(trained, "validation")["methods"]["uem"]["unparseable"] == 0
 
-    def test_every_answer_is_written_with_the_truth(self, undisturbed, dataset_folder, tmp_path):
-        careful = TrainedModel.load(undisturbed[0], step=6, well_formed=True)
+    def test_a_task_of_other_answers_has_no_grammar(self, undisturbed):
+        """Whoever asks for one is told; else it is answered freely, and its scores say so."""
+
+        @seqio.map_over_dataset
+        def count(example):
+            return {**example, "targets": tf.strings.as_string(tf.size(example["liked"]))}
+
+        genres = seqio.get_mixture_or_task(movielens.uem_task(20))
+        name = "movielens_counted_20"
+        seqio.TaskRegistry.add(
+            name,
+            source=genres.source,
+            preprocessors=[
+                count if step is preprocessors.answer else step for step in genres.preprocessors
+            ],
+            output_features=genres.output_features,
+        )
+        try:
+            asked = {"step": 6, "task": name}
+            with pytest.raises(InputError, match=f"{name}: the grammar is not that of its answers"):
+                TrainedModel.load(undisturbed[0], well_formed=True, **asked)
+            free = TrainedModel.load(undisturbed[0], **asked)
+            assert not evaluate.evaluate(free, "validation")["well_formed"]
+        finally:
+            seqio.TaskRegistry.remove(name)
+
+    def test_every_answer_is_written_with_the_truth(self, trained, dataset_folder, tmp_path):
         file = tmp_path / "answers.jsonl"
-        scores = evaluate.evaluate(careful, "validation", answers_file=file)
+        scores = evaluate.evaluate(trained, "validation", answers_file=file)
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         with data_sources.use_dataset_folder(dataset_folder):
             users = baselines.Users.read("validation")
@@ -514,9 +546,11 @@ class TestTrained:
         assert {row["items"] for row in rows} == {20}
 
     def test_each_user_is_given_their_own_answer(
-        self, trained, sharded_folder, dataset_folder, tmp_path
+        self, undisturbed, sharded_folder, dataset_folder, tmp_path
     ):
         """With users in several files, whose histories and labels are read apart from batches."""
+        # By itself it has more to say, if little sense.
+        trained = TrainedModel.load(undisturbed[0], step=6, well_formed=False)
         file = tmp_path / "answers.jsonl"
         sharded = str(sharded_folder.path)
         evaluate.evaluate(trained, "train", sharded, batch_size=8, answers_file=file)
@@ -805,6 +839,71 @@ class TestTrained:
         with pytest.raises(InputError, match=f"channel '{channel.name}' is not made of text"):
             list(predict.predict(other, [user], batch_size=4))
 
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        """How many users the model was asked about, each time."""
+        answer, sizes = Answerer.__call__, []
+
+        def count(self, batch, *arguments):
+            sizes.append(len(batch["history_items"]))
+            return answer(self, batch, *arguments)
+
+        monkeypatch.setattr(Answerer, "__call__", count)
+        return sizes
+
+    def test_a_user_of_whom_nothing_is_known_is_given_no_taste(self, trained, asked):
+        empty = predict.User("empty", (), ())
+        known = predict.User("known", (5, 6), (9, 2))
+        unknown = predict.User("unknown", (), (), unknown=3)
+        (expected,) = predict.predict(trained, [known], batch_size=4)
+        first, second, last = predict.predict(trained, [empty, known, unknown], batch_size=4)
+        assert second == expected
+        nothing = {"answer": "Nothing is known of this user's taste.", "liked": [], "disliked": []}
+        nothing |= {"items": 0, "known": 0, "described": 0}
+        assert first == {"user_id": "empty", **nothing, "dropped": 0}
+        assert last == {"user_id": "unknown", **nothing, "dropped": 3, "unknown_items": 3}
+        assert not [*predict.predict(trained, [], batch_size=4)]
+        ((alone,), counts) = (predict.predict(trained, [empty], batch_size=4), [*asked])
+        assert (alone, counts) == (first, [1, 1])
+
+    def test_a_history_that_the_model_cannot_read_tells_no_taste(self, trained, monkeypatch):
+        """As one in words whose most recent item is longer than the text."""
+        ask = questions.Questioner.__call__
+
+        def read_nothing(self, users):
+            return ask(self, users)._replace(items_read=np.zeros(len(users), np.int32))
+
+        monkeypatch.setattr(questions.Questioner, "__call__", read_nothing)
+        (answer,) = predict.predict(trained, [predict.User("u", (5,), (9,))], batch_size=4)
+        assert (answer["answer"], answer["liked"]) == (predict.NOTHING_KNOWN, [])
+        assert (answer["items"], answer["known"]) == (0, 1)
+
+    def test_lines_are_answered_as_they_come(self, trained, asked):
+        """Each by itself where they come slowly, as many as may be where there are many."""
+        rows = user_lines.movie_rows(trained.catalogue.movies())
+        line = json.dumps({"history": [{"movieId": next(iter(rows)), "rating": 4}]}) + "\n"
+        source, sink = os.pipe()
+        answers = queue.Queue()
+
+        def answer(file):
+            users = user_lines.read_users(user_lines.read_lines(file), "-", rows, pytest.fail)
+            for answered in predict.predict(trained, users, batch_size=4):
+                answers.put(answered)
+
+        with open(source, "rb") as file, open(sink, "w") as writer:  # noqa: PTH123
+            thread = threading.Thread(target=answer, args=[file], daemon=True)
+            thread.start()
+            for lines in (1, 1, 6):
+                writer.write(line * lines)
+                writer.flush()
+                for _ in range(lines):
+                    assert answers.get(timeout=60)["items"] == 1
+            writer.write(line.rstrip())
+            writer.close()
+            thread.join(timeout=60)
+        assert answers.get_nowait()["items"] == 1
+        assert asked == [1, 1, 4, 2, 1]
+
     def test_the_predict_command_reports_bad_lines_and_answers_the_others(
         self, undisturbed, tmp_path, capsys
     ):
@@ -833,12 +932,13 @@ class TestTrained:
         stdin = io.TextIOWrapper(io.BytesIO("\n".join(lines).encode()))
         monkeypatch.setattr("sys.stdin", stdin)
         arguments = ["predict", "--model-dir", str(undisturbed[0]), "--input", "-"]
-        assert cli.main([*arguments, "--step", "4", "--well-formed"]) == 0
+        assert cli.main([*arguments, "--step", "4"]) == 0
         answered = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [(answer["user_id"], answer["items"]) for answer in answered] == [("a", 1), ("b", 0)]
-        for answer in answered:  # after four steps it writes no such sentence by itself
-            sentence = verbalizer.write_answer(answer["liked"], answer["disliked"])
-            assert answer["answer"] == sentence
+        # After four steps it writes no such sentence by itself.
+        sentence = verbalizer.write_answer(answered[0]["liked"], answered[0]["disliked"])
+        assert answered[0]["answer"] == sentence
+        assert answered[1]["answer"] == predict.NOTHING_KNOWN
 
     def test_the_predict_command_knows_titles_and_times(
         self, undisturbed, trained, capsys, monkeypatch
@@ -897,7 +997,7 @@ class TestTrained:
         seal.seal(other)
         output, answers = tmp_path / "metrics.json", tmp_path / "answers.jsonl"
         arguments = ["evaluate", "--model-dir", str(undisturbed[0]), "--split", "validation"]
-        arguments += ["--data-dir", str(other), "--step", "4", "--well-formed", "--batch-size=8"]
+        arguments += ["--data-dir", str(other), "--step", "4", "--batch-size=8"]
         assert cli.main([*arguments, "--output", str(output), "--answers", str(answers)]) == 0
         scores = json.loads(output.read_text())
         assert (scores["step"], scores["split"]) == (4, "validation")

@@ -17,7 +17,8 @@ import numpy as np
 import seqio
 from jaxtyping import Bool, Float, Int
 
-from uem_t5x import checksums, data_sources, verbalizer, vocabularies
+from uem_t5x import checksums, data_sources, preprocessors, verbalizer, vocabularies
+from uem_t5x.errors import InputError
 from uem_t5x.labels import MAX_LABELS
 from uem_t5x.types import Array
 
@@ -99,6 +100,27 @@ def answer_grammar() -> Grammar:
     return _compile_once(tuple(genres), model_file, checksums.last_change(model_file))
 
 
+def of_task(task: seqio.Task | seqio.Mixture) -> Grammar:
+    """Returns the grammar of the answers that a task teaches; of a mixture, that of all its tasks.
+
+    Raises:
+      InputError: if they are others than `preprocessors.answer` writes, or written in other tokens
+        than those of the current vocabulary, or this has none for one of the genres.
+    """
+    for part in seqio.get_subtasks(task):
+        # Arguments may have been given to a step already.
+        if preprocessors.answer not in [getattr(step, "func", step) for step in part.preprocessors]:
+            raise InputError(
+                f"{part.name}: the grammar is not that of its answers, which are its own: "
+                "preprocessors.answer is none of its steps"
+            )
+        if vocabularies.TaskVocabulary() != part.output_features["targets"].vocabulary:
+            raise InputError(
+                f"{part.name}: the grammar is not that of its answers, whose vocabulary is its own"
+            )
+    return answer_grammar()
+
+
 @functools.lru_cache(maxsize=8)
 def _compile_once(genres: tuple[str, ...], model_file: str, _: int | None) -> Grammar:
     return compile_grammar(genres, vocabularies.load(model_file))
@@ -146,7 +168,13 @@ def compile_grammar(genres: Sequence[str], vocabulary: seqio.Vocabulary) -> Gram
     Args:
       genres: the class names.
       vocabulary: splits text at spaces before anything else, as SentencePiece does.
+
+    Raises:
+      InputError: if it makes nothing of the name of a class.
     """
+    for genre in genres:
+        if not vocabulary.encode(genre):
+            raise InputError(f"genre {genre!r}: no token of the vocabulary writes it; rename it")
     sentences = list(_sentences(genres, vocabulary))
     start = frozenset(_Reading(index, 0, (), frozenset()) for index in range(len(sentences)))
     # Subset construction: a state is the set of readings that the same tokens have.

@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     # Asked before a model is loaded, which takes a while.
     with writing_folder(output, "new or empty folder", lambda _: False, overwrite=False) as folder:
-        trained = model_flags.load_model(args.model_dir, args.step)
+        # Nothing is answered.
+        trained = model_flags.load_model(args.model_dir, args.step, False)
         export_huggingface(trained, folder)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         sizes = {path.relative_to(folder): path.stat().st_size for path in files}

@@ -29,7 +29,7 @@ for _path in SEARCH_PATHS:
 CIRCUMSTANCES = frozenset(
     "MODEL_DIR DATA_DIR SENTENCEPIECE_MODEL_FILE USE_CACHED_TASKS LAYOUT SCAN_LAYERS REMAT_POLICY "  # noqa: SIM905
     "NUM_MICROBATCHES NUM_DATA_SHARDS USE_HARDWARE_RNG EVAL_STEPS EVAL_BATCH_SIZE EVAL_PERIOD "
-    "CHECKPOINT_PERIOD CHECKPOINTS_KEPT STATS_PERIOD".split()
+    "CHECKPOINT_PERIOD CHECKPOINTS_KEPT STATS_PERIOD WELL_FORMED_ANSWERS".split()
 )
 # Reports read it; no setting has to refer to it.
 _ONLY_A_NAME = frozenset({"LANGUAGE_MODEL"})
@@ -476,7 +476,7 @@ def _check_imports(recipe: str | os.PathLike[str]) -> None:
     references = _AsText()
     imported, are_registered = {"gin"}, False
     with _refusing(recipe):
-        for statement in config_parser.ConfigParser(_text(_find(recipe)), references):
+        for statement in config_parser.ConfigParser(_text(find(recipe)), references):
             if isinstance(statement, config_parser.IncludeStatement):
                 _check_imports(statement.filename)
                 continue

@@ -1,16 +1,47 @@
 """Running a model over a whole dataset, in the built-in engine."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import numpy as np
+import seqio
 import tensorflow as tf
+from absl import logging
 
-from uem_t5x import datasets
+from uem_t5x import answer_grammar, datasets
+from uem_t5x.answer_grammar import Grammar
+from uem_t5x.errors import InputError
 from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.partitioning import Partitioner
 from uem_t5x.types import Batch, PyTree
+
+
+def grammar_of(
+    model: EncoderDecoderModel, task: seqio.Task | seqio.Mixture, required: bool = False
+) -> Grammar | None:
+    """Returns what keeps a model's answers to a task to sentences that can be read back.
+
+    Args:
+      model: the model.
+      task: what it is asked.
+      required: whether there must be one.
+
+    Returns:
+      None where there is none, which is logged: answers of another kind are written freely.
+
+    Raises:
+      InputError: if there is none, but must be: see `answer_grammar.of_task`, or the model's
+        `decode_fn` takes none.
+    """
+    try:
+        if not model.takes_grammar:
+            raise InputError(f"{task.name}: the model's decode_fn takes no grammar")
+        return answer_grammar.of_task(task)
+    except InputError as error:
+        if required:
+            raise
+        logging.warning("Answers are written freely. %s", error)
+    return None
 
 
 class Predictor:
@@ -28,7 +59,7 @@ class Predictor:
         partitioner: Partitioner,
         batch_size: int,
         seed: int = 0,
-        decoder_params: Mapping[str, Any] | None = None,
+        grammar: Grammar | None = None,
     ) -> None:
         """Prepares to compile.
 
@@ -37,11 +68,12 @@ class Predictor:
           partitioner: how arrays lie on the devices.
           batch_size: examples that are answered at once.
           seed: of a `decode_fn` that draws; greedy decoding does not.
-          decoder_params: further arguments of the model's `decode_fn`.
+          grammar: what is written stays within it.
         """
         self._partitioner = partitioner
         self._batch_size = batch_size
         self._rng = jax.random.PRNGKey(seed)
+        decoder_params = {"grammar": grammar} if grammar else None
 
         def predict(
             params: PyTree, flax_mutables: PyTree, batch: Batch, rng: jax.Array

@@ -14,7 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-dir", required=True, help="the MODEL_DIR of a training run")
     parser.add_argument("--step", type=int, help="of the checkpoint; the best one by default")
     parser.add_argument(
-        "--well-formed", action="store_true", help="write nothing but answers that can be read back"
+        "--well-formed",
+        action=argparse.BooleanOptionalAction,
+        help="write nothing but answers that can be read back; done by default where the task's "
+        "answers are those sentences, and --no-well-formed shows what the model writes by itself",
     )
     parser.add_argument("--task", help="of the mixture that the model was trained on")
     parser.add_argument(

@@ -7,6 +7,7 @@ parameters that no gradient reaches and the optimizer does not see. Functions th
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -79,6 +80,11 @@ class EncoderDecoderModel:
         self._z_loss = z_loss
         self._loss_normalizing_factor = loss_normalizing_factor
         self.frozen_modules = network.LANGUAGE_MODEL if freeze_language_model else ()
+
+    @property
+    def takes_grammar(self) -> bool:
+        """Whether its `decode_fn` can be kept within a `grammar`; those of T5X cannot."""
+        return "grammar" in inspect.signature(self._decode_fn).parameters
 
     def get_initial_variables(
         self,

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from uem_t5x.trained_model import TrainedModel
 
 _ENCODED = ("title_genres", "description")  # the channels that `prepare` makes of text
+# What is said without the model, which would make a taste up.
+NOTHING_KNOWN = "Nothing is known of this user's taste."
 # Movies that a batch of users may bring along; a multiple, so that few shapes are compiled.
 _NEW_ITEM_ROWS = 64
 
@@ -111,19 +112,20 @@ def write_line(answer: dict[str, Any], encoding: str | None = None) -> str:
 
 
 def predict(
-    trained: "TrainedModel", users: Iterable[User], batch_size: int = 32
+    trained: "TrainedModel", users: Iterable[User | None], batch_size: int = 32
 ) -> Iterator[dict[str, Any]]:
     """Answers users, in order, as the task that the model was trained on asks about them.
 
     Args:
       trained: the model.
-      users: who is asked about.
-      batch_size: users answered at once; it does not change the answers.
+      users: who is asked about; None has those before it answered before the next one is asked for.
+      batch_size: most users that are answered at once; it does not change the answers.
 
     Yields:
-      `user_id`, `answer` (the sentence), `liked` and `disliked` (genre names), `items` (how many
-      the model read), how many of the user's were `known` to the catalogue, only `described`, or
-      `dropped`, and, where there were any, `unknown_items` (those dropped as neither).
+      `user_id`, `answer` (the sentence, or `NOTHING_KNOWN` of a user no item of whom was read),
+      `liked` and `disliked` (genre names), `items` (how many the model read), how many of the
+      user's were `known` to the catalogue, only `described`, or `dropped`, and, where there were
+      any, `unknown_items` (those dropped as neither).
 
     Raises:
       InputError: if an item is no row of the catalogue, or only described, and the model cannot
@@ -131,19 +133,28 @@ def predict(
     """
     from uem_t5x import datasets, questions, verbalizer
 
-    users = iter(users)
+    genres = trained.catalogue.genres
     encoder = _ItemEncoder(trained)
     answerer = trained.answerer(batch_size)
     config = datasets.DatasetConfig(trained.task, trained.feature_lengths, "predict", batch_size)
     with trained.current():
         ask = questions.Questioner(config, trained.model.FEATURE_CONVERTER_CLS)
-    batches = iter(lambda: list(itertools.islice(users, batch_size)), [])
-    for index, batch in enumerate(batches):
-        examples, described = encoder.examples(batch)
+
+    def told(users: Sequence[User], index: int) -> Iterator[tuple[int, str]]:
+        """Yields how many items were read of each user, and the answer."""
+        if not users:
+            return
+        examples, described = encoder.examples(users)
         asked = ask(examples)
         answers = answerer(*encoder.embed(asked.features, described), index)
-        for user, items, answer in zip(batch, asked.items_read.tolist(), answers):
-            liked, disliked = verbalizer.read_answer(answer, trained.catalogue.genres)
+        yield from zip(asked.items_read.tolist(), answers)
+
+    for index, batch in enumerate(_batches(users, batch_size)):
+        answers = told([user for user in batch if user.items], index)
+        for user in batch:
+            items, answer = next(answers) if user.items else (0, "")
+            answer = answer if items else NOTHING_KNOWN
+            liked, disliked = verbalizer.read_answer(answer, genres) if items else ([], [])
             described_items = sum(isinstance(item, Movie) for item in user.items)
             result = {
                 "user_id": user.user_id,
@@ -156,6 +167,19 @@ def predict(
                 "dropped": user.unknown + user.outdated,
             }
             yield {**result, "unknown_items": user.unknown} if user.unknown else result
+
+
+def _batches(users: Iterable[User | None], size: int) -> Iterator[list[User]]:
+    """Yields users, as many at once as there are before a None, and at most `size`."""
+    batch: list[User] = []
+    for user in users:
+        if user is not None:
+            batch.append(user)
+        if batch and (user is None or len(batch) == size):
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 class _ItemEncoder:

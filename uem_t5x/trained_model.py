@@ -10,9 +10,9 @@ import gin
 from etils import epath
 
 from uem_t5x import (
-    answer_grammar,
     checkpoint_folders,
     data_sources,
+    datasets,
     file_handles,
     gin_utils,
     infer,
@@ -23,6 +23,7 @@ from uem_t5x import (
     vocabularies,
 )
 from uem_t5x import model_dir as model_dir_lib
+from uem_t5x.answer_grammar import Grammar
 from uem_t5x.checkpoint_manager import CheckpointManager
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.datasets import DatasetConfig
@@ -51,7 +52,7 @@ class TrainedModel:
       feature_lengths: the padded length of every feature of the task.
       batch_size: of evaluation, as in the recipe.
       settings: gin's configuration, of the recipe as it is answered with.
-      well_formed: whether it writes nothing but answers that can be read back.
+      grammar: what its answers are kept within, so that they can be read back; None for nothing.
     """
 
     model: EncoderDecoderModel
@@ -67,14 +68,14 @@ class TrainedModel:
     feature_lengths: Mapping[str, int]
     batch_size: int
     settings: str
-    well_formed: bool = False
+    grammar: Grammar | None = None
 
     @classmethod
     def load(
         cls,
         model_dir: str | os.PathLike[str],
         step: int | None = None,
-        well_formed: bool = False,
+        well_formed: bool | None = None,
         layout: str = "data",
         task: str | None = None,
     ) -> "TrainedModel":
@@ -83,7 +84,8 @@ class TrainedModel:
         Args:
           model_dir: what `python -m uem_t5x.train` wrote.
           step: of the checkpoint; None for the best by validation F1, or else the latest.
-          well_formed: keeps the answers within `answer_grammar.answer_grammar`.
+          well_formed: whether answers are kept within a grammar, see `infer.grammar_of`; None for
+            wherever the task has one.
           layout: what is split over the devices, see `layouts.Layout.parse`; it need not be that
             of training, and changes no answer.
           task: what to ask, of the same features: one of the mixture that it was trained on; None
@@ -91,7 +93,8 @@ class TrainedModel:
 
         Raises:
           InputError: if the folder holds no trained model, or not this step of it, or the devices
-            cannot share the model so.
+            cannot share the model so, or there is no such task, or no grammar of its answers though
+            they shall be kept within one.
         """
         file_handles.take()
         partitioner = partitioning.Partitioner(layouts.Layout.parse(layout))
@@ -100,6 +103,12 @@ class TrainedModel:
         with data_sources.use_dataset_folder(catalogue):
             arguments = _train_arguments(recipe, model_dir_lib.vocabulary(model_dir))
             dataset_cfg, model = arguments["infer_eval_dataset_cfg"], arguments["model"]
+            if task:
+                dataset_cfg = dataclasses.replace(dataset_cfg, mixture_or_task_name=task)
+            grammar = None
+            if well_formed is not False:
+                asked = datasets.task_of(dataclasses.replace(dataset_cfg, use_cached=False))
+                grammar = infer.grammar_of(model, asked, required=bool(well_formed))
             variables = _lay_out(model, dataset_cfg, partitioner)
         found = checkpoint_folders.find(model_dir)
         if not found or (step is not None and step not in found):
@@ -127,11 +136,11 @@ class TrainedModel:
             is_best=is_best,
             catalogue=catalogue,
             data_dir=gin.query_parameter("DATA_DIR/macro.value"),
-            task=task or dataset_cfg.mixture_or_task_name,
+            task=dataset_cfg.mixture_or_task_name,
             feature_lengths=dataset_cfg.task_feature_lengths,
             batch_size=dataset_cfg.batch_size,
             settings=gin.config_str(),
-            well_formed=well_formed,
+            grammar=grammar,
         )
 
     @contextlib.contextmanager
@@ -151,6 +160,11 @@ class TrainedModel:
             vocabularies.use_model_file(str(self.catalogue.vocabulary_path)),
         ):
             yield
+
+    @property
+    def well_formed(self) -> bool:
+        """Whether it writes nothing but answers that can be read back."""
+        return self.grammar is not None
 
     @property
     def reads_embeddings(self) -> bool:
@@ -175,13 +189,7 @@ class TrainedModel:
           InputError: if the devices cannot share such a batch.
         """
         self.partitioner.check_batch_size(batch_size, "--batch-size")
-        decoder_params = {}
-        if self.well_formed:
-            with self.current():
-                decoder_params["grammar"] = answer_grammar.answer_grammar()
-        predictor = infer.Predictor(
-            self.model, self.partitioner, batch_size, decoder_params=decoder_params
-        )
+        predictor = infer.Predictor(self.model, self.partitioner, batch_size, grammar=self.grammar)
         return Answerer(self, predictor)
 
 

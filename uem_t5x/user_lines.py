@@ -8,6 +8,7 @@ import json
 import math
 import re
 import reprlib
+import select
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 # MovieLens has given, take a tenth of this; the model reads the most recent few of them.
 MAX_LINE_BYTES = 16 * 2**20
 _CHUNK_BYTES = 2**20
+# Milliseconds in which whoever writes without a break has filled a pipe again.
+_PATIENCE = 20
 
 # Python reads bare digits as a date as well; they are seconds, or milliseconds, in quotes.
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -94,24 +97,51 @@ def _as_compared(title: str) -> str:
     return unicodedata.normalize("NFC", title).strip()
 
 
-def read_lines(file: io.BufferedIOBase) -> Iterator[bytes]:
-    """Yields the lines of a file; of one that is too long to be read, just its beginning."""
-    while line := file.readline(MAX_LINE_BYTES + 1):
-        yield line
-        rest = line if len(line) > MAX_LINE_BYTES else b""
-        while rest and not rest.endswith(b"\n"):
-            rest = file.readline(_CHUNK_BYTES)
+def read_lines(file: io.BufferedIOBase) -> Iterator[bytes | None]:
+    """Yields the lines of a file; of one that is too long to be read, just its beginning.
+
+    Where they come by and by, through a pipe or from a terminal, None stands wherever the next one
+    has to be waited for.
+    """
+    line = bytearray()  # what has come of the next one
+    for chunk in _chunks(file):
+        if chunk is None:
+            yield None
+            continue
+        for part in io.BytesIO(chunk):
+            line += part[: MAX_LINE_BYTES + 1 - len(line)]
+            if part.endswith(b"\n"):
+                yield bytes(line)
+                line.clear()
+    if line:
+        yield bytes(line)
+
+
+def _chunks(file: io.BufferedIOBase) -> Iterator[bytes | None]:
+    """Yields the bytes of a file as they come, and None before it waits for more."""
+    coming = select.poll()
+    try:
+        coming.register(file, select.POLLIN)
+    except io.UnsupportedOperation:  # it lies in memory, all of it
+        coming = None
+    while True:
+        if coming and not coming.poll(_PATIENCE):
+            yield None
+            coming.poll()
+        if not (chunk := file.read1(_CHUNK_BYTES)):
+            return
+        yield chunk
 
 
 def read_users(
-    lines: Iterable[bytes],
+    lines: Iterable[bytes | None],
     name: str,
     rows: Mapping[int, int],
     report: Callable[[InputError], Any],
     why_not_described: str | None = None,
     titles: Mapping[str, Sequence[int]] | None = None,
-) -> Iterator[User]:
-    """Yields the user of each line.
+) -> Iterator[User | None]:
+    """Yields the user of each line, and None where `lines` has it.
 
     An item is the catalogue's movie of its `movieId` or else of its `title`; where the catalogue
     has neither, it is what `title`, `genres` and `description` make of it, and without a title it
@@ -128,7 +158,12 @@ def read_users(
       titles: see `movie_titles`; None for a catalogue that goes by movieId alone.
     """
     reader = _Reader(rows, titles or {}, why_not_described)
-    for number, line in enumerate(lines, start=1):
+    number = 0
+    for line in lines:
+        if line is None:
+            yield None
+            continue
+        number += 1
         if len(line) <= MAX_LINE_BYTES and not line.strip():
             continue
         try:

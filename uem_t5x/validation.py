@@ -6,6 +6,7 @@ import itertools
 import logging as logging_lib
 from collections.abc import Callable, Iterator, Mapping
 
+import gin
 import jax
 import seqio
 from absl import logging
@@ -19,6 +20,7 @@ from uem_t5x.trainer import Trainer, TrainState, summarize
 from uem_t5x.types import Batch
 
 
+@gin.configurable
 class Validation:
     """Measures a state.
 
@@ -38,6 +40,7 @@ class Validation:
         infer_eval_cfg: DatasetConfig | None,
         eval_steps: int | None,
         evaluator_cls: Callable[..., seqio.Evaluator],
+        well_formed: bool = True,
     ) -> None:
         """Loads what is measured.
 
@@ -50,6 +53,8 @@ class Validation:
           infer_eval_cfg: what to answer and score with the task's metrics, or None.
           eval_steps: batches of the loss; None for all there are.
           evaluator_cls: makes the evaluator.
+          well_formed: keeps answers within a grammar, where the task has one; see
+            `infer.grammar_of`. A recipe binds it, here: T5X's evaluation has no such argument.
 
         Raises:
           InputError: if there is no such task.
@@ -87,7 +92,11 @@ class Validation:
                     log_dir=str(log_dir) if is_first else None,
                     **({} if is_first else {"logger_cls": ()}),
                 )
-            self._predictor = infer.Predictor(model, partitioner, infer_eval_cfg.batch_size)
+            task = seqio.get_mixture_or_task(infer_eval_cfg.mixture_or_task_name)
+            grammar = infer.grammar_of(model, task) if well_formed else None
+            self._predictor = infer.Predictor(
+                model, partitioner, infer_eval_cfg.batch_size, grammar=grammar
+            )
 
     def loss(self, state: TrainState, training_batch: Batch) -> float:
         """Returns the summed loss of one batch: whether it is finite tells whether parameters are.
