@@ -168,9 +168,9 @@ def test_the_best_by_f1_is_kept_and_used(dataset_folder, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("f1s", [(0.5, float("nan")), (float("inf"), -float("inf"))])
 def test_a_mean_over_tasks_is_no_score_where_one_has_none(f1s):
-    means = validation._means([{"f1": f1, "loss": 2.0 * f1} for f1 in (0.25, 0.75)])
+    means = mixtures.mean_scores([{"f1": f1, "loss": 2.0 * f1} for f1 in (0.25, 0.75)])
     assert means == {"f1": 0.5, "loss": 1.0}
-    assert not checkpoint_folders.has_score(validation._means([{"f1": f1} for f1 in f1s]))
+    assert not checkpoint_folders.has_score(mixtures.mean_scores([{"f1": f1} for f1 in f1s]))
 
 
 def test_a_run_that_is_told_to_stop_goes_on_as_if_undisturbed(
