@@ -64,7 +64,8 @@ def test_ctrl_c_within_an_import(program, how, tmp_path):
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stderr) == (130, "")
+    assert done.returncode == 130
+    assert done.stderr in ("", "loading JAX and TensorFlow\n")
     assert not list(here.iterdir())
 
 

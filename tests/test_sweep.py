@@ -442,7 +442,6 @@ class TestFoldersThatAreThere:
             ({"split": "validation"}, "scores with split = 'validation', and not 'test'"),
             ({"split_sha256": "u"}, "scores with split_sha256 = 'u', and not 'users 3'"),
             ({"is_best": False}, "scores with is_best = False, and not True"),
-            ({"well_formed": "unlike"}, "scores with well_formed = 'unlike', and not "),
             ({"without": ["split"]}, "not the scores of `uem-t5x evaluate`"),
         ],
     )
