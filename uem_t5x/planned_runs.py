@@ -148,7 +148,7 @@ class PlannedRun:
         evaluate.add_arguments(parser)
         split, own = parser.get_default("split"), self._catalogue
         users = own.manifest.splits.get(split) if own else None
-        # Whether answers were kept within the grammar is the task's matter; reports tell them apart.
+        # Whether answers were kept within the grammar is for the task to say, and for reports.
         wanted = {
             "split": split,
             "split_sha256": users.sha256 if users else None,
