@@ -1,6 +1,7 @@
 """Files and folders that are written whole, whoever is killed, and what is left alone."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,7 +105,8 @@ def test_scores_are_as_they_were_when_their_writer_is_killed(tmp_path):
     [
         pytest.param(0, "old", "old", id="before the old folder is moved away"),
         pytest.param(1, None, "old", id="before the new one is moved in"),
-        pytest.param(2, "new", "new", id="before the old one is removed"),
+        pytest.param(2, "new", "new", id="before the old one is set aside"),
+        pytest.param(3, "new", "new", id="before it is removed"),
     ],
 )
 def test_a_replacement_that_is_cut_short_is_undone_or_done(steps, found, left, tmp_path):
@@ -125,6 +127,31 @@ def test_a_replacement_that_is_cut_short_is_undone_or_done(steps, found, left, t
     assert [*tmp_path.iterdir()] == [path]
     write("next", overwrite=True)
     assert contents(tmp_path) == ["next"]
+
+
+@pytest.mark.parametrize("is_by_the_next", [False, True])
+def test_what_is_half_removed_is_not_brought_back(is_by_the_next, tmp_path, monkeypatch):
+    path = tmp_path / "folder"
+
+    def write(text):
+        with atomic.writing_folder(path, "thing", lambda _: True, overwrite=True) as folder:
+            for part in "ab":
+                (folder / part).write_text(text)
+
+    def half(folder, **_):
+        (folder / "a").unlink(missing_ok=True)
+        raise KeyboardInterrupt
+
+    write("old")
+    if is_by_the_next:
+        killed(HALF_A_REPLACEMENT, path, 2)  # what it replaced is whole, and beside it
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("shutil.rmtree", half)
+        write("new")
+    shutil.rmtree(path)
+    with pytest.raises(ZeroDivisionError), atomic.writing_folder(path, "thing", bool, False):
+        raise ZeroDivisionError
+    assert not path.exists()
 
 
 def test_a_link_stays_one(tmp_path):

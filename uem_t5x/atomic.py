@@ -155,13 +155,17 @@ def _partial_name(path: epath.PathLike, process: int | str) -> str:
 def _clear_up(path: Path) -> None:
     """Removes what killed processes of this machine have left, after ending what they had begun."""
     start = _partial_name(path, "")
-    for left in path.parent.glob(f"{glob.escape(start)}*"):
+    # What was replaced comes after what should have replaced it.
+    for left in sorted(path.parent.glob(f"{glob.escape(start)}*")):
         process, _, rest = left.name.removeprefix(start).partition("-")
         # In a container that starts again, this process may have the number of one that was killed.
         if not process.isdecimal() or (int(process) != os.getpid() and _is_alive(int(process))):
             continue
-        if rest and not path.exists():  # killed between the two renames of `_rename_over`
+        if rest and not path.exists():  # killed between the first renames of `_rename_over`
             left.rename(path)
+        elif rest:
+            left = left.rename(left.with_name(f"{start}{process}"))
+            shutil.rmtree(left)
         elif left.is_dir():
             shutil.rmtree(left)
         else:
@@ -193,4 +197,6 @@ def _rename_over(partial: Path, path: Path, overwrite: bool) -> None:
     replaced = partial.with_name(f"{partial.name}-replaced")
     path.rename(replaced)
     partial.rename(path)
-    shutil.rmtree(replaced)
+    # Under a name that is never brought back: half of it may be left.
+    replaced.rename(partial)
+    shutil.rmtree(partial)
