@@ -7,7 +7,7 @@ checkpoint_<step>/state/                 Orbax: what T5X writes today, and the b
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -80,10 +80,11 @@ def open_orbax(folder: epath.Path) -> dict[str, StoredTensor]:
     """
     state = folder / _STATE
     metadata = _metadata(state)
+    spec_of = _orbax_specs(state, metadata)
     tensors = {}
     for path, leaf in traverse_util.flatten_dict(dict(metadata.get(_TARGET, {}))).items():
         stored_as = ".".join((_TARGET, *path))
-        read = functools.partial(_read, _orbax_spec(state, stored_as, metadata), state / stored_as)
+        read = functools.partial(_read, spec_of(stored_as), state / stored_as)
         tensors["/".join(path)] = StoredTensor(tuple(leaf.shape), read)
     if not tensors:
         raise InputError(f"{state}: holds no parameters (`{_TARGET}`); name another checkpoint")
@@ -104,10 +105,13 @@ def check_orbax_is_whole(folder: epath.Path) -> None:
         metadata = _metadata(state)
     except InputError as error:
         raise OSError(f"cannot be opened again: {error}") from error
-    for path in traverse_util.flatten_dict(dict(metadata)):
-        stored_as = ".".join(path)
+    spec_of = _orbax_specs(state, metadata)
+    names = [".".join(path) for path in traverse_util.flatten_dict(dict(metadata))]
+    # All at once, which hides a bucket's latency.
+    opened = [tensorstore.open(spec_of(stored_as)) for stored_as in names]
+    for stored_as, opening in zip(names, opened):
         try:
-            store = tensorstore.open(_orbax_spec(state, stored_as, metadata)).result()
+            store = opening.result()
             keys = store.kvstore.list().result()
         except (ValueError, OSError) as error:
             reason = _first_line(error)
@@ -134,14 +138,18 @@ def _metadata(state: epath.Path) -> Any:
         ) from error
 
 
-def _orbax_spec(state: epath.Path, stored_as: str, metadata: Any) -> dict[str, Any]:
+def _orbax_specs(state: epath.Path, metadata: Any) -> Callable[[str], dict[str, Any]]:
+    """Returns what gives the spec of an array, by the name that it is stored under."""
     in_one_store = (state / "manifest.ocdbt").is_file()
-    kvstore = (
-        {"driver": "ocdbt", "base": _kvstore(state), "path": f"{stored_as}/"}
-        if in_one_store
-        else _kvstore(state / stored_as)
-    )
-    return _spec("zarr3" if metadata.use_zarr3 else "zarr", kvstore)
+    driver = "zarr3" if metadata.use_zarr3 else "zarr"
+
+    def spec_of(stored_as: str) -> dict[str, Any]:
+        if in_one_store:
+            base = _kvstore(state)
+            return _spec(driver, {"driver": "ocdbt", "base": base, "path": f"{stored_as}/"})
+        return _spec(driver, _kvstore(state / stored_as))
+
+    return spec_of
 
 
 def _spec(driver: str, kvstore: Mapping[str, Any]) -> dict[str, Any]:
