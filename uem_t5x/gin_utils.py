@@ -269,12 +269,7 @@ def read(
       InputError: if there is no such file, or it is not a recipe; or one of `beside` is not gin.
     """
     statements = [*_statements(recipe), *map(_statement, beside)]
-    bindings = {}
-    for statement in statements:
-        if _macro_name(statement) is None:
-            scope = f"{statement.scope}/" if statement.scope else ""
-            bindings[f"{scope}{statement.selector}.{statement.arg_name}"] = statement.value
-    return _macros(statements), bindings
+    return _macros(statements), _parameters(statements)
 
 
 def current_macros() -> dict[str, Any]:
@@ -294,18 +289,28 @@ def unused_macros() -> dict[str, str]:
 
 
 def _current_macros(references: "_AsText") -> dict[str, Any]:
-    statements = config_parser.ConfigParser(gin.config_str(), references)
-    return _macros(
-        statement
-        for statement in statements
-        if isinstance(statement, config_parser.BindingStatement)
-    )
+    return _macros(_bindings(gin.config_str(), references))
+
+
+def _bindings(text: str, references: "_AsText") -> list[config_parser.BindingStatement]:
+    """Returns what a text binds that includes nothing."""
+    statements = config_parser.ConfigParser(text, references)
+    return [found for found in statements if isinstance(found, config_parser.BindingStatement)]
 
 
 def _macros(statements: Iterable[config_parser.BindingStatement]) -> dict[str, Any]:
     """Returns the macros that statements bind, by name."""
     named = ((_macro_name(statement), statement.value) for statement in statements)
     return {name: value for name, value in named if name is not None}
+
+
+def _parameters(statements: Iterable[config_parser.BindingStatement]) -> dict[str, Any]:
+    """Returns what statements bind that is no macro, by `scope/module.function.parameter`."""
+    return {
+        "/".join(filter(None, [found.scope, f"{found.selector}.{found.arg_name}"])): found.value
+        for found in statements
+        if _macro_name(found) is None
+    }
 
 
 def _macro_name(statement: config_parser.BindingStatement) -> str | None:
@@ -335,16 +340,9 @@ def settings_bound(text: str) -> dict[str, Any]:
       Values of macros by name and of other settings by `scope/module.function.parameter`; of a
       reference the text, as `read` gives it.
     """
-    bound = {}
-    for statement in config_parser.ConfigParser(text, _AsText()):
-        if not isinstance(statement, config_parser.BindingStatement):
-            continue
-        scope = f"{statement.scope}/" if statement.scope else ""
-        parameter = f".{statement.arg_name}" if statement.arg_name else ""
-        name = f"{scope}{statement.selector}{parameter}"
-        if not name.endswith(_PLACES):
-            bound[name] = statement.value
-    return bound
+    statements = _bindings(text, _AsText())
+    bound = _macros(statements) | _parameters(statements)
+    return {name: value for name, value in bound.items() if not name.endswith(_PLACES)}
 
 
 def other_macros(
