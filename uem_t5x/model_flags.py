@@ -36,12 +36,16 @@ def load_model(model_dir: str, *options: Any) -> "TrainedModel":
     Raises:
       InputError: before anything heavy is imported, if a folder of this machine holds none.
     """
+    from etils import epath
+
     from uem_t5x import model_dir as model_dir_lib
+    from uem_t5x.data.dataset_folder import CATALOGUE
+    from uem_t5x.data.manifest import Manifest
 
     buckets.check(model_dir)
     if not buckets.is_remote(model_dir):
         model_dir_lib.recipe(model_dir)
-        model_dir_lib.catalogue(model_dir)
+        Manifest.read(epath.Path(model_dir) / CATALOGUE)
     startup.load("uem_t5x.trained_model")
     startup.find_devices()
     from uem_t5x.trained_model import TrainedModel
