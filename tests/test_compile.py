@@ -1,5 +1,6 @@
 """What `uem-t5x compile` counts: by hand, on loops of known length, and for TPUs with libtpu."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -72,26 +73,28 @@ class TestTopologies:
         assert len({device.process_index for device in devices}) == topology.hosts
 
 
+SMALL = network.T5Config(
+    vocab_size=10,
+    emb_dim=4,
+    num_heads=1,
+    head_dim=2,
+    mlp_dim=3,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+)
+
+
 def test_flops_counted_by_hand():
     """Width 4, one head of 2, feed-forward 3, one layer of each kind, two and three positions."""
-    config = network.T5Config(
-        vocab_size=10,
-        emb_dim=4,
-        num_heads=1,
-        head_dim=2,
-        mlp_dim=3,
-        num_encoder_layers=1,
-        num_decoder_layers=1,
-    )
     # Query, key, value, output: 4 x 4 x 2 products for each of 2 positions; logits and sum of
     # values: 2 x 2 x 2 x 2; feed-forward: 3 x 4 x 3 for each position. Two FLOPs a product.
-    assert model_flops.encoder_flops(config, 2) == 2 * (2 * 32 + 16 + 2 * 36)
+    assert model_flops.encoder_flops(SMALL, 2) == 2 * (2 * 32 + 16 + 2 * 36)
     # Self-attention over 3 targets, cross-attention of 3 targets to 2 positions, whose keys and
     # values are computed too, feed-forward, and logits over 10 tokens.
     self_attention = 3 * 32 + 2 * 3 * 3 * 2
     cross_attention = 3 * 2 * 8 + 2 * 2 * 8 + 2 * 3 * 2 * 2
     expected = self_attention + cross_attention + 3 * 36 + 3 * 4 * 10
-    assert model_flops.decoder_flops(config, 3, 2) == 2 * expected
+    assert model_flops.decoder_flops(SMALL, 3, 2) == 2 * expected
 
 
 @pytest.mark.parametrize(("kind", "summaries"), [("local", 0), ("transient_global", 2)])
@@ -119,15 +122,7 @@ def test_flops_of_a_frozen_language_model_counted_by_hand():
     both gradients. The first layer of the decoder reads nothing that is trained before it looks at
     the encoder's output.
     """
-    config = network.T5Config(
-        vocab_size=10,
-        emb_dim=4,
-        num_heads=1,
-        head_dim=2,
-        mlp_dim=3,
-        num_encoder_layers=1,
-        num_decoder_layers=2,
-    )
+    config = dataclasses.replace(SMALL, num_decoder_layers=2)
     encoder = 2 * (2 * 32 + 2 * 36) + 3 * 16
     assert model_flops.encoder_flops(config, 2, model_flops.FROZEN) == 2 * encoder == 640
     # Self-attention 96 + 36; query 24, output 24, keys and values 32; logits 12, of which only the
