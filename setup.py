@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
@@ -50,6 +50,7 @@ EXTRAS = {
         *BEAM,
         *HUB,
         "beartype",
+        "import-linter",  # which room may import which; see pyproject.toml
         "hypothesis",  # input of all kinds, for the readers
         "pytest",
         "pytest-xdist",
@@ -71,9 +72,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=[
-        "uem_t5x",
-        "uem_t5x.data",
-        "uem_t5x.report",
+        *find_packages(include=["uem_t5x", "uem_t5x.*"]),
         "uem_t5x.tasks",
         "uem_t5x.gin",
         *GIN_FOLDERS,

@@ -16,7 +16,8 @@ import torch
 from flax import linen as nn
 
 from benchmarks import timing, torch_model
-from uem_t5x import model_flops, network
+from uem_t5x import network
+from uem_t5x.network import flops as model_flops
 
 _WIDTH, _HEADS, _MLP = 768, 12, 2048
 _CATALOGUE_SENTENCES = 2 * 8_200

@@ -16,13 +16,14 @@ import jax.numpy as jnp
 
 from benchmarks import jax_model, made_up_data, sizes, timing
 from benchmarks.timing import Stopwatch
-from uem_t5x import data_sources, datasets, train, vocabularies
-from uem_t5x.checkpoint_manager import CheckpointConfig
+from uem_t5x import train
+from uem_t5x.inputs import batches, data_sources, vocabularies
 from uem_t5x.models import EncoderDecoderModel, Metrics
-from uem_t5x.partitioning import Partitioner
+from uem_t5x.network.types import Batch
 from uem_t5x.tasks import movielens
-from uem_t5x.trainer import Trainer, TrainState, TrainStateInitializer
-from uem_t5x.types import Batch
+from uem_t5x.training.checkpoint_manager import CheckpointConfig
+from uem_t5x.training.partitioning import Partitioner
+from uem_t5x.training.trainer import Trainer, TrainState, TrainStateInitializer
 
 _MOST_OVERHEAD = 1.05
 _USERS = 2000
@@ -140,7 +141,7 @@ def _train(
     }
     train.train(
         model=model,
-        train_dataset_cfg=datasets.DatasetConfig(
+        train_dataset_cfg=batches.DatasetConfig(
             mixture_or_task_name=movielens.uem_task(size.history),
             task_feature_lengths=lengths,
             split="train",

@@ -19,10 +19,12 @@ import torch
 from benchmarks import jax_model, sizes, timing, torch_model
 from benchmarks.sizes import Sizes
 from benchmarks.timing import Timing
-from uem_t5x import infer, verbalizer, vocabularies
-from uem_t5x.answer_grammar import Grammar, compile_grammar
-from uem_t5x.data import fiction, sentences
+from uem_t5x.data import fiction
 from uem_t5x.data.vocabulary import train_vocabulary
+from uem_t5x.inputs import vocabularies
+from uem_t5x.inputs.answer_grammar import Grammar, compile_grammar
+from uem_t5x.tastes import sentences, verbalizer
+from uem_t5x.training.predictor import Predictor
 
 _OURS, _CONSTRAINED, _TORCH = "ours", "ours within the grammar", "torch generate"
 _LEAST_SPEEDUP, _MOST_GRAMMAR_COST = 2.0, 1.10
@@ -47,7 +49,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     peer = peer.to(device).eval()
 
     def turn(batch_size: int, grammar: Grammar | None = None) -> Callable[[], object]:
-        predictor = infer.Predictor(model, partitioner, batch_size, grammar=grammar)
+        predictor = Predictor(model, partitioner, batch_size, grammar=grammar)
         batch = sizes.draw_batch(size, batch_size)
         return lambda: predictor.predict_batch(state.params, state.flax_mutables, batch)
 

@@ -18,7 +18,7 @@ from benchmarks import jax_model, sizes, timing
 from benchmarks.jax_model import Training
 from benchmarks.sizes import Sizes
 from uem_t5x import network
-from uem_t5x.types import Batch
+from uem_t5x.network.types import Batch
 
 _TOKENS_AN_ITEM = 320  # the paper: 50 items are about 16,000 tokens
 _EMBEDDINGS, _FULL, _LOCAL = "embeddings", "text, full attention", "text, local attention"

@@ -1,4 +1,4 @@
-"""Making batches: users a second of `datasets.TrainIterator`, against a loop in Python.
+"""Making batches: users a second of `batches.TrainIterator`, against a loop in Python.
 
 Batches have the lengths of the paper's recipes at 50 items. The peer is what one would write for
 PyTorch's DataLoader: records read and parsed one by one, tokenized with SentencePiece, padded with
@@ -16,12 +16,13 @@ import sentencepiece
 import tensorflow as tf
 
 from benchmarks import made_up_data, timing
-from uem_t5x import data_sources, datasets, tpu_topologies, verbalizer, vocabularies
-from uem_t5x.data import sentences
 from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.datasets import DatasetConfig, TrainIterator
-from uem_t5x.feature_converters import HISTORY_FEATURES, UserEmbeddingFeatureConverter
+from uem_t5x.inputs import batches, data_sources, vocabularies
+from uem_t5x.inputs.batches import DatasetConfig, TrainIterator
+from uem_t5x.inputs.feature_converters import HISTORY_FEATURES, UserEmbeddingFeatureConverter
 from uem_t5x.tasks import movielens
+from uem_t5x.tastes import sentences, verbalizer
+from uem_t5x.tpu import topologies
 
 
 class _Consumer(NamedTuple):
@@ -33,7 +34,7 @@ class _Consumer(NamedTuple):
 
     @property
     def hosts(self) -> int:
-        return tpu_topologies.topology(self.topology).hosts
+        return topologies.topology(self.topology).hosts
 
     @property
     def users_a_second(self) -> float:
@@ -132,7 +133,7 @@ def _ours(batch_size: int, share: tuple[int, int] = (0, 1)) -> TrainIterator:
         shuffle=True,
         seed=0,
     )
-    return datasets.TrainIterator(config, UserEmbeddingFeatureConverter, share)
+    return batches.TrainIterator(config, UserEmbeddingFeatureConverter, share)
 
 
 def _peer(folder: DatasetFolder, batch_size: int) -> Iterator[dict[str, np.ndarray]]:

@@ -12,13 +12,16 @@ from flax import linen as nn
 
 from benchmarks import sizes as sizes_lib
 from benchmarks.sizes import Sizes
-from uem_t5x import data_sources, engine, learning_rates, network, user_embedding
+from uem_t5x import engine, network
 from uem_t5x.data.manifest import Channel
-from uem_t5x.feature_converters import HISTORY_FEATURES, UserEmbeddingFeatureConverter
+from uem_t5x.inputs import data_sources
+from uem_t5x.inputs.feature_converters import HISTORY_FEATURES, UserEmbeddingFeatureConverter
 from uem_t5x.models import EncoderDecoderModel
-from uem_t5x.partitioning import Partitioner
-from uem_t5x.trainer import Trainer, TrainState, TrainStateInitializer
-from uem_t5x.types import Batch, PyTree
+from uem_t5x.network import user_embedding
+from uem_t5x.network.types import Batch, PyTree
+from uem_t5x.training import learning_rates
+from uem_t5x.training.partitioning import Partitioner
+from uem_t5x.training.trainer import Trainer, TrainState, TrainStateInitializer
 
 # As the end-of-sequence token: no answer ends, so that all are written in full.
 NEVER = -1

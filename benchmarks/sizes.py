@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 
 from uem_t5x.data.manifest import Channel
-from uem_t5x.types import Batch
+from uem_t5x.network.types import Batch
 
 HEAD_DIM = 64
 _RATINGS = 11  # half-stars 1 to 10, and padding

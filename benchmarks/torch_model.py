@@ -15,7 +15,7 @@ from torch import nn
 from benchmarks import sizes as sizes_lib
 from benchmarks import timing
 from benchmarks.sizes import Sizes
-from uem_t5x.types import Batch
+from uem_t5x.network.types import Batch
 
 _T5_OPTIONS = {
     "d_kv": sizes_lib.HEAD_DIM,

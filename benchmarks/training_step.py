@@ -18,8 +18,9 @@ from benchmarks import jax_model, sizes, timing, torch_model
 from benchmarks.jax_model import Training
 from benchmarks.sizes import Sizes
 from benchmarks.timing import Timing
-from uem_t5x import model_flops, network
-from uem_t5x.types import Batch
+from uem_t5x import network
+from uem_t5x.network import flops as model_flops
+from uem_t5x.network.types import Batch
 
 _LEARNING_RATE = 1e-3
 _OPTIMIZER_TURNS = 5

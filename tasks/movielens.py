@@ -4,8 +4,8 @@
 `movielens_genres_text_{p}` tells them in words, for a language model by itself. Both ask for the
 same answer and are scored alike.
 
-Importing this module needs no dataset folder: see `uem_t5x.data_sources.dataset_folder` for how
-one is named. Another history length is one line, `uem_task(200)`, or one macro of a recipe.
+Importing this module needs no dataset folder: see `uem_t5x.inputs.data_sources.dataset_folder` for
+how one is named. Another history length is one line, `uem_task(200)`, or one macro of a recipe.
 """
 
 import functools
@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 import seqio
 import tensorflow as tf
 
-from uem_t5x import data_sources, metrics, postprocessors, preprocessors, vocabularies
-from uem_t5x.errors import check_at_least
+from uem_t5x.base.errors import check_at_least
+from uem_t5x.inputs import data_sources, postprocessors, preprocessors, vocabularies
+from uem_t5x.tastes import metrics
 
 _TEXT_FEATURES = {
     "inputs": seqio.Feature(vocabularies.TaskVocabulary()),

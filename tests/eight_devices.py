@@ -20,19 +20,12 @@ import jax
 import numpy as np
 import seqio
 
-from uem_t5x import (
-    data_sources,
-    engine,
-    learning_rates,
-    long_attention,
-    models,
-    network,
-    partitioning,
-    trainer,
-    user_embedding,
-)
+from uem_t5x import engine, models, network
 from uem_t5x.data.manifest import Channel
-from uem_t5x.layouts import Layout
+from uem_t5x.inputs import data_sources
+from uem_t5x.network import long_attention, user_embedding
+from uem_t5x.network.layouts import Layout
+from uem_t5x.training import learning_rates, partitioning, trainer
 
 ROWS, WIDTH, VOCAB_SIZE, BATCH = {"title": 51, "rating": 11}, 16, 64, 32
 RUNS = [

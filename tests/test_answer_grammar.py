@@ -9,19 +9,13 @@ import numpy as np
 import pytest
 import seqio
 
-from uem_t5x import (
-    answer_grammar,
-    data_sources,
-    decoding,
-    postprocessors,
-    preprocessors,
-    verbalizer,
-    vocabularies,
-)
-from uem_t5x.answer_grammar import Place
-from uem_t5x.errors import InputError
-from uem_t5x.labels import MAX_LABELS
+from uem_t5x.base.errors import InputError
+from uem_t5x.inputs import answer_grammar, data_sources, postprocessors, preprocessors, vocabularies
+from uem_t5x.inputs.answer_grammar import Place
+from uem_t5x.network import decoding
 from uem_t5x.tasks import movielens
+from uem_t5x.tastes import verbalizer
+from uem_t5x.tastes.labels import MAX_LABELS
 
 LENGTH = 40
 

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from uem_t5x import atomic, cli
-from uem_t5x.errors import InputError
+from uem_t5x import cli
+from uem_t5x.base import atomic
+from uem_t5x.base.errors import InputError
 
 # Gets the name of a file, of which it writes half.
 HALF_A_FILE = """

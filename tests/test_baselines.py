@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from uem_t5x import baselines, data_sources, metrics
+from uem_t5x.inputs import data_sources
+from uem_t5x.tastes import baselines, metrics
 
 
 @pytest.fixture(autouse=True)

@@ -11,18 +11,14 @@ import tensorflow as tf
 from etils import epath
 from etils.epath import testing
 
-from uem_t5x import (
-    buckets,
-    checkpoint_folders,
-    checkpoint_manager,
-    checkpoints,
-    cli,
-    evaluate,
-    gin_utils,
-    model_dir,
-)
+from uem_t5x import checkpoints, cli
+from uem_t5x.answers import evaluate
+from uem_t5x.base import buckets
+from uem_t5x.base.errors import InputError
+from uem_t5x.checkpoints import folders
 from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.errors import InputError
+from uem_t5x.runs import model_dir, recipes
+from uem_t5x.training import checkpoint_manager
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +37,12 @@ def bucket(tmp_path, monkeypatch):
 def test_a_trained_models_recipe(bucket):
     (bucket / "run").mkdir()
     (bucket / "run/config.gin").write_text("HISTORY_LENGTH = 7\n")
-    assert gin_utils.read("gs://bucket/run/config.gin") == ({"HISTORY_LENGTH": 7}, {})
-    gin_utils.parse(["gs://bucket/run/config.gin"], ["BATCH_SIZE = 4"])
+    assert recipes.read("gs://bucket/run/config.gin") == ({"HISTORY_LENGTH": 7}, {})
+    recipes.parse(["gs://bucket/run/config.gin"], ["BATCH_SIZE = 4"])
     assert gin.query_parameter("HISTORY_LENGTH/macro.value") == 7
     assert gin.query_parameter("BATCH_SIZE/macro.value") == 4
     with pytest.raises(InputError, match=r"gs://bucket/none\.gin: no such recipe"):
-        gin_utils.parse(["gs://bucket/none.gin"])
+        recipes.parse(["gs://bucket/none.gin"])
 
 
 def test_a_checkpoint_counts_when_it_is_committed(bucket):
@@ -56,13 +52,13 @@ def test_a_checkpoint_counts_when_it_is_committed(bucket):
         folder.mkdir(parents=True)
         (folder / f"train_ds-000-of-{parts:03}").touch()
     assert checkpoint_manager.saved_num_shards("gs://bucket/run") is None
-    assert checkpoint_folders.choose("gs://bucket/run") is None
+    assert folders.choose("gs://bucket/run") is None
     (bucket / "run/checkpoint_2/commit_success.txt").touch()
-    assert list(checkpoint_folders.find("gs://bucket/run")) == [2]
+    assert list(folders.find("gs://bucket/run")) == [2]
     (bucket / "run/checkpoint_4/checkpoint").touch()  # T5X's native format
-    assert list(checkpoint_folders.find("gs://bucket/run")) == [2, 4]
+    assert list(folders.find("gs://bucket/run")) == [2, 4]
     assert checkpoint_manager.saved_num_shards("gs://bucket/run") == 2
-    assert checkpoint_folders.choose("gs://bucket/run") == 4
+    assert folders.choose("gs://bucket/run") == 4
 
 
 def test_a_run_starts_from_no_checkpoint_that_is_cut_short(bucket):

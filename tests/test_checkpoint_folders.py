@@ -5,8 +5,9 @@ import json
 import pytest
 from etils import epath
 
-from uem_t5x import checkpoint_folders, checksums
-from uem_t5x.errors import DamagedError
+from uem_t5x.base import checksums
+from uem_t5x.base.errors import DamagedError
+from uem_t5x.checkpoints import folders
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def run(tmp_path):
         for part in "ab":
             (checkpoint / f"state/{part}").write_text(f"{part} {step}")
         (checkpoint / "metrics/metrics").write_text(json.dumps({"f1": f1}))
-        checkpoint_folders.seal(checkpoint)
+        folders.seal(checkpoint)
     return tmp_path
 
 
@@ -42,22 +43,20 @@ def read(monkeypatch):
 @pytest.fixture
 def told(monkeypatch):
     lines = []
-    monkeypatch.setattr(
-        checkpoint_folders.logging, "warning", lambda text, *words: lines.append(text % words)
-    )
+    monkeypatch.setattr(folders.logging, "warning", lambda text, *words: lines.append(text % words))
     return lines
 
 
 def test_only_the_checkpoint_that_is_used_is_checked(run, read, told):
     damage(run, 1)
-    assert checkpoint_folders.choose(run) == 2
+    assert folders.choose(run) == 2
     assert read == {"checkpoint_2"}
     assert not told
 
 
 def test_the_next_best_is_used_where_the_best_is_damaged(run, read, told):
     damage(run, 2)
-    assert checkpoint_folders.choose(run) == 3
+    assert folders.choose(run) == 3
     assert read == {"checkpoint_2", "checkpoint_3"}
     (line,) = told
     assert "checkpoint_2/state/a: damaged" in line and line.endswith("Another one is used")
@@ -65,15 +64,15 @@ def test_the_next_best_is_used_where_the_best_is_damaged(run, read, told):
 
 def test_none_that_can_be_read(run, told):
     damage(run, 1, 2, 3)
-    for attempt in (checkpoint_folders.choose, checkpoint_folders.set_aside_damaged):
+    for attempt in (folders.choose, folders.set_aside_damaged):
         with pytest.raises(DamagedError, match=r"is left .*checkpoint_3/state/a: damaged"):
             attempt(run)
-    assert list(checkpoint_folders.find(run)) == [1, 2, 3]
+    assert list(folders.find(run)) == [1, 2, 3]
     assert not told
 
 
 def test_training_sets_aside_all_that_are_damaged(run, told):
     damage(run, 2)
-    checkpoint_folders.set_aside_damaged(run)
-    assert list(checkpoint_folders.find(run)) == [1, 3]
+    folders.set_aside_damaged(run)
+    assert list(folders.find(run)) == [1, 3]
     assert len(told) == 1

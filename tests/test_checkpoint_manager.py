@@ -12,12 +12,15 @@ import tensorstore
 from etils import epath
 from orbax.checkpoint._src.serialization import ocdbt_utils
 
-from uem_t5x import checkpoint_folders, checkpoint_manager, engine, layer_stacks, t5x_checkpoints
-from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
-from uem_t5x.datasets import TrainIterator
-from uem_t5x.errors import DamagedError
-from uem_t5x.partitioning import Partitioner
-from uem_t5x.trainer import TrainState
+from uem_t5x import engine
+from uem_t5x.base.errors import DamagedError
+from uem_t5x.checkpoints import folders, t5x
+from uem_t5x.inputs.batches import TrainIterator
+from uem_t5x.network import stacks
+from uem_t5x.training import checkpoint_manager
+from uem_t5x.training.checkpoint_manager import CheckpointConfig, CheckpointManager
+from uem_t5x.training.partitioning import Partitioner
+from uem_t5x.training.trainer import TrainState
 
 NAN = float("nan")
 
@@ -33,7 +36,7 @@ def save(model_dir, f1s):
 
 
 def kept(model_dir):
-    return [*checkpoint_folders.find(model_dir)]
+    return [*folders.find(model_dir)]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +59,7 @@ def kept(model_dir):
 def test_the_best_by_f1_stays_and_is_chosen(f1s, steps, best, tmp_path):
     save(tmp_path, f1s)
     assert kept(tmp_path) == steps
-    assert checkpoint_folders.choose(tmp_path) == best
+    assert folders.choose(tmp_path) == best
 
 
 def test_a_checkpoint_that_is_measured_later_stays_as_the_best(tmp_path):
@@ -65,7 +68,7 @@ def test_a_checkpoint_that_is_measured_later_stays_as_the_best(tmp_path):
         manager.add_metrics(1, {"f1": 0.9})
     save(tmp_path, [0.1, 0.2])
     assert kept(tmp_path) == [1, 3]
-    assert checkpoint_folders.choose(tmp_path) == 1
+    assert folders.choose(tmp_path) == 1
 
 
 def test_metrics_that_are_added_do_not_vouch_for_what_has_been_damaged_since(tmp_path):
@@ -75,7 +78,7 @@ def test_metrics_that_are_added_do_not_vouch_for_what_has_been_damaged_since(tmp
     with CheckpointManager(tmp_path, CheckpointConfig()) as manager:
         manager.add_metrics(2, {"f1": 0.9})
     with pytest.raises(DamagedError, match=r"checkpoint_2/state/_METADATA: damaged"):
-        checkpoint_folders.check(tmp_path / "checkpoint_2")
+        folders.check(tmp_path / "checkpoint_2")
 
 
 def test_a_checkpoint_that_cannot_be_opened_again_was_not_saved(tmp_path, monkeypatch):
@@ -95,26 +98,26 @@ def test_a_checkpoint_that_cannot_be_opened_again_was_not_saved(tmp_path, monkey
 def test_every_chunk_of_a_checkpoint_is_looked_for(tmp_path):
     save(tmp_path, [None])
     checkpoint = epath.Path(tmp_path / "checkpoint_1")
-    t5x_checkpoints.check_orbax_is_whole(checkpoint)
+    t5x.check_orbax_is_whole(checkpoint)
     database = {"driver": "ocdbt", "base": f"file://{checkpoint}/state/"}
     store = tensorstore.KvStore.open(database).result()
     assert b"target.dense.kernel/0.0" in store.list().result()
     store.delete_range(tensorstore.KvStore.KeyRange("target.dense.kernel/0", "target.f")).result()
     with pytest.raises(OSError, match=r"target.dense.kernel: holds 0 of its 1 chunks"):
-        t5x_checkpoints.check_orbax_is_whole(checkpoint)
+        t5x.check_orbax_is_whole(checkpoint)
 
 
 def test_a_score_that_was_saved_and_is_not_a_number_is_not_the_best(tmp_path):
     """Of a run that an earlier version began."""
     save(tmp_path, [0.9])
     checkpoint = epath.Path(tmp_path / "checkpoint_1")
-    checkpoint_folders.add_metrics(checkpoint, {"f1": NAN})
-    assert not checkpoint_folders.is_measured(checkpoint)
+    folders.add_metrics(checkpoint, {"f1": NAN})
+    assert not folders.is_measured(checkpoint)
     with CheckpointManager(tmp_path, CheckpointConfig()) as manager:
         assert manager.lacks_metrics(1)
     save(tmp_path, [0.3, 0.2])
     assert kept(tmp_path) == [2, 3]
-    assert checkpoint_folders.choose(tmp_path) == 2
+    assert folders.choose(tmp_path) == 2
 
 
 def test_what_is_measured_later_and_is_not_a_number_is_no_score(tmp_path):
@@ -131,7 +134,7 @@ def test_a_state_is_never_there_twice(is_stacked, tmp_path, monkeypatch):
     layers = {f"layers_{index}": {"kernel": jnp.array(k)} for index, k in enumerate(kernels)}
     params = {"encoder": layers, "dense": {"kernel": jnp.ones((2, 3))}}
     if is_stacked:
-        params = layer_stacks.stack(params)
+        params = stacks.stack(params)
     state = TrainState(jnp.int32(0), params, engine.adafactor().init(params), {})
     iterator = mock.Mock(spec=TrainIterator)
     state_size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))

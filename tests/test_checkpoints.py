@@ -12,7 +12,7 @@ import pytest
 from golden import t5x_case as case
 
 from uem_t5x import checkpoints
-from uem_t5x.errors import InputError
+from uem_t5x.base.errors import InputError
 
 FIXTURE = Path(__file__).parents[2] / "shared/fixtures/t5x_tiny"
 needs_fixture = pytest.mark.skipif(

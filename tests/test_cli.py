@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from uem_t5x import atomic, cli, evaluate, quickstart, startup
+from uem_t5x import cli
+from uem_t5x.answers import evaluate
+from uem_t5x.base import atomic, startup
+from uem_t5x.commands import quickstart
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS)])
@@ -175,7 +178,7 @@ def test_a_mistake_of_ours_has_a_traceback(monkeypatch):
 
 def test_a_macro_may_hold_spaces(monkeypatch):
     asked = []
-    monkeypatch.setattr("uem_t5x.compile.run", lambda args: asked.append(args) or 0)
+    monkeypatch.setattr("uem_t5x.tpu.compiling.run", lambda args: asked.append(args) or 0)
     macro = "--gin.TASK_FEATURE_LENGTHS={'inputs': 2048, 'targets': 64}"
     assert cli.main(["compile", "--gin_file=r", "--topology", "v3-8", "v3-32", macro]) == 0
     assert asked[0].topology == ["v3-8", "v3-32"]

@@ -14,17 +14,10 @@ import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
-from uem_t5x import (
-    cli,
-    compile,
-    compile_report,
-    hlo,
-    model_flops,
-    network,
-    program_costs,
-    tpu_topologies,
-)
-from uem_t5x.errors import InputError
+from uem_t5x import cli, network
+from uem_t5x.base.errors import InputError
+from uem_t5x.network import flops
+from uem_t5x.tpu import compiling, hlo, program_costs, table, topologies
 
 ROOT = Path(__file__).parents[1]
 needs_libtpu = pytest.mark.skipif(
@@ -50,7 +43,7 @@ class TestTopologies:
         ],
     )
     def test_names_of_google_cloud(self, name, devices, hosts, gib):
-        topology = tpu_topologies.topology(name)
+        topology = topologies.topology(name)
         assert (topology.devices, topology.hosts) == (devices, hosts)
         assert topology.hbm_bytes == gib * 2**30
 
@@ -59,16 +52,16 @@ class TestTopologies:
         with pytest.raises(
             InputError, match=r"unknown; choose from v2-{8,32,.*v6e-{1,4,8"
         ) as error:
-            tpu_topologies.topology(name)
+            topologies.topology(name)
         assert "\n" not in error.value.line
 
     @needs_libtpu
-    @pytest.mark.parametrize("name", tpu_topologies.TOPOLOGIES)
+    @pytest.mark.parametrize("name", topologies.TOPOLOGIES)
     def test_the_compiler_knows_each_with_as_many_devices(self, name, monkeypatch):
         for variable in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
             monkeypatch.setenv(variable, "1")
-        topology = tpu_topologies.topology(name)
-        devices = tpu_topologies.devices(topology)
+        topology = topologies.topology(name)
+        devices = topologies.devices(topology)
         assert len(devices) == topology.devices
         assert len({device.process_index for device in devices}) == topology.hosts
 
@@ -88,13 +81,13 @@ def test_flops_counted_by_hand():
     """Width 4, one head of 2, feed-forward 3, one layer of each kind, two and three positions."""
     # Query, key, value, output: 4 x 4 x 2 products for each of 2 positions; logits and sum of
     # values: 2 x 2 x 2 x 2; feed-forward: 3 x 4 x 3 for each position. Two FLOPs a product.
-    assert model_flops.encoder_flops(SMALL, 2) == 2 * (2 * 32 + 16 + 2 * 36)
+    assert flops.encoder_flops(SMALL, 2) == 2 * (2 * 32 + 16 + 2 * 36)
     # Self-attention over 3 targets, cross-attention of 3 targets to 2 positions, whose keys and
     # values are computed too, feed-forward, and logits over 10 tokens.
     self_attention = 3 * 32 + 2 * 3 * 3 * 2
     cross_attention = 3 * 2 * 8 + 2 * 2 * 8 + 2 * 3 * 2 * 2
     expected = self_attention + cross_attention + 3 * 36 + 3 * 4 * 10
-    assert model_flops.decoder_flops(SMALL, 3, 2) == 2 * expected
+    assert flops.decoder_flops(SMALL, 3, 2) == 2 * expected
 
 
 @pytest.mark.parametrize(("kind", "summaries"), [("local", 0), ("transient_global", 2)])
@@ -112,7 +105,7 @@ def test_flops_of_long_attention_counted_by_hand(kind, summaries):
     )
     projections = 5 * 4 * 4 * 2 + summaries * 2 * 4 * 2  # a summary has no query, and no output
     attention = 6 * (3 * 2 + summaries) * 2 * 2  # the sixth query is padding
-    assert model_flops.encoder_flops(config, 5) == 2 * (projections + attention + 5 * 36)
+    assert flops.encoder_flops(config, 5) == 2 * (projections + attention + 5 * 36)
 
 
 def test_flops_of_a_frozen_language_model_counted_by_hand():
@@ -124,22 +117,22 @@ def test_flops_of_a_frozen_language_model_counted_by_hand():
     """
     config = dataclasses.replace(SMALL, num_decoder_layers=2)
     encoder = 2 * (2 * 32 + 2 * 36) + 3 * 16
-    assert model_flops.encoder_flops(config, 2, model_flops.FROZEN) == 2 * encoder == 640
+    assert flops.encoder_flops(config, 2, flops.FROZEN) == 2 * encoder == 640
     # Self-attention 96 + 36; query 24, output 24, keys and values 32; logits 12, of which only the
     # keys have a gradient, and sum of values 12; feed-forward 108; then the output layer 120.
     first = (96 + 36) + 24 + 2 * 24 + 2 * 32 + 2 * 12 + 3 * 12 + 2 * 108
     second = 2 * 96 + 3 * 36 + 2 * (24 + 24 + 32) + 3 * (12 + 12) + 2 * 108
     expected = 2 * (first + second + 2 * 120)
-    assert model_flops.decoder_flops(config, 3, 2, model_flops.FROZEN) == expected == 3064
+    assert flops.decoder_flops(config, 3, 2, flops.FROZEN) == expected == 3064
 
     # Without a user embedding there is nothing to train.
     text, lengths = (
         network.Transformer(config),
         {"encoder_input_tokens": 2, "decoder_target_tokens": 3},
     )
-    forward = model_flops.forward_flops(text, lengths, 5)
-    assert model_flops.training_flops(text, lengths, 5, freeze_language_model=True) == forward
-    assert model_flops.training_flops(text, lengths, 5) == 3 * forward
+    forward = flops.forward_flops(text, lengths, 5)
+    assert flops.training_flops(text, lengths, 5, freeze_language_model=True) == forward
+    assert flops.training_flops(text, lengths, 5) == 3 * forward
 
 
 def test_a_frozen_language_model_is_told_and_counted(monkeypatch, capsys):
@@ -149,16 +142,16 @@ def test_a_frozen_language_model_is_told_and_counted(monkeypatch, capsys):
         compiled = lowered.compile()
         return compiled, compiled.as_text()
 
-    monkeypatch.setattr(tpu_topologies, "devices", lambda _: jax.devices()[:1])
-    monkeypatch.setattr(compile, "_compile", compile_here)
+    monkeypatch.setattr(topologies, "devices", lambda _: jax.devices()[:1])
+    monkeypatch.setattr(compiling, "_compile", compile_here)
     bindings = ["UEM_LAYERS = 0", "BATCH_SIZE = 8", "FREEZE_LANGUAGE_MODEL = True"]
-    with compile.recipe(["gin/uem_tiny.gin"], bindings) as arguments:
-        topology = tpu_topologies.topology("v5litepod-1")
-        row = compile.compile_for(arguments, topology, compile.TRAIN)
+    with compiling.recipe(["gin/uem_tiny.gin"], bindings) as arguments:
+        topology = topologies.topology("v5litepod-1")
+        row = compiling.compile_for(arguments, topology, compiling.TRAIN)
     assert 1 < row.flops_ratio < 1.05
     assert not row.notes  # that the compiler counts too few
     assert row.frozen_parameters == row.parameters - row.uem_parameters > 0
-    compile_report.show([row], Console(width=200))
+    table.show([row], Console(width=200))
     told = f"the language model's {row.frozen_parameters / 1e6:.1f}M are frozen; batch 8"
     assert told in capsys.readouterr().out
 
@@ -216,7 +209,7 @@ def test_a_collective_spread_over_fusions_counts_once():
 
 
 def test_without_libtpu_one_line_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(tpu_topologies.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda _: None)
     assert cli.main(["compile", "--gin_file=gin/uem_tiny.gin", "--topology", "v3-8"]) == 2
     message = capsys.readouterr().err
     assert "pip install -e '.[tpu-compile]'" in message and message.count("\n") == 1
@@ -227,7 +220,7 @@ def test_what_would_fit_beside_the_gradients_of_what_is_trained():
     leaf = jax.ShapeDtypeStruct(
         (2**28,), jnp.float32, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
     )
-    plan = compile._Plan(
+    plan = compiling._Plan(
         partitioner=mock.Mock(layout=mock.Mock(fsdp=True), mesh=mock.Mock(shape={"data": 8})),
         state_shape=mock.Mock(params={"user_embedding": leaf, "encoder": leaf, "decoder": leaf}),
         batch={},
@@ -236,8 +229,8 @@ def test_what_would_fit_beside_the_gradients_of_what_is_trained():
         num_microbatches=1,
         frozen_modules=network.LANGUAGE_MODEL,
     )
-    row = mock.Mock(spec=compile.Row, what=compile.TRAIN, batch_size=128, argument_bytes=0)
-    suggested = compile._suggestion(row, plan, 27 * 2**30, 14 * 2**30)
+    row = mock.Mock(spec=compiling.Row, what=compiling.TRAIN, batch_size=128, argument_bytes=0)
+    suggested = compiling._suggestion(row, plan, 27 * 2**30, 14 * 2**30)
     assert suggested == "BATCH_SIZE=64, or NUM_MICROBATCHES=2 (estimate)"  # (14 - 1) / (27 - 1)
 
 
@@ -254,14 +247,14 @@ def test_what_would_fit_beside_the_gradients_of_what_is_trained():
 def test_what_would_fit(num_microbatches, fsdp, needed, expected):
     layout = mock.Mock(fsdp=fsdp)
     plan = mock.Mock(
-        spec=compile._Plan,
+        spec=compiling._Plan,
         partitioner=mock.Mock(layout=layout),
         state_shape=mock.Mock(params={}),
         batch_parts=8,
         num_microbatches=num_microbatches,
     )
-    row = mock.Mock(spec=compile.Row, what=compile.TRAIN, batch_size=128, argument_bytes=0)
-    assert compile._suggestion(row, plan, needed * 2**30, 14 * 2**30) == expected
+    row = mock.Mock(spec=compiling.Row, what=compiling.TRAIN, batch_size=128, argument_bytes=0)
+    assert compiling._suggestion(row, plan, needed * 2**30, 14 * 2**30) == expected
 
 
 def compile_tiny(*arguments):

@@ -6,9 +6,10 @@ import gin
 import pytest
 import seqio
 
-from uem_t5x import checksums, data_sources
+from uem_t5x.base import checksums
+from uem_t5x.base.errors import InputError
 from uem_t5x.data import seal
-from uem_t5x.errors import InputError
+from uem_t5x.inputs import data_sources
 
 RECIPE = """
 from __gin__ import dynamic_registration

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from uem_t5x import decoding
+from uem_t5x.network import decoding
 
 EOS = 1
 # Row: the token read; column: the probability of the token written.

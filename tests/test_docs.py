@@ -10,10 +10,13 @@ import pytest
 import seqio
 import tiny_recipe
 
-from uem_t5x import baselines, data_sources, datasets, evaluate, questions, train
+from uem_t5x import train
+from uem_t5x.answers import evaluate
+from uem_t5x.answers.trained_model import TrainedModel
 from uem_t5x.data import seal, synthetic
 from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.trained_model import TrainedModel
+from uem_t5x.inputs import batches, data_sources, questions
+from uem_t5x.tastes import baselines
 
 PAGE = Path(__file__).parents[1] / "docs/your_data.md"
 LABELS, CHANNEL, TASK, PYTHON = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -59,7 +62,7 @@ def test_a_task_of_ones_own(mine, monkeypatch):
     try:
         trained = train_small(OF_A_TASK, mine)
         assert (trained.task, trained.history_length) == ("my_task_50", 50)
-        config = datasets.DatasetConfig(trained.task, trained.feature_lengths, "test", 64)
+        config = batches.DatasetConfig(trained.task, trained.feature_lengths, "test", 64)
         with trained.current(DatasetFolder.open(mine)):
             users = baselines.Users.read("test")
             (batch,) = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)

@@ -7,8 +7,12 @@ import numpy as np
 import optax
 import pytest
 
-from uem_t5x import checkpoint_manager, datasets, engine, gin_utils, layouts, partitioning
-from uem_t5x.errors import InputError
+from uem_t5x import engine
+from uem_t5x.base.errors import InputError
+from uem_t5x.inputs import batches
+from uem_t5x.network import layouts
+from uem_t5x.runs import recipes
+from uem_t5x.training import checkpoint_manager, partitioning
 
 GOLDEN = Path(__file__).parent / "golden/adafactor_t5x.npz"
 
@@ -72,7 +76,7 @@ def test_macros_to_no_effect_are_told_of(tmp_path, monkeypatch):
     """Of a recipe that T5X's scripts have read."""
     recipe = tmp_path / "mine.gin"
     recipe.write_text("STEPS = 1\nHISTORY_LENGHT = %STEPS\nHISTORY_LENGTH = 2\nA = %HISTORY_LENGTH")
-    gin_utils.parse([recipe])
+    recipes.parse([recipe])
     told = []
     monkeypatch.setattr(engine.logging, "warning", lambda text, *words: told.append(text % words))
     monkeypatch.setattr(engine.model_dir_lib, "write", lambda _: "")
@@ -85,5 +89,5 @@ def test_without_t5x_running_the_built_in_types_are_made():
     assert not engine.running_on_t5x()
     assert isinstance(engine.partitioner(), partitioning.Partitioner)
     config = engine.dataset_config("task", {"inputs": 4}, "train", 8)
-    assert isinstance(config, datasets.DatasetConfig)
+    assert isinstance(config, batches.DatasetConfig)
     assert isinstance(engine.checkpoint_config(10), checkpoint_manager.CheckpointConfig)

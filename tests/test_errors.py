@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from uem_t5x import cli, evaluate, quickstart, train_flags
-from uem_t5x.errors import (
+from uem_t5x import cli
+from uem_t5x.answers import evaluate
+from uem_t5x.base.errors import (
     DivergedError,
     InputError,
     Preempted,
@@ -15,6 +16,8 @@ from uem_t5x.errors import (
     exit_code,
     line_of,
 )
+from uem_t5x.commands import quickstart
+from uem_t5x.runs import command_line
 
 
 @pytest.mark.parametrize(
@@ -82,11 +85,11 @@ def test_every_command_ends_alike(error, code, told, monkeypatch, capsys):
         raise error
 
     monkeypatch.setattr(evaluate, "run", run)
-    monkeypatch.setattr(train_flags, "check", run)
+    monkeypatch.setattr(command_line, "check", run)
     monkeypatch.setattr(quickstart, "run", run)
     for program, main, arguments in (
         ("uem-t5x evaluate", cli.main, ["evaluate", "--model-dir", "m"]),
-        ("uem_t5x.train", train_flags.main, ["--gin_file=r"]),
+        ("uem_t5x.train", command_line.main, ["--gin_file=r"]),
         ("quickstart", quickstart.main, []),
     ):
         assert main(arguments) == code

@@ -5,11 +5,14 @@ import json
 
 import pytest
 
-from uem_t5x import cli, evaluate, model_flags, report_tables
+from uem_t5x import cli
+from uem_t5x.answers import evaluate
+from uem_t5x.commands import model_arguments
+from uem_t5x.report import score_table
 
 GENRE = "Drama [/x]"  # neither a tag of rich's nor a mistake
 RESULT = {
-    "methods": {name: dict.fromkeys(report_tables.COLUMNS, 0.5) for name in ("uem", "rule")},
+    "methods": {name: dict.fromkeys(score_table.COLUMNS, 0.5) for name in ("uem", "rule")},
     "per_genre": [
         {"genre": GENRE, "kind": kind, "f1": 0.25, "support": 3} for kind in ("liked", "disliked")
     ],
@@ -23,7 +26,7 @@ RESULT = {
 
 @pytest.fixture
 def scored(monkeypatch):
-    monkeypatch.setattr(model_flags, "load", lambda _: None)
+    monkeypatch.setattr(model_arguments, "load", lambda _: None)
     monkeypatch.setattr(evaluate, "evaluate", lambda *_: RESULT)
 
 
@@ -58,7 +61,7 @@ def test_scores_are_written_before_somebody_stops_reading(scored, tmp_path, monk
     def closed(_):
         raise BrokenPipeError
 
-    monkeypatch.setattr(report_tables, "methods_table", closed)
+    monkeypatch.setattr(score_table, "methods_table", closed)
     file = tmp_path / "scores.json"
     cli.main(["evaluate", "--model-dir", "m", "--output", str(file)])
     assert json.loads(file.read_text()) == RESULT

@@ -13,20 +13,13 @@ import tiny_recipe
 from flax import traverse_util
 from safetensors.numpy import load_file
 
-from uem_t5x import (
-    checkpoints,
-    cli,
-    data_sources,
-    export,
-    layers,
-    models,
-    network,
-    train,
-    user_embedding,
-    validation,
-)
-from uem_t5x.errors import InputError
-from uem_t5x.trained_model import TrainedModel
+from uem_t5x import checkpoints, cli, models, network, train
+from uem_t5x.answers import export
+from uem_t5x.answers.trained_model import TrainedModel
+from uem_t5x.base.errors import InputError
+from uem_t5x.inputs import data_sources
+from uem_t5x.network import layers, user_embedding
+from uem_t5x.training import validation
 
 TINY = [
     *tiny_recipe.NETWORK,

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from uem_t5x.errors import InputError
-from uem_t5x.feature_converters import TextFeatureConverter, UserEmbeddingFeatureConverter
+from uem_t5x.base.errors import InputError
+from uem_t5x.inputs.feature_converters import TextFeatureConverter, UserEmbeddingFeatureConverter
 
 LENGTHS = {"inputs": 3, "targets": 4, "history_items": 3, "history_ratings": 3}
 

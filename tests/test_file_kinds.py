@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from uem_t5x import file_kinds
+from uem_t5x.base import file_kinds
 
 
 def a_zip(path):

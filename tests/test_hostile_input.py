@@ -24,13 +24,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import uem_t5x
-from uem_t5x import predict, user_lines
+from uem_t5x.answers import predict, user_lines
+from uem_t5x.base.errors import InputError
 from uem_t5x.data import descriptions, splits, text_tables
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest, Split
 from uem_t5x.data.movielens import read_movielens
-from uem_t5x.errors import InputError
-from uem_t5x.verbalizer import normalize, read_answer, write_answer
+from uem_t5x.tastes.verbalizer import normalize, read_answer, write_answer
 
 settings.register_profile(
     "hostile",

@@ -14,9 +14,10 @@ import seqio
 from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 
-from uem_t5x import huggingface, models, network
+from uem_t5x import models, network
+from uem_t5x.base.errors import InputError
+from uem_t5x.checkpoints import huggingface
 from uem_t5x.data.vocabulary import train_vocabulary
-from uem_t5x.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINT = GOLDEN / "huggingface_t5"

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from uem_t5x import errors
+from uem_t5x.base import errors
 
 # What stands in for JAX: the first of the heavy imports.
 IN_AN_IMPORT = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(20)"

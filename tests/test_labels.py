@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from uem_t5x import labels
+from uem_t5x.tastes import labels
 
 
 def label(counts, sums, **options):

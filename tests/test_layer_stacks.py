@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from uem_t5x import engine, layer_stacks, network
+from uem_t5x import engine, network
+from uem_t5x.network import stacks
 
 
 @pytest.fixture(scope="module")
@@ -22,26 +23,26 @@ def params():
 
 
 def test_stacked_and_back(params):
-    stacked = layer_stacks.stack(params)
-    assert layer_stacks.is_stacked(stacked) and not layer_stacks.is_stacked(params)
+    stacked = stacks.stack(params)
+    assert stacks.is_stacked(stacked) and not stacks.is_stacked(params)
     assert stacked["encoder"]["layers"]["mlp"]["kernel"].shape == (11, 160, 130)
     np.testing.assert_array_equal(
         stacked["encoder"]["layers"]["norm"][10], params["encoder"]["layers_10"]["norm"]
     )
-    back = layer_stacks.unstack(stacked)
+    back = stacks.unstack(stacked)
     assert jax.tree.structure(back) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
 def test_what_has_no_layers_stays_as_it_is(params):
     table = {"table": params["table"]}
-    assert layer_stacks.stack(table) == table == layer_stacks.unstack(table)
+    assert stacks.stack(table) == table == stacks.unstack(table)
 
 
 def test_the_optimizer_treats_each_layer_by_itself(params):
     """Adafactor clips and scales by root mean squares that must not mix layers."""
     one_by_one = stacked = engine.adafactor()
-    stacked_params = layer_stacks.stack(params)
+    stacked_params = stacks.stack(params)
     states = one_by_one.init(params), stacked.init(stacked_params)
     rng = np.random.default_rng(1)
     for _ in range(3):
@@ -50,19 +51,19 @@ def test_the_optimizer_treats_each_layer_by_itself(params):
         )
         expected, first = jax.jit(one_by_one.update)(gradients, states[0], params)
         updates, second = jax.jit(stacked.update)(
-            layer_stacks.stack(gradients), states[1], stacked_params
+            stacks.stack(gradients), states[1], stacked_params
         )
         states = first, second
     assert states[1][0].count == 3
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
-        layer_stacks.unstack(updates),
+        stacks.unstack(updates),
         expected,
     )
     for name in ("v", "v_row", "v_col"):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
-            layer_stacks.unstack(getattr(states[1][0], name)),
+            stacks.unstack(getattr(states[1][0], name)),
             getattr(states[0][0], name),
         )
 
@@ -93,9 +94,9 @@ def gradients():
             rngs = {"dropout": jax.random.PRNGKey(1)}
             return (module.apply({"params": params}, *tokens, rngs=rngs) ** 2).mean()
 
-        given = layer_stacks.stack(params) if stacked else params
+        given = stacks.stack(params) if stacked else params
         value, gradients = jax.jit(jax.value_and_grad(loss))(given)
-        return value, layer_stacks.unstack(gradients)
+        return value, stacks.unstack(gradients)
 
     return compute
 

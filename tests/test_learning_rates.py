@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from uem_t5x import learning_rates
-from uem_t5x.errors import InputError
+from uem_t5x.base.errors import InputError
+from uem_t5x.training import learning_rates
 
 
 def course(*args, **kwargs):

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from uem_t5x import checkpoints, layer_stacks, long_attention, network
-from uem_t5x.errors import InputError
+from uem_t5x import checkpoints, network
+from uem_t5x.base.errors import InputError
+from uem_t5x.network import long_attention, stacks
 
 GOLDEN = Path(__file__).parent / "golden"
 KINDS = ("local", "transient_global")
@@ -178,7 +179,7 @@ def test_gradients_are_finite_and_the_same_however_layers_are_run(kind, monkeypa
     """Of texts of several chunks, even and not, and of one that holds nothing."""
     monkeypatch.setattr(long_attention, "CHUNK_QUERIES", 15)
     mask = np.arange(38) < np.asarray([[38], [20], [0]])
-    params = layer_stacks.stack(variables(kind)["params"]["encoder"])
+    params = stacks.stack(variables(kind)["params"]["encoder"])
     one_by_one = tiny(kind, dropout_rate=0.2)
     looped = dataclasses.replace(one_by_one, scan_layers=True, remat="minimal")
     expected, found = (

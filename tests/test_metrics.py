@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from uem_t5x import data_sources, metrics
+from uem_t5x.inputs import data_sources
+from uem_t5x.tastes import metrics
 
 GENRES = ("Action", "Comedy", "Drama")
 

@@ -6,7 +6,8 @@ import optax
 import pytest
 import seqio
 
-from uem_t5x import decoding, models, network
+from uem_t5x import models, network
+from uem_t5x.network import decoding
 
 VOCABULARY = seqio.ByteVocabulary()
 CONFIG = network.T5Config(

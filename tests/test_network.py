@@ -11,7 +11,8 @@ import pytest
 from flax import linen as nn
 from flax import traverse_util
 
-from uem_t5x import checkpoints, layers, network
+from uem_t5x import checkpoints, network
+from uem_t5x.network import layers
 
 FIXTURE = Path(__file__).parents[2] / "shared/fixtures/t5x_tiny"
 TINY = network.T5Config(

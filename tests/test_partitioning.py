@@ -14,9 +14,9 @@ import virtual_devices
 from flax import linen as nn
 from flax.linen import partitioning as flax_partitioning
 
-from uem_t5x.errors import InputError
-from uem_t5x.layouts import Layout
-from uem_t5x.partitioning import Partitioner
+from uem_t5x.base.errors import InputError
+from uem_t5x.network.layouts import Layout
+from uem_t5x.training.partitioning import Partitioner
 
 
 class TestLayout:

@@ -1,6 +1,7 @@
 import pytest
 
-from uem_t5x import data_sources, postprocessors, verbalizer
+from uem_t5x.inputs import data_sources, postprocessors
+from uem_t5x.tastes import verbalizer
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,8 @@ import json
 import polars as pl
 import pytest
 
-from uem_t5x import errors, predict, user_lines
+from uem_t5x.answers import predict, user_lines
+from uem_t5x.base import errors
 from uem_t5x.data import movielens
 
 ROWS = {1: 7, 260: 9}

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from uem_t5x.preemption import PreemptionNotice
+from uem_t5x.training.preemption import PreemptionNotice
 
 
 def told_to_stop():

@@ -5,10 +5,11 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from uem_t5x import data_sources, labels, preprocessors, verbalizer
-from uem_t5x.data import sentences, vocabulary
+from uem_t5x.base.errors import InputError
+from uem_t5x.data import vocabulary
 from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.errors import InputError
+from uem_t5x.inputs import data_sources, preprocessors
+from uem_t5x.tastes import labels, sentences, verbalizer
 
 SEED = 7
 

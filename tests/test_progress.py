@@ -13,7 +13,9 @@ import seqio
 import tiny_recipe
 from rich.console import Console
 
-from uem_t5x import processes, progress, train, train_flags
+from uem_t5x import train
+from uem_t5x.base import progress
+from uem_t5x.runs import command_line, processes
 
 LOSS = "loss=12.345 accuracy=0.123 1234.5 steps/s"
 SCORES = "eval_loss=1.234 f1=0.567 liked_f1=0.678 disliked_f1=0.456"
@@ -118,5 +120,5 @@ def test_what_a_logger_cannot_write_is_told_as_it_is(trained, monkeypatch):
     ],
 )
 def test_who_says_that_it_loads(flags, is_first):
-    *_, arguments = train_flags.parse(["--gin_file=gin/uem_tiny.gin", *flags])
+    *_, arguments = command_line.parse(["--gin_file=gin/uem_tiny.gin", *flags])
     assert processes.is_first(arguments) is is_first

@@ -7,8 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from uem_t5x import data_sources, gin_utils, train, trainer
-from uem_t5x.errors import InputError
+from uem_t5x import train
+from uem_t5x.base.errors import InputError
+from uem_t5x.inputs import data_sources
+from uem_t5x.runs import recipes
+from uem_t5x.training import trainer
 
 RECIPES = sorted(path.stem for path in Path(__file__).parents[1].glob("gin/*.gin"))
 PRETRAINED = [name for name in RECIPES if "t5_" in name]
@@ -19,8 +22,8 @@ def arguments_of(name, dataset_folder, *bindings):
     places = ["MODEL_DIR = 'm'", f"DATA_DIR = {str(dataset_folder.path)!r}"]
     if name in PRETRAINED:
         places.append("INITIAL_CHECKPOINT_PATH = 'checkpoint'")
-    with gin_utils.main_module(train):
-        gin_utils.parse([f"gin/{name}.gin"], [*places, *bindings])
+    with recipes.main_module(train):
+        recipes.parse([f"gin/{name}.gin"], [*places, *bindings])
         return gin.get_bindings(train.train, resolve_references=True)
 
 
@@ -135,10 +138,10 @@ def test_refused_macros(bindings, message, dataset_folder):
 
 def test_a_pretrained_recipe_asks_for_its_checkpoint():
     with (
-        gin_utils.main_module(train),
+        recipes.main_module(train),
         pytest.raises(InputError, match=r"INITIAL_CHECKPOINT_PATH is not bound"),
     ):
-        gin_utils.parse(["gin/uem_flan_t5_base.gin"], ["MODEL_DIR = 'm'", "DATA_DIR = 'd'"])
+        recipes.parse(["gin/uem_flan_t5_base.gin"], ["MODEL_DIR = 'm'", "DATA_DIR = 'd'"])
 
 
 def test_a_vocabulary_larger_than_the_embedding_is_refused(dataset_folder):
@@ -174,8 +177,8 @@ def test_what_nothing_refers_to_is_refused(text, message, tmp_path, monkeypatch)
     (tmp_path / "other.gin").write_text("STEPS = 3\n")
     (tmp_path / "mine.gin").write_text(f"include 'gin/uem_tiny.gin'\n{text}\n")
     with pytest.raises(InputError, match=message):
-        gin_utils.check_bindings(["mine.gin"], [])
-    assert gin_utils.read("mine.gin")  # one that was recorded is still read
+        recipes.check_bindings(["mine.gin"], [])
+    assert recipes.read("mine.gin")  # one that was recorded is still read
 
 
 @pytest.mark.parametrize(
@@ -193,13 +196,13 @@ def test_what_nothing_refers_to_is_refused(text, message, tmp_path, monkeypatch)
 def test_what_something_refers_to_is_accepted(text, bindings, tmp_path):
     recipe = tmp_path / "mine.gin"
     recipe.write_text(f"include 'gin/uem_tiny.gin'\n{text}\n")
-    macros = gin_utils.check_bindings([recipe], bindings)
-    assert gin_utils.unbound(macros) == {"MODEL_DIR", "DATA_DIR"}
+    macros = recipes.check_bindings([recipe], bindings)
+    assert recipes.unbound(macros) == {"MODEL_DIR", "DATA_DIR"}
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_refers_to_what_it_binds(name):
-    gin_utils.check_bindings([f"gin/{name}.gin"], ["MODEL_DIR = 'm'"])
+    recipes.check_bindings([f"gin/{name}.gin"], ["MODEL_DIR = 'm'"])
 
 
 def test_a_byte_order_mark(tmp_path):
@@ -208,15 +211,15 @@ def test_a_byte_order_mark(tmp_path):
     mine.write_text(f"TRAIN_STEPS = 7\ninclude '{other}'\n", encoding="utf-8-sig")
     other.write_text("BATCH_SIZE = 3\n", encoding="utf-8-sig")
     expected = {"TRAIN_STEPS": 7, "BATCH_SIZE": 3}
-    assert gin_utils.read(mine) == (expected, {})
-    gin_utils.parse([mine])
-    assert gin_utils.current_macros() == expected
+    assert recipes.read(mine) == (expected, {})
+    recipes.parse([mine])
+    assert recipes.current_macros() == expected
 
 
 def test_a_recipe_that_ends_too_early(tmp_path):
     recipe = tmp_path / "mine.gin"
     recipe.write_text("A = [1,\n")
-    for read in (gin_utils.read, lambda path: gin_utils.parse([path])):
+    for read in (recipes.read, lambda path: recipes.parse([path])):
         with pytest.raises(InputError, match=r"mine\.gin"):
             read(recipe)
 
@@ -225,14 +228,14 @@ def test_macros_that_a_run_was_recorded_with(tmp_path):
     recipe = tmp_path / "config.gin"
     recipe.write_text("A = 1\nTASK = @movielens.uem_task()\nMODEL_DIR = 'here'\nOLD = 2\n")
     same = {"A": 1, "TASK": "@uem_t5x.tasks.movielens.uem_task()", "MODEL_DIR": "there", "NEW": 3}
-    assert gin_utils.other_macros(recipe, same) is None
+    assert recipes.other_macros(recipe, same) is None
     for name, value, shown in (
         ("A", 2, "A = 1, and not 2"),
         ("TASK", "mine", "TASK = '@movielens.uem_task()', and not 'mine'"),
         ("TASK", "@movielens.text_task()", "and not '@movielens.text_task()'"),
     ):
-        assert gin_utils.other_macros(recipe, {**same, name: value}).endswith(shown)
-    assert gin_utils.other_macros(recipe, {**same, "A": 2}, but=("A",)) is None
+        assert recipes.other_macros(recipe, {**same, name: value}).endswith(shown)
+    assert recipes.other_macros(recipe, {**same, "A": 2}, but=("A",)) is None
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -241,10 +244,10 @@ def test_what_a_run_is_recorded_with_is_what_its_recipe_says(name, dataset_folde
     arguments_of(name, dataset_folder, *beside)
     recorded = tmp_path / "config.gin"
     recorded.write_text(gin.config_str())
-    planned = gin_utils.read(f"gin/{name}.gin", beside)
+    planned = recipes.read(f"gin/{name}.gin", beside)
     asked_for = ["trapezoid.peak", "seqio.Evaluator.num_examples"]
-    assert gin_utils.other_parameters(recorded, *planned, asked_for) is None
-    assert gin_utils.other_parameters(recorded, *gin_utils.read(f"gin/{name}.gin"), ()) == (
+    assert recipes.other_parameters(recorded, *planned, asked_for) is None
+    assert recipes.other_parameters(recorded, *recipes.read(f"gin/{name}.gin"), ()) == (
         "seqio.Evaluator.num_examples = 2, and not None, "
         "learning_rates.trapezoid.peak = 0.5, and not '%LEARNING_RATE'"
     )
@@ -271,16 +274,16 @@ def test_a_module_that_is_not_imported(line, tmp_path, monkeypatch):
     )
     for recipe in ("mine.gin", "outer.gin"):
         with pytest.raises(InputError, match=message):
-            gin_utils.check_bindings([recipe], [])
+            recipes.check_bindings([recipe], [])
     expected = pytest.raises(InputError, match="'preprocessors' was not provided by an import")
-    with gin_utils.main_module(train), expected:
-        gin_utils.parse(["mine.gin"], ["MODEL_DIR = 'm'", "DATA_DIR = 'd'"])
+    with recipes.main_module(train), expected:
+        recipes.parse(["mine.gin"], ["MODEL_DIR = 'm'", "DATA_DIR = 'd'"])
 
 
 def test_references_within_a_flag():
     """A list of them is no text: SeqIO would try to call it."""
     flag = "--gin.seqio.Evaluator.logger_cls=[@seqio.JSONLogger]"
-    _, bindings, _ = gin_utils.split_arguments([flag, "--gin.MODEL_DIR=runs/[a]"])
+    _, bindings, _ = recipes.split_arguments([flag, "--gin.MODEL_DIR=runs/[a]"])
     assert bindings == [
         "seqio.Evaluator.logger_cls = [@seqio.JSONLogger]",
         "MODEL_DIR = 'runs/[a]'",

@@ -5,8 +5,8 @@ import json
 import fake_runs
 import pytest
 
-from uem_t5x.errors import InputError
-from uem_t5x.runs import Run
+from uem_t5x.base.errors import InputError
+from uem_t5x.runs.finished import Run
 
 
 def test_what_a_run_was(tmp_path):

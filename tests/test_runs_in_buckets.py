@@ -13,7 +13,7 @@ import tiny_recipe
 from fake_bucket import FakeBuckets
 
 from uem_t5x import train
-from uem_t5x.trained_model import TrainedModel
+from uem_t5x.answers.trained_model import TrainedModel
 
 ROOT = Path(__file__).parents[1]
 RUN = "bucket/runs/one"

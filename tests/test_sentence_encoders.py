@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import splitmix64
 
-from uem_t5x.data.sentences import rating_sentence, title_genres_sentence
-from uem_t5x.errors import InputError
-from uem_t5x.sentence_encoders import make_encoder
+from uem_t5x.base.errors import InputError
+from uem_t5x.data.sentence_encoders import make_encoder
+from uem_t5x.tastes.sentences import rating_sentence, title_genres_sentence
 
 TEXTS = ["A dragon guards the ring.", "a DRAGON guards the ring", "", "Trench warfare, 1917."]
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from uem_t5x import cli, gin_utils, sweep
+from uem_t5x import cli
+from uem_t5x.base.errors import InputError
 from uem_t5x.data import dataset_folder
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest, Split
-from uem_t5x.errors import InputError
+from uem_t5x.runs import recipes, sweep
 
 HISTORIES = """
 seeds = [0, 1]
@@ -101,7 +102,7 @@ def test_a_run_binds_what_is_asked_for(read):
     }
     train, score = text.commands()
     assert train[:3] == ["-m", "uem_t5x.train", "--gin_file=gin/text_tiny.gin"]
-    files, bindings, rest = gin_utils.split_arguments(train[2:])
+    files, bindings, rest = recipes.split_arguments(train[2:])
     assert (files, rest) == (["gin/text_tiny.gin"], [])
     bound = dict(binding.split(" = ", 1) for binding in bindings)
     assert bound["MODEL_DIR"] == json.dumps(text.model_dir)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from golden import t5x_case as case
 
-from uem_t5x import learning_rates, models, trainer
-from uem_t5x.partitioning import Partitioner
+from uem_t5x import models
+from uem_t5x.training import learning_rates, trainer
+from uem_t5x.training.partitioning import Partitioner
 
 GOLDEN = np.load(Path(__file__).parent / "golden/t5x.npz")
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}

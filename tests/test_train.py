@@ -26,36 +26,21 @@ from etils import epath
 from tiny_recipe import BINDINGS as TINY
 from tiny_recipe import RECIPE
 
-from uem_t5x import (
-    baselines,
-    checkpoint_folders,
-    checkpoint_manager,
-    cli,
-    data_sources,
-    datasets,
-    errors,
-    evaluate,
-    feature_converters,
-    gin_utils,
-    infer,
-    metrics,
-    mixtures,
-    network,
-    predict,
-    preprocessors,
-    questions,
-    train,
-    train_flags,
-    user_lines,
-    verbalizer,
-)
-from uem_t5x.data import pipeline, seal, sentences, synthetic
+from uem_t5x import cli, network, train
+from uem_t5x.answers import evaluate, predict, user_lines
+from uem_t5x.answers.trained_model import Answerer, TrainedModel
+from uem_t5x.base import errors
+from uem_t5x.base.errors import DamagedError, InputError
+from uem_t5x.checkpoints import folders
+from uem_t5x.data import pipeline, seal, synthetic
 from uem_t5x.data.manifest import Channel
 from uem_t5x.data.prepare import PrepareOptions
-from uem_t5x.errors import DamagedError, InputError
+from uem_t5x.inputs import batches, data_sources, feature_converters, preprocessors, questions
+from uem_t5x.runs import command_line, recipes
 from uem_t5x.tasks import movielens
-from uem_t5x.trained_model import Answerer, TrainedModel
-from uem_t5x.trainer import Trainer
+from uem_t5x.tastes import baselines, metrics, mixtures, sentences, verbalizer
+from uem_t5x.training import checkpoint_manager, predictor
+from uem_t5x.training.trainer import Trainer
 
 
 def run(model_dir, dataset_folder, *bindings):
@@ -124,7 +109,7 @@ def test_a_task_may_score_given_answers(dataset_folder, tmp_path):
         options = (f"MIXTURE_OR_TASK_NAME = '{name}'", "EVAL_STEPS = None", "TRAIN_STEPS = 1")
         run(tmp_path, dataset_folder, *options, "WELL_FORMED_ANSWERS = False")
         trained = TrainedModel.load(tmp_path)
-        config = datasets.DatasetConfig(name, trained.feature_lengths, "validation", 64)
+        config = batches.DatasetConfig(name, trained.feature_lengths, "validation", 64)
         with trained.current(dataset_folder):
             (batch,) = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)
     finally:
@@ -170,7 +155,7 @@ def test_the_best_by_f1_is_kept_and_used(dataset_folder, tmp_path, monkeypatch):
 def test_a_mean_over_tasks_is_no_score_where_one_has_none(f1s):
     means = mixtures.mean_scores([{"f1": f1, "loss": 2.0 * f1} for f1 in (0.25, 0.75)])
     assert means == {"f1": 0.5, "loss": 1.0}
-    assert not checkpoint_folders.has_score(mixtures.mean_scores([{"f1": f1} for f1 in f1s]))
+    assert not folders.has_score(mixtures.mean_scores([{"f1": f1} for f1 in f1s]))
 
 
 def test_a_run_that_is_told_to_stop_goes_on_as_if_undisturbed(
@@ -184,7 +169,7 @@ def test_a_run_that_is_told_to_stop_goes_on_as_if_undisturbed(
 
     options = ("TRAIN_STEPS = 6", "EVAL_PERIOD = 2", "CHECKPOINT_PERIOD = 100")
     with monkeypatch.context() as patched:
-        patched.setattr(infer.Predictor, "predict_dataset", told_to_stop)
+        patched.setattr(predictor.Predictor, "predict_dataset", told_to_stop)
         with pytest.raises(errors.Preempted, match=r"told to stop \(SIGTERM\) at step 2"):
             run(tmp_path, dataset_folder, *options)
     assert [path.name for path in tmp_path.glob("checkpoint_*")] == ["checkpoint_2"]
@@ -221,7 +206,7 @@ def test_told_to_stop_while_the_last_checkpoint_is_written(dataset_folder, tmp_p
     monkeypatch.setattr(checkpoint_manager.CheckpointManager, "close", told_to_stop)
     step, _ = run(tmp_path, dataset_folder, "TRAIN_STEPS = 1", "EVAL_PERIOD = 0")
     assert step == 1
-    checkpoint_folders.check(tmp_path / "checkpoint_1")
+    folders.check(tmp_path / "checkpoint_1")
 
 
 class TestDivergence:
@@ -236,7 +221,7 @@ class TestDivergence:
         places = [f"MODEL_DIR={model_dir}", f"DATA_DIR={dataset_folder.path}"]
         tiny = [line.replace(" = ", "=") for line in TINY]
         given = [f"--gin.{macro}" for macro in (*tiny, *places, *macros)]
-        assert train_flags.main([f"--gin_file={RECIPE}", *given]) == 1
+        assert command_line.main([f"--gin_file={RECIPE}", *given]) == 1
         found = re.fullmatch(self.MESSAGE, capsys.readouterr().err.splitlines()[-1])
         assert len(found[3].split(", ")) == 16
         return found[1], int(found[2]), found[4]
@@ -273,7 +258,7 @@ def mixture():
 @pytest.mark.parametrize("is_mixture", [False, True])
 def test_the_users_of_a_batch(is_mixture, mixture, dataset_folder):
     with data_sources.use_dataset_folder(dataset_folder):
-        config = datasets.DatasetConfig(
+        config = batches.DatasetConfig(
             mixture if is_mixture else movielens.uem_task(20),
             {"inputs": 8, "targets": 8, "history_items": 20, "history_ratings": 20},
             "train",
@@ -282,7 +267,7 @@ def test_the_users_of_a_batch(is_mixture, mixture, dataset_folder):
             seed=3,
             num_shards=2,
         )
-        iterator = datasets.TrainIterator(config, feature_converters.UserEmbeddingFeatureConverter)
+        iterator = batches.TrainIterator(config, feature_converters.UserEmbeddingFeatureConverter)
         users = baselines.Users.read("train").most_recent(20)
         histories = {user: users.history(index)[0] for index, user in enumerate(users.ids)}
         for index, batch in zip(range(5), iterator):  # more than an epoch
@@ -297,7 +282,7 @@ def test_the_users_of_a_batch(is_mixture, mixture, dataset_folder):
 
 def test_a_mixture_is_not_one_question(mixture, dataset_folder):
     lengths = {"inputs": 8, "targets": 8, "history_items": 20, "history_ratings": 20}
-    config = datasets.DatasetConfig(mixture, lengths, "test", batch_size=4)
+    config = batches.DatasetConfig(mixture, lengths, "test", batch_size=4)
     converter = feature_converters.UserEmbeddingFeatureConverter
     with data_sources.use_dataset_folder(dataset_folder):
         for ask in (questions.of_split, questions.Questioner):
@@ -316,11 +301,11 @@ def test_a_mixture_is_scored_by_the_mean_of_its_tasks():
 def test_more_parts_of_the_data_than_users(dataset_folder):
     lengths = {"inputs": 8, "targets": 8, "history_items": 20, "history_ratings": 20}
     with data_sources.use_dataset_folder(dataset_folder):
-        config = datasets.DatasetConfig(
+        config = batches.DatasetConfig(
             movielens.uem_task(20), lengths, "test", batch_size=64, shuffle=True, num_shards=64
         )
         with pytest.raises(InputError, match=r"SHARDS=64 .* 'test' has \d+ users"):
-            datasets.TrainIterator(config, feature_converters.UserEmbeddingFeatureConverter)
+            batches.TrainIterator(config, feature_converters.UserEmbeddingFeatureConverter)
 
 
 def test_metrics_are_written_as_often_as_they_are_asked_for():
@@ -405,7 +390,7 @@ def test_told_to_stop_in_the_last_evaluation(dataset_folder, tmp_path, monkeypat
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("an evaluation goes on after SIGTERM")
 
-    monkeypatch.setattr(infer.Predictor, "predict_dataset", told_to_stop)
+    monkeypatch.setattr(predictor.Predictor, "predict_dataset", told_to_stop)
     with pytest.raises(errors.Preempted, match=r"told to stop \(SIGTERM\) at step 1"):
         run(tmp_path, dataset_folder, "TRAIN_STEPS = 1")
     assert [path.name for path in tmp_path.glob("checkpoint_*")] == ["checkpoint_1"]
@@ -413,8 +398,8 @@ def test_told_to_stop_in_the_last_evaluation(dataset_folder, tmp_path, monkeypat
     monkeypatch.undo()
     for _ in range(2):
         run(tmp_path, dataset_folder, "TRAIN_STEPS = 1")
-        checkpoint_folders.check(tmp_path / "checkpoint_1")
-        assert checkpoint_folders.is_measured(epath.Path(tmp_path / "checkpoint_1"))
+        folders.check(tmp_path / "checkpoint_1")
+        assert folders.is_measured(epath.Path(tmp_path / "checkpoint_1"))
         metrics = tmp_path / "inference_eval/movielens_genres_uem_20-metrics.jsonl"
         assert len(metrics.read_text().splitlines()) == 1
 
@@ -480,8 +465,8 @@ class TestTrained:
         assert first["users"][0]["truth"].startswith("The user")
 
     def test_scores_tell_of_which_state_of_the_run_they_are(self, undisturbed):
-        best = checkpoint_folders.best(undisturbed[0])
-        assert best == checkpoint_folders.choose(undisturbed[0])
+        best = folders.best(undisturbed[0])
+        assert best == folders.choose(undisturbed[0])
         for step, well_formed in ((4, False), (6, True)):
             trained = TrainedModel.load(undisturbed[0], step, well_formed)
             told = evaluate.evaluate(trained, "validation")
@@ -645,7 +630,7 @@ class TestTrained:
         return seal.seal(other)
 
     def test_predict_asks_as_the_task_does(self, trained, dataset_folder):
-        config = datasets.DatasetConfig(trained.task, trained.feature_lengths, "test", 4)
+        config = batches.DatasetConfig(trained.task, trained.feature_lengths, "test", 4)
         with trained.current(dataset_folder):
             users = baselines.Users.read("test")
             asked = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)
@@ -749,7 +734,9 @@ class TestTrained:
     def test_it_stays_what_it_is_when_another_recipe_is_read(self, trained):
         scores = evaluate.evaluate(trained, "validation")
         with gin.unlock_config():
-            gin.bind_parameter("uem_t5x.vocabularies.sentencepiece_model_file.path", "other.model")
+            gin.bind_parameter(
+                "uem_t5x.inputs.vocabularies.sentencepiece_model_file.path", "other.model"
+            )
         assert evaluate.evaluate(trained, "validation") == scores
         user = predict.User("u", (5, 6), (9, 2), unknown=0)
         assert len(list(predict.predict(trained, [user]))) == 1
@@ -1138,7 +1125,7 @@ def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
     other = TrainedModel.load(copy)
     asked = []
     for model in (trained, other, trained):
-        config = datasets.DatasetConfig(model.task, model.feature_lengths, "validation", 16)
+        config = batches.DatasetConfig(model.task, model.feature_lengths, "validation", 16)
         with model.current(dataset_folder):
             (batch,) = questions.of_split(config, model.model.FEATURE_CONVERTER_CLS)
         asked.append(batch.features["encoder_input_tokens"])
@@ -1213,23 +1200,23 @@ def test_refused_recipes(bindings, message, dataset_folder, tmp_path):
 def test_a_recipe_that_is_none(content, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("own.gin").write_bytes(content)
-    assert train_flags.main(["--gin_file=own.gin"]) == 2
+    assert command_line.main(["--gin_file=own.gin"]) == 2
     assert "own.gin: " in capsys.readouterr().err
     with pytest.raises(InputError, match=r"own\.gin"):
-        gin_utils.parse(["own.gin"])
+        recipes.parse(["own.gin"])
 
 
 def test_a_number_that_stands_for_all_may_be_none():
-    gin_utils.check_bindings([RECIPE], ["CHECKPOINTS_KEPT = None", "EVAL_STEPS = None"])
+    recipes.check_bindings([RECIPE], ["CHECKPOINTS_KEPT = None", "EVAL_STEPS = None"])
 
 
 def test_an_unbound_macro_is_named(capsys):
-    assert train_flags.main([f"--gin_file={RECIPE}", "--gin.MODEL_DIR=/tmp/x"]) == 2
+    assert command_line.main([f"--gin_file={RECIPE}", "--gin.MODEL_DIR=/tmp/x"]) == 2
     assert "the macro DATA_DIR is not bound; add --gin.DATA_DIR=VALUE" in capsys.readouterr().err
 
 
 def test_arguments_are_gin_literals_or_plain_strings():
-    files, bindings, rest = gin_utils.split_arguments(
+    files, bindings, rest = recipes.split_arguments(
         ["--gin_file=a.gin", "--gin.MODEL_DIR=runs/a", '--gin.DATA_DIR="b c"', "--gin.N=3", "--x"]
     )
     assert files == ["a.gin"]
@@ -1239,17 +1226,17 @@ def test_arguments_are_gin_literals_or_plain_strings():
 
 def test_a_recipe_after_a_space():
     arguments = ["--gin_file", "my recipe.gin", "--gin.N=3", "--gin_file=b.gin", "--x"]
-    assert gin_utils.split_arguments(arguments) == (
+    assert recipes.split_arguments(arguments) == (
         ["my recipe.gin", "b.gin"],
         ["N = 3"],
         ["--x"],
     )
-    assert gin_utils.split_arguments(["--gin_file"]) == ([], [], ["--gin_file"])
+    assert recipes.split_arguments(["--gin_file"]) == ([], [], ["--gin_file"])
 
 
 def test_a_recipe_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with gin_utils.main_module(train):
-        gin_utils.parse([RECIPE], ["MODEL_DIR = 'm'", "DATA_DIR = 'd'"])
+    with recipes.main_module(train):
+        recipes.parse([RECIPE], ["MODEL_DIR = 'm'", "DATA_DIR = 'd'"])
     with pytest.raises(InputError, match=r"gin/nonsense.gin: no such recipe"):
-        gin_utils.parse(["gin/nonsense.gin"])
+        recipes.parse(["gin/nonsense.gin"])

@@ -10,17 +10,12 @@ import pytest
 import seqio
 from flax import traverse_util
 
-from uem_t5x import (
-    data_sources,
-    engine,
-    models,
-    network,
-    partitioning,
-    trainer,
-    user_embedding,
-)
+from uem_t5x import engine, models, network
 from uem_t5x.data import dataset_folder as dataset_folder_lib
 from uem_t5x.data.manifest import Channel
+from uem_t5x.inputs import data_sources
+from uem_t5x.network import user_embedding
+from uem_t5x.training import partitioning, trainer
 
 T5 = network.T5Config(
     vocab_size=32,

@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 import sentencepiece
 
-from uem_t5x.verbalizer import normalize, read_answer, spell, write_answer
+from uem_t5x.tastes.verbalizer import normalize, read_answer, spell, write_answer
 
 MOVIELENS_GENRES = [
     *("Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama"),

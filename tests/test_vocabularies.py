@@ -9,9 +9,10 @@ import seqio
 import tensorflow as tf
 from sentencepiece import sentencepiece_model_pb2
 
-from uem_t5x import data_sources, verbalizer, vocabularies
+from uem_t5x.base.errors import InputError
 from uem_t5x.data.vocabulary import train_vocabulary
-from uem_t5x.errors import InputError
+from uem_t5x.inputs import data_sources, vocabularies
+from uem_t5x.tastes import verbalizer
 
 LFS_POINTER = (
     b"version https://git-lfs.github.com/spec/v1\n"
@@ -91,7 +92,9 @@ class TestModelFile:
         assert vocabulary == seqio.SentencePieceVocabulary(str(copy))
 
     def test_a_missing_file_is_named(self, vocabulary):
-        gin.bind_parameter("uem_t5x.vocabularies.sentencepiece_model_file.path", "/none.model")
+        gin.bind_parameter(
+            "uem_t5x.inputs.vocabularies.sentencepiece_model_file.path", "/none.model"
+        )
 
         with pytest.raises(InputError, match=r"^/none\.model: no such SentencePiece model"):
             vocabulary.encode(TEXT)
@@ -102,7 +105,7 @@ class TestModelFile:
 
         monkeypatch.setattr(tf.io.gfile.GFile, "read", unreachable)
         file = "gs://bucket/sentencepiece.model"
-        gin.bind_parameter("uem_t5x.vocabularies.sentencepiece_model_file.path", file)
+        gin.bind_parameter("uem_t5x.inputs.vocabularies.sentencepiece_model_file.path", file)
         with pytest.raises(InputError, match=r"^gs://bucket/.*: cannot be read \(no network\); do"):
             vocabulary.encode(TEXT)
 
@@ -119,7 +122,7 @@ class TestModelFile:
     def test_what_is_no_model_is_told_from_one(self, vocabulary, tmp_path, content, kind):
         file = tmp_path / "spiece.model"
         file.write_bytes(content)
-        gin.bind_parameter("uem_t5x.vocabularies.sentencepiece_model_file.path", str(file))
+        gin.bind_parameter("uem_t5x.inputs.vocabularies.sentencepiece_model_file.path", str(file))
         seems = f"it seems to be {kind}" if kind else "it is empty"
         message = f"{file}: not a SentencePiece model: {seems}; download"
         with pytest.raises(InputError, match=f"^{re.escape(message)}"):
@@ -164,7 +167,7 @@ def sentencepiece_model(path, pieces, sentinels=0):
 
 class TestPublicVocabularies:
     def use(self, file):
-        gin.bind_parameter("uem_t5x.vocabularies.sentencepiece_model_file.path", str(file))
+        gin.bind_parameter("uem_t5x.inputs.vocabularies.sentencepiece_model_file.path", str(file))
         return vocabularies.TaskVocabulary()
 
     @pytest.mark.parametrize("sentinels", [0, 100])

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uem_t5x import __version__
-from uem_t5x.errors import exit_code
+from uem_t5x.base.errors import exit_code
 
 _TRAIN = "train"
 # Those that read recipes, which may import a module of the current folder.
@@ -27,13 +27,16 @@ COMMANDS = {
     "synthesize": ("uem_t5x.data.synthesize", "write a MovieLens-shaped folder with made-up users"),
     "prepare": ("uem_t5x.data.prepare", "turn MovieLens and descriptions into a dataset folder"),
     "seal": ("uem_t5x.data.seal", "accept a dataset folder as it is after a change by hand"),
-    _TRAIN: ("uem_t5x.train_flags", "train a model, as `python -m uem_t5x.train` does"),
-    "evaluate": ("uem_t5x.evaluate", "score a trained model beside the baselines"),
-    "predict": ("uem_t5x.predict", "write the tastes of users given as JSON lines"),
-    "sweep": ("uem_t5x.sweep", "train and score a list of runs, going on where it was stopped"),
-    "report": ("uem_t5x.report.command", "draw up a page from trained and scored runs"),
-    "compile": ("uem_t5x.compile", "tell what a recipe takes on TPUs that are not there"),
-    "export": ("uem_t5x.export", "write a trained model as files that Transformers loads"),
+    _TRAIN: ("uem_t5x.runs.command_line", "train a model, as `python -m uem_t5x.train` does"),
+    "evaluate": ("uem_t5x.answers.evaluate", "score a trained model beside the baselines"),
+    "predict": ("uem_t5x.answers.predict", "write the tastes of users given as JSON lines"),
+    "sweep": (
+        "uem_t5x.runs.sweep",
+        "train and score a list of runs, going on where it was stopped",
+    ),
+    "report": ("uem_t5x.commands.report", "draw up a page from trained and scored runs"),
+    "compile": ("uem_t5x.tpu.compiling", "tell what a recipe takes on TPUs that are not there"),
+    "export": ("uem_t5x.answers.export", "write a trained model as files that Transformers loads"),
 }
 
 

@@ -19,20 +19,15 @@ import jax.numpy as jnp
 import optax
 from absl import logging
 
-from uem_t5x import (
-    checkpoint_manager,
-    datasets,
-    gin_utils,
-    layer_stacks,
-    layouts,
-    learning_rates,
-    partitioning,
-)
-from uem_t5x import model_dir as model_dir_lib
-from uem_t5x import trainer as trainer_lib
-from uem_t5x.errors import InputError, check_at_least
-from uem_t5x.types import Array
-from uem_t5x.user_embedding import blank_item_tables, load_item_table
+from uem_t5x.base.errors import InputError, check_at_least
+from uem_t5x.inputs import batches
+from uem_t5x.network import layouts, stacks
+from uem_t5x.network.types import Array
+from uem_t5x.network.user_embedding import blank_item_tables, load_item_table
+from uem_t5x.runs import model_dir as model_dir_lib
+from uem_t5x.runs import recipes
+from uem_t5x.training import checkpoint_manager, learning_rates, partitioning
+from uem_t5x.training import trainer as trainer_lib
 
 
 def running_on_t5x() -> bool:
@@ -67,7 +62,7 @@ def adafactor(scan_layers: bool | None = None) -> Any:
         optax.clip_by_block_rms(1.0),
         _scale_by_param_rms(),
     )
-    return layer_stacks.over_layers(optimizer)
+    return stacks.over_layers(optimizer)
 
 
 def _scale_by_param_rms(least: float = 1e-3) -> optax.GradientTransformation:
@@ -180,12 +175,12 @@ def dataset_config(
         "seed": seed,
         "use_cached": use_cached,
     }
-    config = datasets.DatasetConfig(**settings, num_shards=num_shards)
+    config = batches.DatasetConfig(**settings, num_shards=num_shards)
     if not running_on_t5x():
         return config
     from t5x import utils
 
-    datasets.task_of(config)  # T5X would read a cache of whatever data
+    batches.task_of(config)  # T5X would read a cache of whatever data
     return utils.DatasetConfig(**settings, pack=False)
 
 
@@ -243,7 +238,7 @@ def train_state_initializer(initial_checkpoint_path: str | None = None) -> Any:
 def summarize_config(model_dir: str, summary_writer: Any, step: int) -> None:
     """Writes the recipe and the catalogue below MODEL_DIR, and the recipe to TensorBoard."""
     if jax.process_index() == 0:
-        for name, meant in gin_utils.unused_macros().items():
+        for name, meant in recipes.unused_macros().items():
             logging.warning("Nothing refers to the macro %s; there is %s", name, meant)
         recipe = model_dir_lib.write(model_dir)
         summary_writer.write_texts(step, {"config": gin.markdown(recipe)})

@@ -19,8 +19,10 @@ from clu import metrics as clu_metrics
 from flax import linen as nn
 from jaxtyping import Float, Int
 
-from uem_t5x import decoding, feature_converters, layer_stacks, network
-from uem_t5x.types import Array, Batch, PyTree
+from uem_t5x import network
+from uem_t5x.inputs import feature_converters
+from uem_t5x.network import decoding, stacks
+from uem_t5x.network.types import Array, Batch, PyTree
 
 Metrics = dict[str, clu_metrics.Metric]
 
@@ -242,7 +244,7 @@ class EncoderDecoderModel:
             method="decode",
         )
         # One by one: the decoder's layers each have a cache.
-        variables["params"] = layer_stacks.unstack(params)
+        variables["params"] = stacks.unstack(params)
         # The call that makes the cache fills in the keys and values of the encoder's output;
         # its logits are not used, so that the compiler leaves them out.
         _, made = decode(variables, encoded, blank, blank)

@@ -11,9 +11,9 @@ import sys
 if __name__ == "__main__":
     if not sys.flags.safe_path:
         sys.path.append(sys.path.pop(0))  # the current folder comes last: a recipe may import of it
-    from uem_t5x import train_flags
+    from uem_t5x.runs import command_line
 
-    sys.exit(train_flags.main(sys.argv[1:]))  # imports this module, once there is no mistake
+    sys.exit(command_line.main(sys.argv[1:]))  # imports this module, once there is no mistake
 
 import contextlib
 import dataclasses
@@ -28,25 +28,29 @@ import jax
 import seqio
 from clu import metric_writers
 
-from uem_t5x import checkpoint_folders, datasets, file_handles, gin_utils, training_log
-from uem_t5x import model_dir as model_dir_lib
-from uem_t5x import trainer as trainer_lib
-from uem_t5x import validation as validation_lib
-from uem_t5x.checkpoint_manager import (
+from uem_t5x.base import file_handles
+from uem_t5x.base.errors import InputError, Preempted, check_at_least
+from uem_t5x.base.progress import TrainingProgress
+from uem_t5x.checkpoints import folders
+from uem_t5x.inputs import batches
+from uem_t5x.inputs.batches import DatasetConfig
+from uem_t5x.models import EncoderDecoderModel
+from uem_t5x.runs import model_dir as model_dir_lib
+from uem_t5x.runs import recipes
+from uem_t5x.training import trainer as trainer_lib
+from uem_t5x.training import training_log
+from uem_t5x.training import validation as validation_lib
+from uem_t5x.training.checkpoint_manager import (
     CheckpointConfig,
     CheckpointManager,
     saved_num_shards,
 )
-from uem_t5x.datasets import DatasetConfig
-from uem_t5x.divergence import DivergenceWatch
-from uem_t5x.errors import InputError, Preempted, check_at_least
-from uem_t5x.models import EncoderDecoderModel
-from uem_t5x.partitioning import Partitioner
-from uem_t5x.preemption import PreemptionNotice
-from uem_t5x.progress import TrainingProgress
-from uem_t5x.trainer import Trainer, TrainState, TrainStateInitializer
-from uem_t5x.training_log import TrainingLog
-from uem_t5x.validation import Validation
+from uem_t5x.training.divergence import DivergenceWatch
+from uem_t5x.training.partitioning import Partitioner
+from uem_t5x.training.preemption import PreemptionNotice
+from uem_t5x.training.trainer import Trainer, TrainState, TrainStateInitializer
+from uem_t5x.training.training_log import TrainingLog
+from uem_t5x.training.validation import Validation
 
 
 def train(
@@ -113,12 +117,12 @@ def train(
     progress = TrainingProgress(total_steps, quiet=jax.process_index() > 0)
     with PreemptionNotice() as notice, progress, contextlib.ExitStack() as stack:
         progress.doing("reading the training data")
-        checkpoint_folders.set_aside_damaged(model_dir)
+        folders.set_aside_damaged(model_dir)
         model_dir_lib.check_is_same_run(model_dir)
         impl = "unsafe_rbg" if use_hardware_rng else None
         init_rng, trainer_rng = jax.random.split(jax.random.key(random_seed, impl=impl))
         train_dataset_cfg = _as_before(train_dataset_cfg, saved_num_shards(model_dir))
-        iterator = datasets.TrainIterator(
+        iterator = batches.TrainIterator(
             train_dataset_cfg, model.FEATURE_CONVERTER_CLS, partitioner.data_share
         )
         progress.doing("laying out the model")
@@ -205,7 +209,7 @@ def train(
 
 def _farewell(model_dir: str, step: int, total_steps: int, was_done: bool) -> str:
     """Returns what a run says at its end: where the model lies, and what to do with it next."""
-    saved = checkpoint_folders.find(model_dir)
+    saved = folders.find(model_dir)
     if not saved:
         return f"{step} steps taken, and no checkpoint saved: CHECKPOINT_PERIOD=0"
     done = f"checkpoint_{max(saved)} in {model_dir}"
@@ -297,9 +301,9 @@ def run_recipe(
         another process trains in, or anything that `train` refuses.
     """
     file_handles.take()
-    gin_utils.check_bindings(files, bindings)
-    with gin_utils.main_module(sys.modules[__name__]):
-        gin_utils.parse(files, bindings)
+    recipes.check_bindings(files, bindings)
+    with recipes.main_module(sys.modules[__name__]):
+        recipes.parse(files, bindings)
         arguments = gin.get_bindings(train, resolve_references=True)
         with model_dir_lib.lock(arguments["model_dir"]):
             return train(**arguments)

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 
+from uem_t5x.base.errors import InputError
 from uem_t5x.data import dataset_folder, seal
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest, Split
-from uem_t5x.errors import InputError
 
 MANIFEST = Manifest(
     genres=("Drama", "War"),

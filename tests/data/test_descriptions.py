@@ -4,9 +4,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from uem_t5x.base.errors import InputError
 from uem_t5x.data.descriptions import join_by_title, read_descriptions
 from uem_t5x.data.movielens import read_movielens
-from uem_t5x.errors import InputError
 
 SHARED = Path(__file__).parents[3] / "shared/data"
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from uem_t5x.base.errors import InputError
 from uem_t5x.data.movielens import clean_ratings, read_movielens
-from uem_t5x.errors import InputError
 
 MOVIES = """movieId,title,genres
 1,Toy Story (1995),Animation|Comedy

@@ -6,14 +6,17 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from uem_t5x import baselines, checksums, cli, data_sources, metrics, verbalizer, vocabularies
+from uem_t5x import cli
+from uem_t5x.base import checksums
+from uem_t5x.base.errors import InputError
 from uem_t5x.data import examples, pipeline, synthetic
 from uem_t5x.data.dataset_folder import SPLITS, DatasetFolder
 from uem_t5x.data.prepare import PrepareOptions
+from uem_t5x.data.sentence_encoders import make_encoder
 from uem_t5x.data.splits import split_users
 from uem_t5x.data.synthesize import SynthesizeOptions
-from uem_t5x.errors import InputError
-from uem_t5x.sentence_encoders import make_encoder
+from uem_t5x.inputs import data_sources, vocabularies
+from uem_t5x.tastes import baselines, metrics, verbalizer
 
 SHARED = Path(__file__).parents[3] / "shared/data"
 

@@ -9,9 +9,9 @@ import tensorflow as tf
 from safetensors.numpy import save_file
 
 from uem_t5x import cli
+from uem_t5x.base.errors import InputError
 from uem_t5x.data import seal
 from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.errors import InputError
 
 
 @pytest.fixture

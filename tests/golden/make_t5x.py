@@ -13,7 +13,8 @@ from golden import t5x_case as case
 from t5x import adafactor, decoding, models, utils
 from t5x.examples.t5 import network
 
-from uem_t5x import engine, learning_rates
+from uem_t5x import engine
+from uem_t5x.training import learning_rates
 
 GOLDEN = Path(__file__).with_name("t5x.npz")
 

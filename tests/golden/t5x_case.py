@@ -8,9 +8,11 @@ import numpy as np
 import seqio
 from flax import traverse_util
 
-from uem_t5x import data_sources, engine, feature_converters, models, network, user_embedding
+from uem_t5x import engine, models, network
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.data.manifest import Channel
+from uem_t5x.inputs import data_sources, feature_converters
+from uem_t5x.network import user_embedding
 
 VOCABULARY = seqio.PassThroughVocabulary(48, eos_id=1)
 SIZES = {

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from golden import t5x_case as case
 
-from uem_t5x import engine, models, tpu_topologies
+from uem_t5x import engine, models
+from uem_t5x.tpu import topologies
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -36,7 +37,7 @@ def test_the_golden_values_are_what_t5x_gives():
 )
 def test_t5x_lays_a_model_out_on_every_tpu(name, monkeypatch):
     """Whatever TPUs T5X itself knows."""
-    devices = tpu_topologies.devices(tpu_topologies.topology(name))
+    devices = topologies.devices(topologies.topology(name))
     local = [device for device in devices if device.process_index == devices[0].process_index]
     monkeypatch.setattr(jax, "devices", lambda *_: devices)
     monkeypatch.setattr(jax, "device_count", lambda *_: len(devices))
@@ -115,7 +116,8 @@ def test_both_engines_keep_the_same_optimizer_state(size):
     import flax.traverse_util
     import optax
 
-    from uem_t5x import checkpoint_manager, network, trainer
+    from uem_t5x import network
+    from uem_t5x.training import checkpoint_manager, trainer
 
     module = case.transformer().clone(config=network.t5_1_1(size, vocab_size=32128))
     tokens = [jax.ShapeDtypeStruct((1, 4), np.int32)] * 3

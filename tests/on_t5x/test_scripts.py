@@ -13,8 +13,9 @@ from etils import epath
 from fake_bucket import FakeBuckets
 from flax import traverse_util
 
-from uem_t5x import checkpoints, cli, evaluate, network, train
-from uem_t5x.trained_model import TrainedModel
+from uem_t5x import checkpoints, cli, network, train
+from uem_t5x.answers import evaluate
+from uem_t5x.answers.trained_model import TrainedModel
 
 RECIPE = "gin/uem_tiny.gin"
 MODEL = "gin/models/uem_tiny.gin"

@@ -4,7 +4,7 @@ import fake_runs
 import pytest
 
 from uem_t5x.report import settings
-from uem_t5x.runs import Run
+from uem_t5x.runs.finished import Run
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import fake_runs
 import pytest
 
 from uem_t5x import cli
-from uem_t5x.report import command, figures, paper_results
+from uem_t5x.commands import report as command
+from uem_t5x.report import figures, paper_results
 
 HOSTILE = "<script>alert('x')</script> & \"more\" (1999)"
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -5,10 +5,10 @@ import statistics
 import fake_runs
 import pytest
 
-from uem_t5x.errors import InputError
+from uem_t5x.base.errors import InputError
 from uem_t5x.report import settings
 from uem_t5x.report.settings import Summary
-from uem_t5x.runs import Run
+from uem_t5x.runs.finished import Run
 
 
 @pytest.fixture

@@ -11,11 +11,12 @@ import seqio
 import tensorflow as tf
 import tiny_recipe
 
-from uem_t5x import data_sources, task_caches, train_flags
-from uem_t5x.data import sentences
 from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.feature_converters import UserEmbeddingFeatureConverter
+from uem_t5x.inputs import caches, data_sources
+from uem_t5x.inputs.feature_converters import UserEmbeddingFeatureConverter
+from uem_t5x.runs import command_line
 from uem_t5x.tasks import movielens
+from uem_t5x.tastes import sentences
 
 HISTORY_LENGTHS = {"uem": (5, 10, 20, 30, 50, 100), "text": (5, 10, 20, 50)}
 UEM_LENGTHS = {"inputs": 64, "targets": 64, "history_items": 20, "history_ratings": 20}
@@ -104,7 +105,7 @@ class TestExamples:
 
 class TestIterator:
     def test_a_checkpoint_keeps_the_place_in_the_data(self, current_folder, tmp_path):
-        gin.bind_parameter("uem_t5x.preprocessors.training_stretches.probability", 1.0)
+        gin.bind_parameter("uem_t5x.inputs.preprocessors.training_stretches.probability", 1.0)
         try:
             dataset = seqio.get_mixture_or_task("movielens_genres_uem_5").get_dataset(
                 UEM_LENGTHS, "train", shuffle=True, seed=0, num_epochs=None
@@ -195,7 +196,7 @@ class TestOfflineCache:
         macros = {"TRAIN_STEPS": 1, "EVAL_PERIOD": 0, "USE_CACHED_TASKS": True}
         bindings = [*tiny_recipe.BINDINGS, *(f"{k} = {v}" for k, v in (macros | places).items())]
         arguments = ["--gin." + binding.replace(" = ", "=") for binding in bindings]
-        return train_flags.main([f"--gin_file={tiny_recipe.RECIPE}", *arguments, *flags])
+        return command_line.main([f"--gin_file={tiny_recipe.RECIPE}", *arguments, *flags])
 
     def test_is_trained_on(self, dataset_folder, cache, tmp_path):
         flag = f"--seqio_additional_cache_dirs={cache}"
@@ -215,8 +216,8 @@ class TestOfflineCache:
 
     def test_of_unknown_data_is_read_with_a_warning(self, dataset_folder, cache, tmp_path):
         with (
-            mock.patch.object(task_caches, "_fingerprint", return_value=None),
-            mock.patch.object(task_caches.logging, "warning") as warning,
+            mock.patch.object(caches, "_fingerprint", return_value=None),
+            mock.patch.object(caches.logging, "warning") as warning,
         ):
             assert self.train_a_step(tmp_path / "run", dataset_folder) == 0
         assert any("from a cache of other data" in call.args[0] for call in warning.mock_calls)

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import polars as pl
 
-from uem_t5x import predict, verbalizer
+from uem_t5x.answers import predict
+from uem_t5x.answers.user_lines import read_lines, read_users
+from uem_t5x.base.errors import InputError
 from uem_t5x.data import descriptions, movielens, text_tables
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest, Split
-from uem_t5x.errors import InputError
-from uem_t5x.user_lines import read_lines, read_users
+from uem_t5x.tastes import verbalizer
 
 FOLDER = Path(tempfile.gettempdir())  # set by `fuzz.py` to one of its own
 RATING_COLUMNS = ["userId", "movieId", "rating", "timestamp"]

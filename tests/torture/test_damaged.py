@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import tiny_recipe
 
-from uem_t5x import checkpoint_folders, train
-from uem_t5x.checkpoint_manager import CheckpointManager
+from uem_t5x import train
+from uem_t5x.base.errors import DamagedError, InputError
+from uem_t5x.checkpoints import folders
 from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.errors import DamagedError, InputError
+from uem_t5x.training.checkpoint_manager import CheckpointManager
 
 REGIONS = 24  # of a file; each is flipped at a random place
 CUTS = 8
@@ -86,14 +87,14 @@ def test_a_dataset_folder(dataset_folder, tmp_path, rng):
 def test_a_checkpoint(model_dir, tmp_path, rng):
     copy = shutil.copytree(model_dir, tmp_path / "model")
     expected = restore(copy)
-    assert checkpoint_folders.choose(copy) == checkpoint_folders.choose(model_dir)
+    assert folders.choose(copy) == folders.choose(model_dir)
     seen = collections.Counter()
     for file in each_damage(copy / f"checkpoint_{STEP}", rng):
         try:
-            checkpoint_folders.check(copy / f"checkpoint_{STEP}")
+            folders.check(copy / f"checkpoint_{STEP}")
         except DamagedError as error:
             assert str(file) in str(error)
-            assert checkpoint_folders.choose(copy) == STEP - 2
+            assert folders.choose(copy) == STEP - 2
             seen["found out"] += 1
         else:
             jax.tree.map(np.testing.assert_array_equal, restore(copy), expected)

@@ -7,7 +7,7 @@ import pytest
 import tiny_recipe
 from torture import victims
 
-from uem_t5x import checkpoint_folders
+from uem_t5x.checkpoints import folders
 from uem_t5x.data import synthetic
 
 TRAINING = [*tiny_recipe.BINDINGS, "CHECKPOINT_PERIOD = 2", "EVAL_PERIOD = 0"]
@@ -58,11 +58,11 @@ def test_a_full_disk(dataset_folder, tmp_path):
     assert lines[-1].startswith(f"uem_t5x.train: {disk}/model: a checkpoint cannot be saved")
     assert "checkpoint_6 is still good" in lines[-1]
     assert "Traceback" not in done.stderr
-    found = checkpoint_folders.find(kept)
+    found = folders.find(kept)
     assert list(found) == [2, 4, 6]
     for checkpoint in found.values():
-        checkpoint_folders.check(checkpoint)
-    assert checkpoint_folders.choose(kept) in found
+        folders.check(checkpoint)
+    assert folders.choose(kept) in found
     # There is room now: it goes on.
     log = tmp_path / "log"
     bindings = [*TRAINING, *tiny_recipe.places(kept, dataset_folder.path), "TRAIN_STEPS = 8"]
@@ -110,7 +110,7 @@ def test_a_folder_that_vanishes(dataset_folder, tmp_path):
     last = log.read_text().splitlines()[-1]
     print(last)
     assert last.startswith(f"uem_t5x.train: {model_dir}: ")
-    assert checkpoint_folders.choose(moved)
+    assert folders.choose(moved)
 
 
 def test_too_few_file_handles(dataset_folder, tmp_path):

@@ -12,7 +12,8 @@ import pytest
 import tiny_recipe
 from torture import victims
 
-from uem_t5x import checkpoint_folders, errors
+from uem_t5x.base import errors
+from uem_t5x.checkpoints import folders
 
 STEPS = 24
 KILLS_A_RUN = 7  # so many that four runs are enough
@@ -55,7 +56,7 @@ class Moments:
         self._steps = self.saved()
 
     def saved(self):
-        return set(checkpoint_folders.find(self._model_dir))
+        return set(folders.find(self._model_dir))
 
     def _begun(self):
         """Whether this process, and not one before it, has begun to write a checkpoint."""

@@ -15,7 +15,7 @@ from pathlib import Path
 KILLS = 25  # of training, at least, and of `prepare`
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["uem_t5x.cli", "uem_t5x.train", "uem_t5x.trained_model"])
+CONTEXT.set_forkserver_preload(["uem_t5x.cli", "uem_t5x.train", "uem_t5x.answers.trained_model"])
 
 
 def train(
@@ -34,22 +34,23 @@ def train(
       xla_flags: in place of the tests' own.
       measurements: a file that gets a letter whenever the model begins to answer validation users.
     """
-    from uem_t5x import infer, train_flags
+    from uem_t5x.runs import command_line
+    from uem_t5x.training import predictor
 
     _write_to(log)
     if measurements is not None:
-        answer = infer.Predictor.predict_dataset
+        answer = predictor.Predictor.predict_dataset
 
         def noted(*arguments: object) -> object:
             with Path(measurements).open("a") as file:
                 file.write("m")
             return answer(*arguments)
 
-        infer.Predictor.predict_dataset = noted
+        predictor.Predictor.predict_dataset = noted
     if xla_flags is not None:
         os.environ["XLA_FLAGS"] = xla_flags
     gin_bindings = [f"--gin.{binding.replace(' = ', '=', 1)}" for binding in bindings]
-    sys.exit(train_flags.main([f"--gin_file={recipe}", *gin_bindings]))
+    sys.exit(command_line.main([f"--gin_file={recipe}", *gin_bindings]))
 
 
 def command(log: str, arguments: list[str]) -> None:

@@ -34,11 +34,11 @@ from jaxtyping import Float32, UInt8
 from safetensors import safe_open
 from safetensors.numpy import load, save_file
 
-from uem_t5x import atomic, buckets, checksums
+from uem_t5x.base import atomic, buckets, checksums
+from uem_t5x.base.errors import InputError
 from uem_t5x.data import manifest as manifest_lib
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
-from uem_t5x.errors import InputError
-from uem_t5x.rating_scale import RATING_ROWS
+from uem_t5x.tastes.rating_scale import RATING_ROWS
 
 SPLITS = ("train", "validation", "test")
 MOVIES = Path("items/movies.parquet")

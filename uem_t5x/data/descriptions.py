@@ -28,8 +28,8 @@ from pathlib import Path
 
 import polars as pl
 
+from uem_t5x.base.errors import InputError
 from uem_t5x.data import text_tables
-from uem_t5x.errors import InputError
 
 _TITLE_COLUMNS = ["movie_title", "movie_info", "original_release_date"]
 _TEXT_COLUMNS = ("description", "movie_info")  # of a table keyed by movieId

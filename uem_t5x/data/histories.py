@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int32, Int64, Integer, UInt8
 
-from uem_t5x import labels
+from uem_t5x.tastes import labels
 
 
 @dataclasses.dataclass(frozen=True)

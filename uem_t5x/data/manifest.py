@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from etils import epath
 
-from uem_t5x import atomic, checksums
-from uem_t5x.errors import DamagedError, InputError
+from uem_t5x.base import atomic, checksums
+from uem_t5x.base.errors import DamagedError, InputError
 
 FORMAT = "uem-t5x dataset folder"
 FORMAT_VERSION = 3

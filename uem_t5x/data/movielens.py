@@ -16,11 +16,11 @@ from pathlib import Path, PurePosixPath
 
 import polars as pl
 
-from uem_t5x import verbalizer
+from uem_t5x.base.errors import InputError
 from uem_t5x.data import text_tables
 from uem_t5x.data.text_tables import TextTable
-from uem_t5x.errors import InputError
-from uem_t5x.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS
+from uem_t5x.tastes import verbalizer
+from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS
 
 _COLUMNS = {
     "movies": ["movieId", "title", "genres"],

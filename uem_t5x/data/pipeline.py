@@ -9,17 +9,18 @@ import polars as pl
 from jaxtyping import Float32
 from rich.progress import Progress
 
-from uem_t5x import startup, verbalizer
-from uem_t5x.data import dataset_folder, movielens, sentences
+from uem_t5x.base import startup
+from uem_t5x.base.errors import InputError
+from uem_t5x.data import dataset_folder, movielens
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.data.descriptions import read_descriptions
 from uem_t5x.data.histories import Histories, HistoryLabels
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
 from uem_t5x.data.prepare import PrepareOptions
+from uem_t5x.data.sentence_encoders import SentenceEncoder, make_encoder
 from uem_t5x.data.splits import TRAIN, split_users
-from uem_t5x.errors import InputError
-from uem_t5x.rating_scale import RATING_ROWS
-from uem_t5x.sentence_encoders import SentenceEncoder, make_encoder
+from uem_t5x.tastes import sentences, verbalizer
+from uem_t5x.tastes.rating_scale import RATING_ROWS
 
 _VOCABULARY_TEXTS = 2000  # of each kind; more of them teach a small vocabulary nothing new
 

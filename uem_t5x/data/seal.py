@@ -11,9 +11,9 @@ import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from uem_t5x import startup
-from uem_t5x.errors import InputError, said_by_tensorflow
-from uem_t5x.rating_scale import MAX_HALF_STARS
+from uem_t5x.base import startup
+from uem_t5x.base.errors import InputError, said_by_tensorflow
+from uem_t5x.tastes.rating_scale import MAX_HALF_STARS
 
 if TYPE_CHECKING:
     from etils import epath
@@ -102,7 +102,7 @@ def _check_channels(folder: "DatasetFolder") -> None:
 
 
 def _check_users(folder: "DatasetFolder") -> None:
-    from uem_t5x.labels import MAX_LABELS
+    from uem_t5x.tastes.labels import MAX_LABELS
 
     genres = {genre.encode() for genre in folder.genres}
     last_row = len(folder.movies()) - 1

@@ -15,12 +15,12 @@ import polars as pl
 from jaxtyping import Bool, Float32, Float64, Int64
 from rich.progress import Progress
 
-from uem_t5x.atomic import holds_only, writing_folder
+from uem_t5x.base.atomic import holds_only, writing_folder
+from uem_t5x.base.errors import InputError
 from uem_t5x.data import fiction
 from uem_t5x.data.fiction import GENRES
 from uem_t5x.data.synthesize import SynthesizeOptions
-from uem_t5x.errors import InputError
-from uem_t5x.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS
+from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS
 
 MOVIES = "movies.csv"
 RATINGS = "ratings.csv"

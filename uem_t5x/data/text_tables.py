@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from uem_t5x.errors import InputError
+from uem_t5x.base.errors import InputError
 
 # polars separates by single bytes; this one means just that and occurs in no text.
 _UNIT_SEPARATOR = "\x1f"

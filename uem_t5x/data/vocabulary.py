@@ -6,8 +6,8 @@ from pathlib import Path
 
 import sentencepiece
 
-from uem_t5x import verbalizer
-from uem_t5x.errors import InputError
+from uem_t5x.base.errors import InputError
+from uem_t5x.tastes import verbalizer
 
 _WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's space
 _SPECIAL = ("<pad>", "</s>", "<unk>")

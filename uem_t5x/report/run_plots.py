@@ -12,10 +12,10 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from uem_t5x.metrics import KINDS
 from uem_t5x.report import figures
 from uem_t5x.report.figures import Plot, Theme
 from uem_t5x.report.settings import Comparison, Setting, Summary
+from uem_t5x.tastes.metrics import KINDS
 
 STANCES = (*KINDS, "neither")
 _CURVES_A_PLOT = 6

@@ -9,9 +9,9 @@ import statistics
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-from uem_t5x.errors import InputError
+from uem_t5x.base.errors import InputError
 from uem_t5x.report import paper_results
-from uem_t5x.runs import UEM, Run
+from uem_t5x.runs.finished import UEM, Run
 
 HISTORY_LENGTH, UEM_LAYERS, LANGUAGE_MODEL = "HISTORY_LENGTH", "UEM_LAYERS", "LANGUAGE_MODEL"
 CATALOGUE, SPLIT = "CATALOGUE", "SPLIT"

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from uem_t5x.report import paper_results
 from uem_t5x.report import settings as settings_lib
 from uem_t5x.report.settings import Comparison, Setting
-from uem_t5x.runs import UNKNOWN
+from uem_t5x.runs.finished import UNKNOWN
 
 Header: TypeAlias = str | int | float | bool | None
 Paper: TypeAlias = Mapping[tuple[Header, ...], paper_results.Scores]

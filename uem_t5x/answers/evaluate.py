@@ -1,0 +1,241 @@
+"""`uem-t5x evaluate`: scores a checkpoint beside the baselines."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from etils import epath
+
+from uem_t5x.base import atomic, buckets
+from uem_t5x.base.errors import InputError
+from uem_t5x.commands import model_arguments
+from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR
+
+if TYPE_CHECKING:
+    from uem_t5x.answers.trained_model import TrainedModel
+    from uem_t5x.data.dataset_folder import DatasetFolder
+    from uem_t5x.tastes import baselines
+    from uem_t5x.tastes.metrics import Taste
+
+_SHOWN_USERS, _SHOWN_ITEMS = 6, 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the subcommand's arguments."""
+    model_arguments.add_arguments(parser)
+    parser.add_argument("--data-dir", help="a dataset folder; the one it was trained on by default")
+    parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    parser.add_argument("--batch-size", type=int, help="the recipe's by default")
+    parser.add_argument("--output", help="where to write the scores as JSON")
+    parser.add_argument("--answers", help="where to write each user's answer, as JSON lines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the subcommand."""
+    from rich.console import Console
+
+    from uem_t5x.report import score_table
+
+    outputs = [*filter(None, (args.output, args.answers))]
+    for output in outputs:
+        atomic.check_file(output)
+    if len(outputs) == 2 and buckets.absolute(args.output) == buckets.absolute(args.answers):
+        raise InputError(f"--answers {args.answers}: the scores go there; give another name")
+    trained = model_arguments.load(args)
+    result = evaluate(trained, args.split, args.data_dir, args.batch_size, args.answers)
+    if args.output:
+        write_metrics(result, args.output)
+    console = Console(markup=False)
+    console.print(score_table.methods_table(result))
+    console.print(score_table.genres_table(result))
+    if args.output:
+        console.print(f"scores written to {args.output}")
+    if args.answers:
+        console.print(f"{result['examples']} answers written to {args.answers}")
+    return 0
+
+
+def write_metrics(result: dict[str, Any], output: epath.PathLike) -> None:
+    """Writes what `evaluate` returned as JSON: the whole file or none."""
+    atomic.write_text(output, json.dumps(result, indent=2) + "\n")
+
+
+def evaluate(
+    trained: "TrainedModel",
+    split: str = "test",
+    data_dir: str | None = None,
+    batch_size: int | None = None,
+    answers_file: epath.PathLike | None = None,
+) -> dict[str, Any]:
+    """Scores a model and the baselines on the users of a split.
+
+    Args:
+      trained: the model.
+      split: `train`, `validation` or `test`.
+      data_dir: a dataset folder of the same catalogue; the one of the recipe by default.
+      batch_size: users that are answered at once; it does not change the scores.
+      answers_file: gets a JSON line for each user of the split: `user_id`, `items` (how many the
+        model read), `answer`, `liked` and `disliked` as read back from it (null where that fails),
+        `true_liked`, `true_disliked`, and the `f1` of both kinds together (0 where reading fails).
+
+    Returns:
+      `methods` (for each its scores: `uem` or `text`, `counting` over whole histories, `rule` over
+      the items that the model read), `per_genre` rows and `confusion` of the model, `items_read`
+      (least, mean and most items that it read of a user), `users` (some of them, from the worst
+      answered to the best), `examples`, `history_length` (if the task does not tell, the most items
+      that it read of a user), `split`, `split_sha256` (of its users and labels) and `task`. Of the
+      checkpoint its `step`, `trained_steps` (how far training had come when it was scored) and
+      `is_best` (whether it is what is scored where no step is given); `well_formed` (whether
+      answers were kept within the grammar). Older versions did not write these last three.
+
+    Raises:
+      InputError: if the dataset folder is of another catalogue than the model's, or of the same
+        users split or labelled otherwise, the split has no users, or the task leaves some out or
+        gives them in another order.
+    """
+    import numpy as np
+
+    from uem_t5x.base import progress
+    from uem_t5x.data.dataset_folder import DatasetFolder
+    from uem_t5x.inputs import batches, postprocessors, questions
+    from uem_t5x.tastes import baselines, metrics
+
+    if data_dir is None and not epath.Path(trained.data_dir).exists():
+        raise InputError(
+            f"{trained.data_dir}: no such folder; it is the recipe's DATA_DIR, as seen from where "
+            "the model was trained; give the dataset folder as --data-dir"
+        )
+    folder = DatasetFolder.open(data_dir or trained.data_dir)
+    if not folder.has_catalogue_of(trained.catalogue):
+        raise InputError(
+            f"{folder.path}: not the catalogue that the model was trained on (other movies, genres "
+            "or sentence encoder); give the dataset folder of its training"
+        )
+    is_of_its_data = folder.has_inputs_of(trained.catalogue)
+    if is_of_its_data and not folder.has_split_of(trained.catalogue, "train"):
+        raise InputError(
+            f"{folder.path}: the data that the model was trained on, split or labelled otherwise, "
+            f"so that it may know users of {split!r}; give the dataset folder of its training"
+        )
+    if not folder.num_examples(split):
+        raise InputError(f"{folder.path}: the split {split!r} has no users; choose another --split")
+    batch_size = trained.batch_size if batch_size is None else batch_size
+    config = batches.DatasetConfig(trained.task, trained.feature_lengths, split, batch_size, seed=0)
+    answerer = trained.answerer(batch_size)
+    with trained.current(folder):
+        users = baselines.Users.read(split)
+        asked = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)
+        answers: list[str] = []
+        read: list[int] = []
+        asked: list[bytes | None] = []
+        with progress.counting("answering", folder.num_examples(split)) as advance:
+            for index, batch in enumerate(asked):
+                answers += answerer(batch.features, index=index)
+                read += batch.items_read.tolist()
+                asked += batch.user_ids
+                advance(len(batch.user_ids))
+        questions.check_one_each(trained.task, [user.encode() for user in users.ids], asked)
+        items_read = np.array(read)
+        predicted = [postprocessors.genres(answer) for answer in answers]
+        predictions = {
+            "uem" if trained.reads_embeddings else "text": predicted,
+            "counting": baselines.counting(users, folder),
+            "rule": baselines.rule(users.most_recent(items_read), folder),
+        }
+    answered = _answered(users, read, answers, predicted)
+    if answers_file is not None:
+        with atomic.writing_file(answers_file) as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in answered)
+    return {
+        "methods": {
+            name: metrics.score(users.tastes, tastes, folder.genres)
+            for name, tastes in predictions.items()
+        },
+        "per_genre": [
+            dataclasses.asdict(row)
+            for row in metrics.per_genre(users.tastes, predicted, folder.genres)
+        ],
+        "confusion": metrics.confusion(users.tastes, predicted, folder.genres),
+        "items_read": {
+            "least": int(items_read.min()),
+            "mean": float(items_read.mean()),
+            "most": int(items_read.max()),
+        },
+        "users": _some_users(users, folder, answered),
+        "examples": len(users.tastes),
+        "history_length": trained.history_length or int(items_read.max()),
+        "step": trained.step,
+        "trained_steps": trained.trained_steps,
+        "is_best": trained.is_best,
+        "well_formed": trained.well_formed,
+        "split": split,
+        "split_sha256": folder.manifest.splits[split].sha256,
+        "task": trained.task,
+    }
+
+
+def _answered(
+    users: "baselines.Users",
+    items_read: Sequence[int],
+    answers: Sequence[str],
+    predicted: "Sequence[Taste | None]",
+) -> list[dict[str, Any]]:
+    """Returns what `answers_file` says of each user."""
+    from uem_t5x.tastes import metrics
+
+    rows = []
+    for user_id, items, answer, taste, truth in zip(
+        users.ids, items_read, answers, predicted, users.tastes
+    ):
+        liked, disliked = taste or (None, None)
+        true_liked, true_disliked = truth
+        rows.append(
+            {
+                "user_id": user_id,
+                "items": items,
+                "answer": answer,
+                "liked": liked,
+                "disliked": disliked,
+                "true_liked": true_liked,
+                "true_disliked": true_disliked,
+                "f1": metrics.user_f1(truth, taste),
+            }
+        )
+    return rows
+
+
+def _some_users(
+    users: "baselines.Users", folder: "DatasetFolder", answered: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Shows users, evenly from the worst answered to the best: history, truth and answer."""
+    import numpy as np
+
+    from uem_t5x.tastes import verbalizer
+
+    order = np.argsort([row["f1"] for row in answered], kind="stable")
+    shown = order[np.linspace(0, len(order) - 1, min(_SHOWN_USERS, len(order))).astype(int)]
+    movies = folder.movies()
+    rows = []
+    for user in shown.tolist():
+        items, half_stars = users.history(user)
+        recent = zip(items[-_SHOWN_ITEMS:].tolist(), half_stars[-_SHOWN_ITEMS:].tolist())
+        rows.append(
+            {
+                "user_id": users.ids[user],
+                "items": len(items),
+                "recent": [
+                    {
+                        "title": movies["title"][row],
+                        "genres": movies["genres"][row].to_list(),
+                        "stars": stars / HALF_STARS_PER_STAR,
+                    }
+                    for row, stars in recent
+                ],
+                "truth": verbalizer.write_answer(*users.tastes[user]),
+                "answer": answered[user]["answer"],
+                "f1": answered[user]["f1"],
+            }
+        )
+    return rows

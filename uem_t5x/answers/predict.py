@@ -1,0 +1,280 @@
+"""`uem-t5x predict`: one JSON line a user in, one JSON line with their taste out."""
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uem_t5x.answers.user_lines import Movie, User, movie_rows, movie_titles, read_lines, read_users
+from uem_t5x.base import atomic
+from uem_t5x.base.errors import InputError
+from uem_t5x.commands import model_arguments
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from uem_t5x.answers.trained_model import TrainedModel
+
+_ENCODED = ("title_genres", "description")  # the channels that `prepare` makes of text
+# What is said without the model, which would make a taste up.
+NOTHING_KNOWN = "Nothing is known of this user's taste."
+# Movies that a batch of users may bring along; a multiple, so that few shapes are compiled.
+_NEW_ITEM_ROWS = 64
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the subcommand's arguments."""
+    model_arguments.add_arguments(parser)
+    parser.add_argument(
+        "--input",
+        required=True,
+        help="JSON lines, a user each, histories oldest first or with timestamps; - for stdin",
+    )
+    parser.add_argument("--output", help="where to write the answers; stdout by default")
+    parser.add_argument("--batch-size", type=int, default=32)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the subcommand; returns 2 if lines were refused, though the others are answered."""
+    if args.input != "-":
+        source = Path(args.input)
+        if not source.exists() or source.is_dir():
+            found = "a folder" if source.is_dir() else "no such file"
+            raise InputError(f"{args.input}: {found}; give JSON lines, a user each")
+        if args.output and Path(args.output).exists() and source.samefile(args.output):
+            raise InputError(f"--output {args.output}: the histories lie there; give another name")
+    if args.output:
+        atomic.check_file(args.output)
+    trained = model_arguments.load(args)
+    refused = 0
+
+    def report(error: InputError) -> None:
+        nonlocal refused
+        refused += 1
+        print(f"uem-t5x predict: {error}", file=sys.stderr)
+
+    with contextlib.ExitStack() as stack:
+        is_stdin = args.input == "-"
+        file = sys.stdin.buffer if is_stdin else stack.enter_context(Path(args.input).open("rb"))
+        movies = trained.catalogue.movies()
+        users = read_users(
+            read_lines(file),
+            args.input,
+            movie_rows(movies),
+            report,
+            _why_not_described(trained),
+            movie_titles(movies),
+        )
+        answers = predict(trained, users, args.batch_size)
+        if args.output:
+            _write_whole(answers, args.output)
+        else:
+            for answer in answers:
+                print(write_line(answer, sys.stdout.encoding), flush=True)
+    return 2 if refused else 0
+
+
+def _write_whole(answers: Iterable[dict[str, Any]], output: str) -> None:
+    from uem_t5x.base import progress
+
+    with progress.counting("answering") as advance, atomic.writing_file(output) as file:
+        for answer in answers:
+            file.write(write_line(answer) + "\n")
+            advance(1)
+
+
+def _why_not_described(trained: "TrainedModel") -> str | None:
+    """Returns why a model cannot be told of movies that its catalogue lacks; None if it can."""
+    catalogue = trained.catalogue
+    if not trained.reads_embeddings:
+        return "the model reads movies of its catalogue as text, and no others; leave it out"
+    for channel in catalogue.channels:
+        is_encoded = channel.name in _ENCODED and channel.width == catalogue.encoder.width
+        if channel.index == "item" and not is_encoded:
+            return (
+                f"the model's channel {channel.name!r} is not made of text, so a movie that its "
+                "catalogue lacks has no embedding; leave it out"
+            )
+    return None
+
+
+def write_line(answer: dict[str, Any], encoding: str | None = None) -> str:
+    """Returns the answer as a line of JSON that can be encoded; by default in UTF-8."""
+    text = json.dumps(answer, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        # A terminal of ASCII, or half of a surrogate pair in a user_id, which is no character.
+        return json.dumps(answer, allow_nan=False)
+    return text
+
+
+def predict(
+    trained: "TrainedModel", users: Iterable[User | None], batch_size: int = 32
+) -> Iterator[dict[str, Any]]:
+    """Answers users, in order, as the task that the model was trained on asks about them.
+
+    Args:
+      trained: the model.
+      users: who is asked about; None has those before it answered before the next one is asked for.
+      batch_size: most users that are answered at once; it does not change the answers.
+
+    Yields:
+      `user_id`, `answer` (the sentence, or `NOTHING_KNOWN` of a user no item of whom was read),
+      `liked` and `disliked` (genre names), `items` (how many the model read), how many of the
+      user's were `known` to the catalogue, only `described`, or `dropped`, and, where there were
+      any, `unknown_items` (those dropped as neither).
+
+    Raises:
+      InputError: if an item is no row of the catalogue, or only described, and the model cannot
+        be told of it; or the task leaves users out or changes their order.
+    """
+    from uem_t5x.inputs import batches, questions
+    from uem_t5x.tastes import verbalizer
+
+    genres = trained.catalogue.genres
+    encoder = _ItemEncoder(trained)
+    answerer = trained.answerer(batch_size)
+    config = batches.DatasetConfig(trained.task, trained.feature_lengths, "predict", batch_size)
+    with trained.current():
+        ask = questions.Questioner(config, trained.model.FEATURE_CONVERTER_CLS)
+
+    def told(users: Sequence[User], index: int) -> Iterator[tuple[int, str]]:
+        """Yields how many items were read of each user, and the answer."""
+        if not users:
+            return
+        examples, described = encoder.examples(users)
+        asked = ask(examples)
+        answers = answerer(*encoder.embed(asked.features, described), index)
+        yield from zip(asked.items_read.tolist(), answers)
+
+    for index, batch in enumerate(_batches(users, batch_size)):
+        answers = told([user for user in batch if user.items], index)
+        for user in batch:
+            items, answer = next(answers) if user.items else (0, "")
+            answer = answer if items else NOTHING_KNOWN
+            liked, disliked = verbalizer.read_answer(answer, genres) if items else ([], [])
+            described_items = sum(isinstance(item, Movie) for item in user.items)
+            result = {
+                "user_id": user.user_id,
+                "answer": answer,
+                "liked": liked,
+                "disliked": disliked,
+                "items": items,
+                "known": len(user.items) - described_items,
+                "described": described_items,
+                "dropped": user.unknown + user.outdated,
+            }
+            yield {**result, "unknown_items": user.unknown} if user.unknown else result
+
+
+def _batches(users: Iterable[User | None], size: int) -> Iterator[list[User]]:
+    """Yields users, as many at once as there are before a None, and at most `size`."""
+    batch: list[User] = []
+    for user in users:
+        if user is not None:
+            batch.append(user)
+        if batch and (user is None or len(batch) == size):
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+class _ItemEncoder:
+    """Embeds described movies, in rows that are appended to the checkpoint's item table.
+
+    Attributes:
+      first_row: of those.
+    """
+
+    def __init__(self, trained: "TrainedModel") -> None:
+        self.first_row = len(trained.catalogue.movies())
+        self._trained = trained
+        self._why_not_described = _why_not_described(trained)
+        self._sentence_encoder: Any = None
+
+    def examples(self, users: Sequence[User]) -> tuple[list[dict[str, Any]], list[Movie]]:
+        """Returns users as a dataset folder holds them, and the described movies of their items.
+
+        The first of these movies has the row `first_row`.
+
+        Raises:
+          InputError: if there are any, and the model cannot be told of them; or an item is no
+            row of the catalogue.
+        """
+        for user in users:
+            for item in user.items:
+                if not isinstance(item, Movie) and not 1 <= item < self.first_row:
+                    raise InputError(
+                        f"user {user.user_id!r}: {item} is no row of the catalogue's movies, 1 to "
+                        f"{self.first_row - 1}; its movie table tells each movieId's"
+                    )
+        items = (item for user in users for item in user.items)
+        described = list(dict.fromkeys(item for item in items if isinstance(item, Movie)))
+        if described and self._why_not_described:
+            raise InputError(self._why_not_described)
+        rows = {movie: self.first_row + index for index, movie in enumerate(described)}
+        examples = [
+            {
+                "user_id": str(user.user_id).encode("utf-8", "backslashreplace"),
+                "history_items": [rows.get(item, item) for item in user.items],
+                "history_ratings": user.half_stars,
+            }
+            for user in users
+        ]
+        return examples, described
+
+    def embed(
+        self, batch: "dict[str, np.ndarray]", described: Sequence[Movie]
+    ) -> "tuple[dict[str, np.ndarray], Any]":
+        """Returns a batch and the item table that it refers to.
+
+        Args:
+          batch: the model's features.
+          described: what `examples` returned; only movies that the batch refers to are embedded.
+        """
+        import numpy as np
+
+        if not described or not (batch["history_items"] >= self.first_row).any():
+            return batch, self._trained.flax_mutables
+        items = batch["history_items"].copy()
+        is_described = items >= self.first_row
+        rows, index = np.unique(items[is_described], return_inverse=True)
+        items[is_described] = self.first_row + index
+        table = self._extend([described[row - self.first_row] for row in rows])
+        return {**batch, "history_items": items}, table
+
+    def _extend(self, movies: Sequence[Movie]) -> Any:
+        import jax
+        import jax.numpy as jnp
+        import numpy as np
+
+        from uem_t5x.data import sentence_encoders
+        from uem_t5x.tastes import sentences
+
+        catalogue = self._trained.catalogue
+        if self._sentence_encoder is None:
+            record = catalogue.encoder
+            self._sentence_encoder = sentence_encoders.make_encoder(
+                record.name, record.width, record.source, record.sha256
+            )
+        encode = self._sentence_encoder.encode
+        vectors = {
+            "title_genres": encode(
+                [sentences.title_genres_sentence(movie.title, movie.genres) for movie in movies]
+            ),
+            "description": encode([movie.description for movie in movies]),
+        }
+        spare = -len(movies) % _NEW_ITEM_ROWS
+
+        def extend(path: tuple[Any, ...], table: "jax.Array") -> "jax.Array":
+            name = path[-1].key
+            if name not in vectors:
+                return table
+            return jnp.concatenate([table, np.pad(vectors[name], ((0, spare), (0, 0)))])
+
+        return jax.tree_util.tree_map_with_path(extend, self._trained.flax_mutables)

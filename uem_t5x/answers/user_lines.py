@@ -1,0 +1,340 @@
+"""Users and what they rated, read from JSON lines: what `uem-t5x predict` is asked about."""
+
+import collections
+import dataclasses
+import datetime
+import io
+import json
+import math
+import re
+import reprlib
+import select
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from uem_t5x.base.errors import InputError
+from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# A line is parsed whole, into as much as 35 times its size. 30,000 ratings, more than anyone in
+# MovieLens has given, take a tenth of this; the model reads the most recent few of them.
+MAX_LINE_BYTES = 16 * 2**20
+_CHUNK_BYTES = 2**20
+# Milliseconds in which whoever writes without a break has filled a pipe again.
+_PATIENCE = 20
+
+# Python reads bare digits as a date as well; they are seconds, or milliseconds, in quotes.
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+# A double holds every whole number up to here, and not every one beyond.
+_EXACT_FLOAT = 2**53
+
+_Time = int | float | datetime.datetime  # seconds, or a date
+
+
+@dataclasses.dataclass(frozen=True)
+class Movie:
+    """A movie that the catalogue lacks, as a user's line describes it."""
+
+    title: str
+    genres: tuple[str, ...]
+    description: str
+
+
+@dataclasses.dataclass(frozen=True)
+class User:
+    """A user and what they rated, oldest first.
+
+    Attributes:
+      user_id: as given, a text or a number; None if it was not.
+      items: row of the movie table, or a movie that it lacks.
+      half_stars: the rating of each item, 1..10.
+      unknown: how many items were dropped, as neither the catalogue nor the line tells of them.
+      outdated: how many were dropped, as the user has rated the same movie again.
+
+    Raises:
+      InputError: if an item has no rating, or a rating is no number of half-stars.
+    """
+
+    user_id: Any
+    items: tuple[int | Movie, ...]
+    half_stars: tuple[int, ...]
+    unknown: int = 0
+    outdated: int = 0
+
+    def __post_init__(self) -> None:
+        items, ratings = len(self.items), len(self.half_stars)
+        if items != ratings:
+            raise InputError(
+                f"user {self.user_id!r}: {items} items and {ratings} ratings; give each item one"
+            )
+        for rating in self.half_stars:
+            if not 1 <= rating <= MAX_HALF_STARS:
+                raise InputError(
+                    f"user {self.user_id!r}: {rating} half-stars; give 1 to {MAX_HALF_STARS}"
+                )
+
+
+def movie_rows(movies: "pl.DataFrame") -> dict[int, int]:
+    """Returns the row of each movieId of a catalogue's movie table."""
+    return dict(zip(movies["movieId"].to_list()[1:], movies["row"].to_list()[1:]))
+
+
+def movie_titles(movies: "pl.DataFrame") -> dict[str, list[int]]:
+    """Returns the movieIds of each title of a catalogue's movie table, as `read_users` takes them.
+
+    Titles are the same if their characters are, however these are encoded (Unicode's NFC).
+    """
+    titles = collections.defaultdict(list)
+    for movie_id, title in movies[1:].select("movieId", "title").iter_rows():
+        titles[_as_compared(title)].append(movie_id)
+    return dict(titles)
+
+
+def _as_compared(title: str) -> str:
+    return unicodedata.normalize("NFC", title).strip()
+
+
+def read_lines(file: io.BufferedIOBase) -> Iterator[bytes | None]:
+    """Yields the lines of a file; of one that is too long to be read, just its beginning.
+
+    Where they come by and by, through a pipe or from a terminal, None stands wherever the next one
+    has to be waited for.
+    """
+    line = bytearray()  # what has come of the next one
+    for chunk in _chunks(file):
+        if chunk is None:
+            yield None
+            continue
+        for part in io.BytesIO(chunk):
+            line += part[: MAX_LINE_BYTES + 1 - len(line)]
+            if part.endswith(b"\n"):
+                yield bytes(line)
+                line.clear()
+    if line:
+        yield bytes(line)
+
+
+def _chunks(file: io.BufferedIOBase) -> Iterator[bytes | None]:
+    """Yields the bytes of a file as they come, and None before it waits for more."""
+    coming = select.poll()
+    try:
+        coming.register(file, select.POLLIN)
+    except io.UnsupportedOperation:  # it lies in memory, all of it
+        coming = None
+    while True:
+        if coming and not coming.poll(_PATIENCE):
+            yield None
+            coming.poll()
+        if not (chunk := file.read1(_CHUNK_BYTES)):
+            return
+        yield chunk
+
+
+def read_users(
+    lines: Iterable[bytes | None],
+    name: str,
+    rows: Mapping[int, int],
+    report: Callable[[InputError], Any],
+    why_not_described: str | None = None,
+    titles: Mapping[str, Sequence[int]] | None = None,
+) -> Iterator[User | None]:
+    """Yields the user of each line, and None where `lines` has it.
+
+    An item is the catalogue's movie of its `movieId` or else of its `title`; where the catalogue
+    has neither, it is what `title`, `genres` and `description` make of it, and without a title it
+    is dropped. Items stand oldest first, unless they have a `timestamp` (seconds, or a date as of
+    ISO 8601, which is one of UTC if it does not tell): then they are taken as `prepare` takes
+    ratings, in order of time and of movieId, and of each movie the last rating alone.
+
+    Args:
+      lines: `{"user_id": "u1", "history": [{"movieId": 1, "rating": 4.5}, ...]}` in UTF-8.
+      name: of the file, for messages.
+      rows: see `movie_rows`.
+      report: is called with the InputError of a line that cannot be read, which is skipped.
+      why_not_described: refuses movies that are only described, in these words.
+      titles: see `movie_titles`; None for a catalogue that goes by movieId alone.
+    """
+    reader = _Reader(rows, titles or {}, why_not_described)
+    number = 0
+    for line in lines:
+        if line is None:
+            yield None
+            continue
+        number += 1
+        if len(line) <= MAX_LINE_BYTES and not line.strip():
+            continue
+        try:
+            yield reader.user(line)
+        except (InputError, RecursionError) as error:
+            report(InputError(f"{name}: line {number}: {error}"))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Rated:
+    """An item of a history.
+
+    Attributes:
+      item: its row or description; None if there is neither.
+      movie_id: infinity if it has none, which comes after all that have.
+      half_stars: the rating.
+      time: None if it is not given.
+    """
+
+    item: int | Movie | None
+    movie_id: int | float
+    half_stars: int
+    time: _Time | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """Reads lines by a catalogue; see `read_users`."""
+
+    rows: Mapping[int, int]
+    titles: Mapping[str, Sequence[int]]
+    why_not_described: str | None
+
+    def user(self, line: bytes) -> User:
+        if len(line) > MAX_LINE_BYTES:
+            raise InputError(
+                f"longer than {MAX_LINE_BYTES >> 20} MiB; give the most recent items of the history"
+            )
+        try:
+            record = json.loads(line.decode("utf-8-sig"))
+        except ValueError as error:
+            raise InputError(f"no JSON ({error}); write one object a line") from error
+        if not isinstance(record, dict) or not isinstance(record.get("history"), list):
+            raise InputError('expected {"user_id": ..., "history": [...]}')
+        user_id = record.get("user_id")
+        if not isinstance(user_id, str | int | float | None) or (
+            isinstance(user_id, float) and not math.isfinite(user_id)
+        ):
+            raise InputError(f"user_id {reprlib.repr(user_id)} is not a text or a finite number")
+        given = []
+        for position, entry in enumerate(record["history"], start=1):
+            try:
+                given.append(self._rated(entry))
+            except InputError as error:
+                raise InputError(f"item {position} of the history: {error}") from error
+        _check_times(given)
+        found = [rated for rated in given if rated.item is not None]
+        kept = _in_order(found)
+        return User(
+            user_id,
+            tuple(rated.item for rated in kept),
+            tuple(rated.half_stars for rated in kept),
+            unknown=len(given) - len(found),
+            outdated=len(found) - len(kept),
+        )
+
+    def _rated(self, entry: Any) -> _Rated:
+        if not isinstance(entry, dict):
+            raise InputError('expected {"movieId": ..., "rating": ...}')
+        movie_id = _read_movie_id(entry)
+        item: int | Movie | None = self.rows.get(movie_id)
+        if item is None and "title" in entry:
+            movie = _read_movie(entry)
+            if known := self.titles.get(_as_compared(movie.title), ()):
+                movie_id = _the_one(known, movie.title)
+                item = self.rows[movie_id]
+            elif self.why_not_described:
+                raise InputError(self.why_not_described)
+            else:
+                item = movie
+        elif movie_id is None:
+            raise InputError("neither a movieId nor a title; give one of them")
+        order = math.inf if movie_id is None else movie_id
+        return _Rated(item, order, _read_rating(entry), _read_time(entry))
+
+
+def _check_times(items: Sequence[_Rated]) -> None:
+    """Refuses a history some of whose items tell their time, or tell it in another way."""
+    kinds = ["nothing" if rated.time is None else _kind(rated.time) for rated in items]
+    for position, kind in enumerate(kinds, start=1):
+        if kind != kinds[0]:
+            raise InputError(
+                f"item {position} of the history has {kind} for a timestamp, and the first one "
+                f"{kinds[0]}; give every item the same kind, or none any and the oldest first"
+            )
+
+
+def _kind(time: _Time) -> str:
+    return "a date" if isinstance(time, datetime.datetime) else "seconds"
+
+
+def _in_order(items: Sequence[_Rated]) -> Sequence[_Rated]:
+    """Returns items as `prepare` takes ratings, where they tell their time; or else as given."""
+    if not items or items[0].time is None:
+        return items
+    newest = {rated.item: rated for rated in sorted(items, key=lambda rated: rated.time)}
+    return sorted(newest.values(), key=lambda rated: (rated.time, rated.movie_id))
+
+
+def _read_movie_id(entry: Mapping[str, Any]) -> int | None:
+    movie_id = entry.get("movieId")
+    # A column of whole numbers that lacks one is written as 1.0, 2.0, ... by pandas.
+    if isinstance(movie_id, float) and movie_id.is_integer() and abs(movie_id) < _EXACT_FLOAT:
+        return int(movie_id)
+    if movie_id is not None and (isinstance(movie_id, bool) or not isinstance(movie_id, int)):
+        raise InputError(f"movieId {reprlib.repr(movie_id)} is not a whole number")
+    return movie_id
+
+
+def _read_movie(entry: Mapping[str, Any]) -> Movie:
+    genres = entry.get("genres", [])
+    if isinstance(genres, str):
+        genres = genres.split("|")
+    description = entry.get("description", "")
+    texts = [entry["title"], description, *(genres if isinstance(genres, list) else [None])]
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError("title and description must be texts, genres a list of texts")
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        letter = error.object[error.start]
+        raise InputError(f"{letter!r} in a text is half a character; leave it out") from error
+    return Movie(entry["title"], tuple(genres), description)
+
+
+def _the_one(movie_ids: Sequence[int], title: str) -> int:
+    if len(movie_ids) > 1:
+        raise InputError(
+            f"title {reprlib.repr(title)} is that of {len(movie_ids)} movies of the catalogue; "
+            f"give the movieId, {' or '.join(map(str, movie_ids[:5]))}"
+        )
+    return movie_ids[0]
+
+
+def _read_rating(entry: Mapping[str, Any]) -> int:
+    rating = entry.get("rating")
+    if isinstance(rating, bool) or not isinstance(rating, int | float):
+        shown = reprlib.repr(rating)
+        raise InputError(f"rating {shown} is not a number; give half-stars from 0.5 to 5")
+    half_stars = rating * HALF_STARS_PER_STAR
+    if not 1 <= half_stars <= MAX_HALF_STARS or half_stars != int(half_stars):
+        raise InputError(f"rating {reprlib.repr(rating)} is not one of 0.5, 1, ..., 5")
+    return int(half_stars)
+
+
+def _read_time(entry: Mapping[str, Any]) -> _Time | None:
+    time = entry.get("timestamp")
+    if time is None:
+        return None
+    if isinstance(time, str) and _DATE.match(time):
+        try:
+            date = datetime.datetime.fromisoformat(time)
+        except ValueError:
+            pass
+        else:
+            return date if date.tzinfo else date.replace(tzinfo=datetime.UTC)
+    elif (isinstance(time, int) and not isinstance(time, bool)) or (
+        isinstance(time, float) and math.isfinite(time)
+    ):
+        return time
+    raise InputError(
+        f"timestamp {reprlib.repr(time)} is neither a number of seconds nor a date such as "
+        "2015-03-09T12:52:18"
+    )

@@ -1,0 +1,184 @@
+"""`make quickstart`: the whole way on made-up users, in a few minutes on a laptop.
+
+Synthesizes users with a known taste, prepares them, trains a tiny UEM and T5 from scratch, scores
+it beside the baselines and answers for one user in plain words.
+"""
+
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # the current folder, which holds nothing for us
+
+import argparse
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from uem_t5x.base import startup
+from uem_t5x.base.errors import InputError, exit_code
+from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR
+
+if TYPE_CHECKING:
+    from uem_t5x.answers.trained_model import TrainedModel
+
+RECIPE = "gin/uem_quickstart.gin"
+USERS, TEST_USERS, MOVIES = 700, 150, 800
+SHOWN_ITEMS = 8
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the quickstart; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m uem_t5x.commands.quickstart", description=__doc__
+    )
+    parser.add_argument("--output", type=Path, default=Path("runs/quickstart"))
+    args = parser.parse_args(argv)
+
+    def show() -> int:
+        run(args.output, Console(markup=False))
+        return 0
+
+    return exit_code("quickstart", show)
+
+
+def run(output: Path, console: Console) -> dict[str, Any]:
+    """Runs every stage; returns the scores, as they stand in `metrics.json`."""
+    from uem_t5x.data import synthetic
+
+    started = time.monotonic()
+    movielens, dataset, model_dir = (output / name for name in ("movielens", "dataset", "model"))
+
+    # A fresh start: users are made anew, so an older run cannot be gone on with.
+    if model_dir.exists():
+        if not synthetic.is_synthetic(movielens):
+            raise InputError(
+                f"{model_dir}: exists and is no quickstart's; give --output another folder"
+            )
+        shutil.rmtree(model_dir)
+    console.rule("1. Users with a known taste")
+    _make_data(movielens, dataset, console)
+
+    console.rule("2. Training a user embedding module and a T5 from scratch")
+    _train(model_dir, dataset)
+
+    console.rule("3. Scores on users that were never seen")
+    from uem_t5x.answers import evaluate
+    from uem_t5x.answers.trained_model import TrainedModel
+    from uem_t5x.report import score_table
+
+    trained = TrainedModel.load(model_dir)
+    result = evaluate.evaluate(trained)
+    evaluate.write_metrics(result, output / "metrics.json")
+    _plot(result, output / "f1_by_method.png")
+    console.print(score_table.methods_table(result))
+
+    console.rule("4. One of them")
+    _tell_one_user(trained, dataset, console)
+
+    console.rule()
+    console.print(f"{time.monotonic() - started:.0f} seconds. Everything lies in {output}/:")
+    for name, what in {
+        "movielens/": "the made-up ratings and descriptions, as MovieLens files",
+        "dataset/": "what `uem-t5x prepare` made of them",
+        "model/checkpoint_*": "the trained model",
+        "model/train, training_eval, inference_eval": "events for `tensorboard --logdir`",
+        "metrics.json": "the scores above",
+        "f1_by_method.png": "the scores as a picture",
+    }.items():
+        console.print(Text.assemble("  ", (name, "bold"), f"  {what}"))
+    return result
+
+
+def _make_data(movielens: Path, dataset: Path, console: Console) -> None:
+    from uem_t5x.data import pipeline, synthetic
+    from uem_t5x.data.prepare import PrepareOptions
+    from uem_t5x.data.synthesize import SynthesizeOptions
+
+    synthetic.synthesize(SynthesizeOptions(movielens, users=USERS, movies=MOVIES, overwrite=True))
+    folder = pipeline.prepare(
+        PrepareOptions(
+            movielens=movielens,
+            descriptions=movielens / synthetic.DESCRIPTIONS,
+            output=dataset,
+            encoder_width=96,
+            test_users=TEST_USERS,
+            vocabulary_size=256,
+            overwrite=True,
+        )
+    )
+    splits = folder.manifest.splits
+    console.print(
+        f"{splits['train'].examples} users to learn from, {splits['validation'].examples} to "
+        f"watch, {splits['test'].examples} to be scored on"
+    )
+
+
+def _train(model_dir: Path, dataset: Path) -> None:
+    print("loading JAX and TensorFlow", file=sys.stderr, flush=True)
+    startup.load("uem_t5x.train")
+    startup.find_devices()
+    from uem_t5x import train
+
+    train.run_recipe([RECIPE], [f"MODEL_DIR = {str(model_dir)!r}", f"DATA_DIR = {str(dataset)!r}"])
+
+
+def _tell_one_user(trained: "TrainedModel", dataset: Path, console: Console) -> None:
+    from uem_t5x.answers import predict
+    from uem_t5x.data.dataset_folder import DatasetFolder
+    from uem_t5x.inputs import data_sources
+    from uem_t5x.tastes import baselines, verbalizer
+
+    with data_sources.use_dataset_folder(DatasetFolder.open(dataset)):
+        users = baselines.Users.read("test")
+    # Someone with likes and dislikes shows most.
+    index = max(range(len(users.tastes)), key=lambda user: min(map(len, users.tastes[user])))
+    items, half_stars = (part.tolist() for part in users.history(index))
+    user = predict.User("user", tuple(items), tuple(half_stars), unknown=0)
+    (answer,) = predict.predict(trained, [user])
+
+    movies = trained.catalogue.movies()
+    lines = [
+        f"{rating / HALF_STARS_PER_STAR:3.1f} stars  {movies['title'][row]}  "
+        f"({', '.join(movies['genres'][row])})"
+        for row, rating in zip(items[-SHOWN_ITEMS:], half_stars[-SHOWN_ITEMS:])
+    ]
+    console.print(
+        Panel("\n".join(lines), title=f"the last {len(lines)} of {len(items)} rated movies"),
+        highlight=False,
+    )
+    console.print(Text.assemble(("the model writes: ", "bold"), answer["answer"]))
+    truth = verbalizer.write_answer(*users.tastes[index])
+    console.print(Text.assemble(("the truth is:     ", "bold"), truth))
+
+
+def _plot(result: Mapping[str, Any], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    from uem_t5x.report.score_table import method_label
+
+    methods = sorted(result["methods"].items(), key=lambda method: method[1]["f1"])
+    labels = [method_label(name, result["history_length"]) for name, _ in methods]
+    figure, axes = plt.subplots(figsize=(8, 2.6), layout="constrained")
+    bars = axes.barh(
+        labels,
+        [scores["f1"] for _, scores in methods],
+        color=["#1f77b4" if name == "uem" else "#b0b0b0" for name, _ in methods],
+    )
+    axes.bar_label(bars, fmt="%.3f", padding=3)
+    axes.set(xlim=(0, 1), xlabel="weighted F1, liked and disliked genres together")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

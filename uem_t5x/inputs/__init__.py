@@ -1,0 +1,1 @@
+"""SeqIO's side: from a dataset folder to a model's batches, and from its answers back."""

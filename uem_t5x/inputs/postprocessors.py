@@ -1,0 +1,37 @@
+"""From a written answer back to genres, for `seqio.Evaluator`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from uem_t5x.inputs import data_sources
+from uem_t5x.tastes import verbalizer
+from uem_t5x.tastes.metrics import Taste
+
+
+def genres(
+    target_or_text: str, example: Mapping[str, Any] | None = None, is_target: bool = False
+) -> Taste | None:
+    """Reads the genres of a target or of what a model wrote.
+
+    Args:
+        target_or_text: the sentence.
+        example: the example it answers; unused, SeqIO passes it.
+        is_target: whether it is the target; unused, SeqIO passes it.
+
+    Returns:
+        The liked and the disliked genres; None if the text neither names any nor says that there
+        are none.
+    """
+    del example, is_target
+    liked, disliked = verbalizer.read_answer(target_or_text, data_sources.dataset_folder().genres)
+    if not liked and not disliked and _words(target_or_text) != _NO_TASTE:
+        return None
+    return liked, disliked
+
+
+def _words(sentence: str) -> str:
+    # A full stop that is missing hides no genre from the reader, either.
+    return verbalizer.normalize(sentence).rstrip(" .")
+
+
+_NO_TASTE = _words(verbalizer.write_answer([], []))

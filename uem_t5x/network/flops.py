@@ -1,0 +1,146 @@
+"""FLOPs of the model counted by hand, to hold a compiler's count against.
+
+Matrix products only, two FLOPs for a multiplication and an addition; padding counts, as it is
+computed too. A product's gradient is two products, one for each factor, where both are asked for: a
+parameter that is frozen has none, nor has what no trained parameter has touched.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from uem_t5x.network.transformer import FULL, T5Config
+
+
+class Passes(NamedTuple):
+    """How often a network's products are computed: forward, and for gradients.
+
+    Attributes:
+      weights: of activations with a parameter.
+      activations: of activations with each other.
+    """
+
+    weights: int
+    activations: int
+
+
+FORWARD = Passes(1, 1)
+TRAINED = Passes(3, 3)
+FROZEN = Passes(2, 3)  # it hands on the gradients of its input
+
+
+def _joined_heads(config: T5Config) -> int:
+    return config.num_heads * config.head_dim
+
+
+def _attention(config: T5Config, queries: int, keys: int) -> int:
+    """Logits, and the weighted sum of values."""
+    return 2 * 2 * queries * keys * _joined_heads(config)
+
+
+def _projections(config: T5Config, positions: int, count: int) -> int:
+    """So many of the maps to or from query, key, value and output."""
+    return count * 2 * positions * config.emb_dim * _joined_heads(config)
+
+
+def _feed_forward(config: T5Config, positions: int) -> int:
+    return (len(config.mlp_activations) + 1) * 2 * positions * config.emb_dim * config.mlp_dim
+
+
+def _encoder_layer(config: T5Config, length: int, passes: Passes) -> int:
+    projections = _projections(config, length, 4)
+    if config.encoder_attention == FULL:
+        attention = _attention(config, length, length)
+    else:
+        blocks = config.blocks(length)
+        seen = 3 * blocks.block + blocks.summaries
+        projections += _projections(config, blocks.summaries, 2)
+        attention = _attention(config, blocks.chunks * blocks.chunk, seen)
+    weights = projections + _feed_forward(config, length)
+    return passes.weights * weights + passes.activations * attention
+
+
+def encoder_flops(config: T5Config, length: int, passes: Passes = FORWARD) -> int:
+    """Counts an encoder's FLOPs for one sequence.
+
+    Args:
+      config: the network's sizes.
+      length: positions, the soft prompt's among them.
+      passes: which are counted.
+    """
+    return config.num_encoder_layers * _encoder_layer(config, length, passes)
+
+
+def decoder_flops(config: T5Config, targets: int, source: int, passes: Passes = FORWARD) -> int:
+    """Counts the FLOPs of a decoder and its logits for one sequence.
+
+    Args:
+      config: the network's sizes.
+      targets: positions of the answer.
+      source: positions of the encoder's output.
+      passes: which are counted.
+    """
+    own, seen = _projections(config, targets, 1), _projections(config, source, 2)
+    attention = _attention(config, targets, targets)
+    cross_attention = _attention(config, targets, source)
+    layer = passes.weights * (4 * own + 2 * own + seen + _feed_forward(config, targets))
+    layer += passes.activations * (attention + cross_attention)
+    logits = passes.weights * 2 * targets * config.emb_dim * config.vocab_size
+    flops = config.num_decoder_layers * layer + logits
+    if passes == FROZEN and config.num_decoder_layers:
+        # Until the first layer looks at the encoder's output, it reads frozen embeddings alone: all
+        # of its self-attention and the query have no gradients, nor have the logits for the query.
+        flops -= (FROZEN.weights - 1) * 5 * own
+        flops -= (FROZEN.activations - 1) * attention + cross_attention // 2
+    return flops
+
+
+def user_embedding_flops(module: Any, history: int, passes: Passes = FORWARD) -> int:
+    """Counts the UEM's FLOPs for one user of `history` items."""
+    width = sum(channel.width for channel in module.channels)
+    encoder = module.user_embedding_config.encoder_config(width)
+    projection = 2 * history * width * module.config.emb_dim
+    return encoder_flops(encoder, history, passes) + passes.weights * projection
+
+
+def forward_flops(module: Any, feature_lengths: Mapping[str, int], batch_size: int) -> int:
+    """Counts the FLOPs of the logits of a batch.
+
+    Also those of writing answers of full length with a key-value cache: there each token's
+    self-attention reads the whole cache, filled or not.
+
+    Args:
+      module: `network.Transformer` or `user_embedding.PersonalizedTransformer`.
+      feature_lengths: of the model's features, such as `encoder_input_tokens`.
+      batch_size: examples.
+    """
+    return _flops(module, feature_lengths, batch_size, FORWARD, FORWARD)
+
+
+def training_flops(
+    module: Any,
+    feature_lengths: Mapping[str, int],
+    batch_size: int,
+    freeze_language_model: bool = False,
+) -> int:
+    """Counts the FLOPs of a training step but for the optimizer's; see `forward_flops`."""
+    language_model = TRAINED
+    if freeze_language_model:  # without a user embedding nothing is left to train
+        language_model = FROZEN if feature_lengths.get("history_items", 0) else FORWARD
+    return _flops(module, feature_lengths, batch_size, TRAINED, language_model)
+
+
+def _flops(
+    module: Any,
+    feature_lengths: Mapping[str, int],
+    batch_size: int,
+    user_embedding: Passes,
+    language_model: Passes,
+) -> int:
+    source, flops = feature_lengths["encoder_input_tokens"], 0
+    if history := feature_lengths.get("history_items", 0):
+        source += module.prompt_length + history
+        flops = user_embedding_flops(module, history, user_embedding)
+    flops += encoder_flops(module.config, source, language_model)
+    targets = feature_lengths["decoder_target_tokens"]
+    flops += decoder_flops(module.config, targets, source, language_model)
+    return batch_size * flops

@@ -1,0 +1,1 @@
+"""What a recipe takes on TPUs that one does not have."""

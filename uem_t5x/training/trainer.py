@@ -1,0 +1,276 @@
+"""One training step, and what it changes, in the built-in engine."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.core
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import seqio
+from clu import metrics as clu_metrics
+from jaxtyping import Array, Float
+
+from uem_t5x import checkpoints
+from uem_t5x.inputs import vocabularies
+from uem_t5x.models import EncoderDecoderModel, Metrics
+from uem_t5x.network import stacks, user_embedding
+from uem_t5x.network.types import Batch, PyTree
+from uem_t5x.training.learning_rates import LearningRateFn
+from uem_t5x.training.partitioning import Partitioner
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What training changes, and the frozen variables that stay beside it.
+
+    As every pytree it may also hold shapes or shardings in place of arrays. With `scan_layers`
+    parameters and optimizer state are stacked; see `layer_stacks`.
+
+    Attributes:
+      step: int32, steps taken so far.
+      params: the network's parameters.
+      opt_state: the optimizer's state.
+      flax_mutables: the item table; empty for a network without one.
+    """
+
+    step: PyTree
+    params: PyTree
+    opt_state: optax.OptState
+    flax_mutables: PyTree
+
+    @classmethod
+    def create(cls, model: EncoderDecoderModel, variables: PyTree) -> "TrainState":
+        """Starts from a model's initial variables."""
+        frozen, params = flax.core.pop(flax.core.unfreeze(variables), "params")
+        if model.module.config.scan_layers:
+            params = stacks.stack(params)
+        return cls(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=model.optimizer_def.init(params),
+            flax_mutables={
+                name: value for name, value in frozen.items() if not name.endswith("_axes")
+            },
+        )
+
+
+class TrainStateInitializer:
+    """Makes the state that a run starts from.
+
+    Attributes:
+      state_shape: the state's shapes, types and places on the devices.
+    """
+
+    def __init__(
+        self,
+        model: EncoderDecoderModel,
+        input_shapes: Mapping[str, tuple[int, ...]],
+        partitioner: Partitioner,
+        initial_checkpoint_path: str | None = None,
+    ) -> None:
+        """Works out the shapes; nothing is made yet.
+
+        Args:
+          model: the model.
+          input_shapes: the shape of every feature of a batch.
+          partitioner: lays the state out on the devices.
+          initial_checkpoint_path: see `checkpoints.start_from_checkpoint`; None for random
+            parameters.
+        """
+        self._initial_checkpoint_path = initial_checkpoint_path
+        self._vocabulary = model.input_vocabulary
+
+        def make(rng: jax.Array) -> TrainState:
+            with user_embedding.blank_item_tables(True):
+                variables = model.get_initial_variables(rng, input_shapes)
+            state = TrainState.create(model, variables)
+            if initial_checkpoint_path:
+                return state.replace(params=checkpoints.blank_language_model(state.params))
+            return state
+
+        variables = variable_shapes(model, input_shapes)
+        placed = partitioner.lay_out(variables)
+        params = placed.pop("params")
+        if model.module.config.scan_layers:
+            params = stacks.stack(params, partitioner.stack)
+        shapes = jax.eval_shape(functools.partial(TrainState.create, model), variables)
+        self.state_shape = TrainState(
+            step=partitioner.place(shapes.step),
+            params=params,
+            opt_state=partitioner.lay_out_like(shapes.opt_state, params),
+            flax_mutables=placed,
+        )
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.state_shape)
+        self._make = partitioner.jit(make, out_shardings=shardings)
+
+    def from_scratch(self, rng: jax.Array) -> TrainState:
+        """Returns a fresh state, on the devices, with the initial checkpoint's parameters.
+
+        Raises:
+          InputError: if the checkpoint is of another model, or the vocabulary does not fit it.
+        """
+        state = self._make(rng)
+        return state.replace(
+            params=starting_params(state.params, self._vocabulary, self._initial_checkpoint_path),
+            flax_mutables=user_embedding.load_item_table(state.flax_mutables),
+        )
+
+
+def variable_shapes(
+    model: EncoderDecoderModel, input_shapes: Mapping[str, tuple[int, ...]]
+) -> PyTree:
+    """Returns the shapes of what a model's `init` returns, as nested dictionaries.
+
+    Args:
+      model: the model.
+      input_shapes: the shape of every feature of a batch.
+    """
+    with user_embedding.blank_item_tables(True):
+        shapes = jax.eval_shape(
+            lambda: model.get_initial_variables(jax.random.key(0), input_shapes)
+        )
+    return flax.core.unfreeze(shapes)
+
+
+def starting_params(
+    params: PyTree, vocabulary: seqio.Vocabulary, initial_checkpoint_path: str | None
+) -> PyTree:
+    """Returns what a run starts from, given fresh parameters, which are given up.
+
+    Args:
+      params: nested dictionaries of arrays on their devices.
+      vocabulary: of the task.
+      initial_checkpoint_path: see `checkpoints.start_from_checkpoint`; None for `params`.
+
+    Raises:
+      InputError: if the checkpoint is of another model, or the vocabulary does not fit it.
+    """
+    rows = params["token_embedder"]["embedding"].shape[0]
+    vocabularies.check_rows(vocabulary, rows, initial_checkpoint_path)
+    if initial_checkpoint_path:
+        return checkpoints.start_from_checkpoint(params, initial_checkpoint_path)
+    return params
+
+
+def num_microbatches(trainer_cls: Callable[..., "Trainer"]) -> int:
+    """Returns into how many parts a constructor from `engine.trainer` cuts batches; 1 for whole."""
+    return getattr(trainer_cls, "keywords", {}).get("num_microbatches") or 1
+
+
+class Trainer:
+    """Takes training steps.
+
+    Attributes:
+      train_step: given a state, which is overwritten in place and must not be used again, and a
+        batch on the devices, returns the next state and the step's metrics: the loss and accuracy
+        of the parameters before it, the gradient's norm and the learning rate.
+      eval_step: given a state and a batch on the devices, returns the metrics without dropout.
+      learning_rate_fn: the learning rate after so many steps.
+      num_microbatches: parts of a batch whose gradients are added up before the one update, so
+        that a batch may be larger than what fits; `None` for the whole batch at once.
+    """
+
+    def __init__(
+        self,
+        model: EncoderDecoderModel,
+        rng: jax.Array,
+        partitioner: Partitioner,
+        state_shape: TrainState,
+        learning_rate_fn: LearningRateFn,
+        num_microbatches: int | None = None,
+    ) -> None:
+        """Prepares to compile.
+
+        Args:
+          model: the model.
+          rng: random key of dropout; each step folds its number in.
+          partitioner: how arrays lie on the devices.
+          state_shape: see `TrainStateInitializer`.
+          learning_rate_fn: the learning rate after so many steps.
+          num_microbatches: see above; it must divide the batch that each group of devices has.
+        """
+        self.learning_rate_fn = learning_rate_fn
+        self.num_microbatches = num_microbatches
+        self._model = model
+        # As NumPy's, that the compiled step holds it wherever the devices are.
+        self._key_data = np.asarray(jax.random.key_data(rng))
+        self._key_impl = jax.random.key_impl(rng)
+        everywhere = partitioner.replicated
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state_shape)
+        self._param_shardings = shardings.params
+        # The state is overwritten in place.
+        self.train_step = partitioner.jit(
+            self._train_step, donate_argnums=0, out_shardings=(shardings, everywhere)
+        )
+        self.eval_step = partitioner.jit(self._eval_step, out_shardings=everywhere)
+
+    def _train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        rng = jax.random.wrap_key_data(self._key_data, impl=self._key_impl)
+        dropout_rng = jax.random.fold_in(rng, state.step)
+        gradients, metrics = self._gradients(state, batch, dropout_rng)
+        # They come to lie as their parameters do before they are added up over layers.
+        gradients = jax.lax.with_sharding_constraint(gradients, self._param_shardings)
+        metrics["gradient_norm"] = _average(optax.global_norm(gradients))
+        updates, opt_state = self._model.optimizer_def.update(
+            gradients, state.opt_state, state.params
+        )
+        learning_rate = self.learning_rate_fn(state.step)
+        metrics["learning_rate"] = _average(learning_rate)
+        # What is frozen stays: weight decay, say, is an update without a gradient.
+        params = {
+            name: values
+            if name in self._model.frozen_modules
+            else jax.tree.map(lambda x, update: x - learning_rate * update, values, updates[name])
+            for name, values in state.params.items()
+        }
+        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+    def _gradients(
+        self, state: TrainState, batch: Batch, dropout_rng: jax.Array
+    ) -> tuple[PyTree, Metrics]:
+        mutables = state.flax_mutables or None
+
+        @functools.partial(jax.grad, has_aux=True)
+        def gradients_and_metrics(params: PyTree, batch: Batch, rng: jax.Array) -> tuple[Any, Any]:
+            loss, aux = self._model.loss_fn(params, batch, rng, mutables)
+            return loss, (aux if mutables is None else aux[0])
+
+        parts = self.num_microbatches or 1
+        if parts == 1:
+            return gradients_and_metrics(state.params, batch, dropout_rng)
+
+        # Every part takes each `parts`-th example, so that it lies on all devices as the batch did.
+        microbatches = {
+            name: jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0)
+            for name, array in batch.items()
+        }
+
+        def add_part(total: PyTree, part: tuple[Batch, jax.Array]) -> tuple[PyTree, Metrics]:
+            gradients, metrics = gradients_and_metrics(state.params, *part)
+            return jax.tree.map(jnp.add, total, gradients), metrics
+
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        rngs = jax.random.split(dropout_rng, parts)
+        gradients, metrics = jax.lax.scan(add_part, zeros, (microbatches, rngs))
+        # The scan stacked the parts' metrics; totals and counts simply add up.
+        return gradients, jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
+
+    def _eval_step(self, state: TrainState, batch: Batch) -> Metrics:
+        return self._model.eval_fn(state.params, batch, state.flax_mutables or None)[1]
+
+
+def _average(value: Float[Array, ""]) -> Any:
+    return clu_metrics.Average(total=value, count=jnp.ones(()))
+
+
+def summarize(steps: list[Metrics]) -> dict[str, float]:
+    """Merges the metrics of several steps into one number each."""
+    merged = functools.reduce(
+        lambda total, metrics: {name: total[name].merge(metrics[name]) for name in total},
+        jax.device_get(steps),
+    )
+    return {name: float(metric.compute()) for name, metric in merged.items()}
