@@ -97,7 +97,7 @@ def test_nothing_is_imported_from_the_current_folder_unasked(program, tmp_path):
 
 def test_imports_and_devices_are_quiet(capfd):
     script = (
-        "from uem_t5x import startup; import os, sys\n"
+        "from uem_t5x.base import startup; import os, sys\n"
         "startup.load('tensorflow'); startup.find_devices()\n"
         "with startup._quiet(): os.write(2, b'I0000 00:00:17.5 81 port.cc:153] no\\nheard\\n')\n"
     )

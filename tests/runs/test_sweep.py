@@ -485,7 +485,8 @@ print(os.getpid(), flush=True)
 time.sleep(600)
 """
     script = f"""
-from uem_t5x import cli, sweep
+from uem_t5x import cli
+from uem_t5x.runs import sweep
 sweep.PlannedRun.commands = lambda planned: [["-c", {run!r}]]
 cli.main(["sweep", {str(tmp_path / "sweep.toml")!r}, "--output", {str(tmp_path / "out")!r},
           "--gin.DATA_DIR={data}"])
