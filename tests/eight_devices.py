@@ -1,4 +1,4 @@
-"""What `test_partitioning.py` runs on eight virtual devices: prints a line of JSON a layout.
+"""What `training/test_partitioning.py` runs on eight virtual devices: a line of JSON a layout.
 
     python tests/eight_devices.py
 

@@ -17,7 +17,7 @@ from uem_t5x.checkpoints import folders
 
 STEPS = 24
 KILLS_A_RUN = 7  # so many that four runs are enough
-SCORINGS = 4  # that are killed; tests/test_atomic.py kills one while it writes its scores
+SCORINGS = 4  # that are killed; tests/base/test_atomic.py kills one while it writes its scores
 TRAINING = [
     *tiny_recipe.BINDINGS,
     f"TRAIN_STEPS = {STEPS}",

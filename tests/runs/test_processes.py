@@ -19,7 +19,7 @@ from uem_t5x import train
 from uem_t5x.runs import command_line
 from uem_t5x.training.checkpoint_manager import CheckpointManager
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MACROS = {
     "HISTORY_LENGTH": 20,
     "BATCH_SIZE": 16,

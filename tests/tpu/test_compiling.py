@@ -19,7 +19,7 @@ from uem_t5x.base.errors import InputError
 from uem_t5x.network import flops
 from uem_t5x.tpu import compiling, hlo, program_costs, table, topologies
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="needs libtpu: the extra tpu-compile"
 )

@@ -19,7 +19,7 @@ from uem_t5x.base.errors import InputError
 from uem_t5x.checkpoints import huggingface
 from uem_t5x.data.vocabulary import train_vocabulary
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 CHECKPOINT = GOLDEN / "huggingface_t5"
 WEIGHTS, INDEX = huggingface.WEIGHTS, huggingface.WEIGHTS_INDEX
 

@@ -14,7 +14,7 @@ from flax import traverse_util
 from uem_t5x import checkpoints, network
 from uem_t5x.network import layers
 
-FIXTURE = Path(__file__).parents[2] / "shared/fixtures/t5x_tiny"
+FIXTURE = Path(__file__).parents[3] / "shared/fixtures/t5x_tiny"
 TINY = network.T5Config(
     vocab_size=32,
     emb_dim=16,

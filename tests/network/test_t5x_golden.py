@@ -11,7 +11,7 @@ from uem_t5x import models
 from uem_t5x.training import learning_rates, trainer
 from uem_t5x.training.partitioning import Partitioner
 
-GOLDEN = np.load(Path(__file__).parent / "golden/t5x.npz")
+GOLDEN = np.load(Path(__file__).parents[1] / "golden/t5x.npz")
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 

@@ -95,7 +95,7 @@ def test_a_batch_lies_on_all_devices():
 @pytest.fixture(scope="module")
 def runs():
     """Twenty steps under each layout, on eight virtual devices."""
-    script = Path(__file__).with_name("eight_devices.py")
+    script = Path(__file__).parents[1] / "eight_devices.py"
     environment = {
         **os.environ,
         "PYTHONPATH": str(script.parents[1]),

@@ -14,7 +14,7 @@ from golden import t5x_case as case
 from uem_t5x import checkpoints
 from uem_t5x.base.errors import InputError
 
-FIXTURE = Path(__file__).parents[2] / "shared/fixtures/t5x_tiny"
+FIXTURE = Path(__file__).parents[3] / "shared/fixtures/t5x_tiny"
 needs_fixture = pytest.mark.skipif(
     not FIXTURE.is_dir(), reason="needs ../shared/fixtures/t5x_tiny, a checkpoint written by T5X"
 )

@@ -13,7 +13,7 @@ from uem_t5x.inputs import data_sources
 from uem_t5x.runs import recipes
 from uem_t5x.training import trainer
 
-RECIPES = sorted(path.stem for path in Path(__file__).parents[1].glob("gin/*.gin"))
+RECIPES = sorted(path.stem for path in Path(__file__).parents[2].glob("gin/*.gin"))
 PRETRAINED = [name for name in RECIPES if "t5_" in name]
 
 

@@ -14,7 +14,7 @@ from uem_t5x import checkpoints, network
 from uem_t5x.base.errors import InputError
 from uem_t5x.network import long_attention, stacks
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 KINDS = ("local", "transient_global")
 TINY = network.T5Config(
     vocab_size=64,
