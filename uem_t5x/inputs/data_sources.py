@@ -9,14 +9,17 @@ import os
 from collections.abc import Mapping, Sequence
 
 import gin
+import numpy as np
 import seqio
 import tensorflow as tf
+from jaxtyping import Float32
 
 from uem_t5x.base import checksums
 from uem_t5x.base.errors import InputError
 from uem_t5x.base.overrides import Override
 from uem_t5x.data import manifest
 from uem_t5x.data.dataset_folder import EXAMPLES, SPLITS, DatasetFolder
+from uem_t5x.network.item_table import Channel
 
 DATA_DIR_VARIABLE = "UEM_T5X_DATA_DIR"
 FINGERPRINT = "fingerprint"
@@ -31,7 +34,10 @@ _FEATURES = {
 }
 
 # Makes a folder the current one inside a `with`, whatever gin and the environment say.
-use_dataset_folder: Override[DatasetFolder] = Override()
+use_dataset_folder: Override[DatasetFolder] = Override("dataset folder")
+
+# Stands for the channels of the current dataset folder, for a program that reads none.
+use_channels: Override[Sequence[Channel]] = Override("channels")
 
 
 @gin.configurable
@@ -65,6 +71,22 @@ def dataset_folder(path: str | os.PathLike[str] | None = None) -> DatasetFolder:
 @functools.lru_cache(maxsize=8)
 def _open(path: str, _: int | None) -> DatasetFolder:
     return DatasetFolder.open(path)
+
+
+def channels() -> tuple[Channel, ...]:
+    """Returns the channels of the current dataset folder, in the order they are concatenated."""
+    if use_channels.value:
+        return tuple(use_channels.value)
+    folder = dataset_folder()
+    shapes = [(channel, folder.embedding_shape(channel)) for channel in folder.channels]
+    return tuple(
+        Channel(channel.name, rows, width, channel.index) for channel, (rows, width) in shapes
+    )
+
+
+def item_vectors(channel: str) -> Float32[np.ndarray, "rows width"]:
+    """Returns the matrix of a channel of the current dataset folder, by its name."""
+    return dataset_folder().embedding(channel)
 
 
 class DatasetFolderSource(seqio.TFExampleDataSource):
