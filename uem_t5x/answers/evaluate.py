@@ -129,14 +129,14 @@ def evaluate(
         asked = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)
         answers: list[str] = []
         read: list[int] = []
-        asked: list[bytes | None] = []
+        user_ids: list[bytes | None] = []
         with progress.counting("answering", folder.num_examples(split)) as advance:
             for index, batch in enumerate(asked):
                 answers += answerer(batch.features, index=index)
                 read += batch.items_read.tolist()
-                asked += batch.user_ids
+                user_ids += batch.user_ids
                 advance(len(batch.user_ids))
-        questions.check_one_each(trained.task, [user.encode() for user in users.ids], asked)
+        questions.check_one_each(trained.task, [user.encode() for user in users.ids], user_ids)
         items_read = np.array(read)
         predicted = [postprocessors.genres(answer) for answer in answers]
         predictions = {
