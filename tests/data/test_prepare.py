@@ -16,6 +16,7 @@ from uem_t5x.data.sentence_encoders import make_encoder
 from uem_t5x.data.splits import split_users
 from uem_t5x.data.synthesize import SynthesizeOptions
 from uem_t5x.inputs import data_sources, vocabularies
+from uem_t5x.inputs import users as users_lib
 from uem_t5x.tastes import baselines, metrics, verbalizer
 
 SHARED = Path(__file__).parents[3] / "shared/data"
@@ -443,8 +444,8 @@ def test_what_no_model_can_beat_on_real_data(real_folder):
     figures have two digits: hence the tolerances. Five items tell the most recent from the oldest,
     and five from four.
     """
-    with data_sources.use_dataset_folder(real_folder):
-        splits = [baselines.Users.read(split) for split in SPLITS]
+    splits = [users_lib.read(real_folder, split) for split in SPLITS]
+    genres = real_folder.genre_matrix(), real_folder.genres
     tastes = [taste for users in splits for taste in users.tastes]
 
     def f1(answer):
@@ -452,9 +453,9 @@ def test_what_no_model_can_beat_on_real_data(real_folder):
         return metrics.score(tastes, predicted, real_folder.genres)["f1"]
 
     def rule(p, *min_count):
-        return f1(lambda users: baselines.rule(users.most_recent(p), real_folder, *min_count))
+        return f1(lambda users: baselines.rule(users.most_recent(p), *genres, *min_count))
 
-    counting = f1(lambda users: baselines.counting(users, real_folder))
+    counting = f1(lambda users: baselines.counting(users, *genres))
     assert counting == pytest.approx(0.080, abs=0.005)
     assert rule(5) == pytest.approx(0.11, abs=0.01)
     assert rule(5, 1) == pytest.approx(0.23, abs=0.01)

@@ -100,6 +100,7 @@ def evaluate(
     from uem_t5x.base import progress
     from uem_t5x.data.dataset_folder import DatasetFolder
     from uem_t5x.inputs import batches, postprocessors, questions
+    from uem_t5x.inputs import users as users_lib
     from uem_t5x.tastes import baselines, metrics
 
     if data_dir is None and not epath.Path(trained.data_dir).exists():
@@ -125,7 +126,7 @@ def evaluate(
     config = batches.DatasetConfig(trained.task, trained.feature_lengths, split, batch_size, seed=0)
     answerer = trained.answerer(batch_size)
     with trained.current(folder):
-        users = baselines.Users.read(split)
+        users = users_lib.read(folder, split)
         asked = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)
         answers: list[str] = []
         read: list[int] = []
@@ -139,10 +140,11 @@ def evaluate(
         questions.check_one_each(trained.task, [user.encode() for user in users.ids], user_ids)
         items_read = np.array(read)
         predicted = [postprocessors.genres(answer) for answer in answers]
+        genres = folder.genre_matrix(), folder.genres
         predictions = {
             "uem" if trained.reads_embeddings else "text": predicted,
-            "counting": baselines.counting(users, folder),
-            "rule": baselines.rule(users.most_recent(items_read), folder),
+            "counting": baselines.counting(users, *genres),
+            "rule": baselines.rule(users.most_recent(items_read), *genres),
         }
     answered = _answered(users, read, answers, predicted)
     if answers_file is not None:

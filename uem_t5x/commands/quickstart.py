@@ -131,11 +131,10 @@ def _train(model_dir: Path, dataset: Path) -> None:
 def _tell_one_user(trained: "TrainedModel", dataset: Path, console: Console) -> None:
     from uem_t5x.answers import predict
     from uem_t5x.data.dataset_folder import DatasetFolder
-    from uem_t5x.inputs import data_sources
-    from uem_t5x.tastes import baselines, verbalizer
+    from uem_t5x.inputs import users as users_lib
+    from uem_t5x.tastes import verbalizer
 
-    with data_sources.use_dataset_folder(DatasetFolder.open(dataset)):
-        users = baselines.Users.read("test")
+    users = users_lib.read(DatasetFolder.open(dataset), "test")
     # Someone with likes and dislikes shows most.
     index = max(range(len(users.tastes)), key=lambda user: min(map(len, users.tastes[user])))
     items, half_stars = (part.tolist() for part in users.history(index))
