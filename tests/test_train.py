@@ -32,12 +32,13 @@ from uem_t5x.answers.trained_model import Answerer, TrainedModel
 from uem_t5x.base import errors
 from uem_t5x.base.errors import DamagedError, InputError
 from uem_t5x.checkpoints import folders
-from uem_t5x.data import pipeline, seal, synthetic
+from uem_t5x.commands import train as train_command
+from uem_t5x.data import seal, synthetic
 from uem_t5x.data.manifest import Channel
-from uem_t5x.data.prepare import PrepareOptions
+from uem_t5x.data.prepare import PrepareOptions, prepare
 from uem_t5x.inputs import batches, data_sources, feature_converters, preprocessors, questions
 from uem_t5x.inputs import users as users_lib
-from uem_t5x.runs import command_line, recipes
+from uem_t5x.runs import recipes
 from uem_t5x.tasks import movielens
 from uem_t5x.tastes import metrics, sentences, verbalizer
 from uem_t5x.training import checkpoint_manager, predictor
@@ -222,7 +223,7 @@ class TestDivergence:
         places = [f"MODEL_DIR={model_dir}", f"DATA_DIR={dataset_folder.path}"]
         tiny = [line.replace(" = ", "=") for line in TINY]
         given = [f"--gin.{macro}" for macro in (*tiny, *places, *macros)]
-        assert command_line.main([f"--gin_file={RECIPE}", *given]) == 1
+        assert train_command.main([f"--gin_file={RECIPE}", *given]) == 1
         found = re.fullmatch(self.MESSAGE, capsys.readouterr().err.splitlines()[-1])
         assert len(found[3].split(", ")) == 16
         return found[1], int(found[2]), found[4]
@@ -407,7 +408,7 @@ def test_told_to_stop_in_the_last_evaluation(dataset_folder, tmp_path, monkeypat
 
 def test_a_run_without_validation_users_is_not_scored(dataset_folder, tmp_path):
     movielens = dataset_folder.path.parent / "movielens"
-    folder = pipeline.prepare(
+    folder = prepare(
         PrepareOptions(
             movielens=Path(movielens),
             descriptions=Path(movielens / synthetic.DESCRIPTIONS),
@@ -584,7 +585,7 @@ class TestTrained:
         options = dict(dataset_folder.manifest.options, output=tmp_path / "other", seed=1)
         for name in ("movielens", "descriptions"):
             options[name] = Path(options[name])
-        other = pipeline.prepare(PrepareOptions(**options))
+        other = prepare(PrepareOptions(**options))
         with pytest.raises(InputError, match=r"that it may know users of .test.; give"):
             evaluate.evaluate(trained, data_dir=str(other.path))
         with pytest.raises(InputError, match=r"users or labels \(train, validation, test\) are"):
@@ -1196,7 +1197,7 @@ def test_refused_recipes(bindings, message, dataset_folder, tmp_path):
 def test_a_recipe_that_is_none(content, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("own.gin").write_bytes(content)
-    assert command_line.main(["--gin_file=own.gin"]) == 2
+    assert train_command.main(["--gin_file=own.gin"]) == 2
     assert "own.gin: " in capsys.readouterr().err
     with pytest.raises(InputError, match=r"own\.gin"):
         recipes.parse(["own.gin"])
@@ -1207,7 +1208,7 @@ def test_a_number_that_stands_for_all_may_be_none():
 
 
 def test_an_unbound_macro_is_named(capsys):
-    assert command_line.main([f"--gin_file={RECIPE}", "--gin.MODEL_DIR=/tmp/x"]) == 2
+    assert train_command.main([f"--gin_file={RECIPE}", "--gin.MODEL_DIR=/tmp/x"]) == 2
     assert "the macro DATA_DIR is not bound; add --gin.DATA_DIR=VALUE" in capsys.readouterr().err
 
 
