@@ -13,9 +13,12 @@ import pytest
 
 from uem_t5x import cli
 from uem_t5x.base.errors import InputError
+from uem_t5x.commands import sweep
 from uem_t5x.data import dataset_folder
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest, Split
-from uem_t5x.runs import recipes, sweep
+from uem_t5x.runs import recipes
+from uem_t5x.runs.planned_runs import PlannedRun
+from uem_t5x.runs.sweep_files import read_sweep
 
 HISTORIES = """
 seeds = [0, 1]
@@ -42,7 +45,7 @@ def read(tmp_path):
     def read(text=HISTORIES, bindings=("DATA_DIR = 'my data'",)):
         file = tmp_path / "sweep.toml"
         file.write_text(text)
-        return sweep.read_sweep(str(file), f"{tmp_path}/out put", list(bindings))
+        return read_sweep(str(file), f"{tmp_path}/out put", list(bindings))
 
     return read
 
@@ -215,7 +218,7 @@ def test_a_byte_order_mark(read):
 
 def test_a_missing_file_names_the_folder_of_sweeps():
     with pytest.raises(InputError, match="no such sweep; see the folder gin/sweeps"):
-        sweep.read_sweep("nowhere.toml", "out")
+        read_sweep("nowhere.toml", "out")
 
 
 FAKE = """
@@ -237,7 +240,7 @@ def fake_training(monkeypatch):
     def commands(planned):
         return [["-c", "pass"], ["-c", FAKE, planned.model_dir]]
 
-    monkeypatch.setattr(sweep.PlannedRun, "commands", commands)
+    monkeypatch.setattr(PlannedRun, "commands", commands)
 
 
 def test_a_failed_run_is_reported_and_the_others_finish(read, fake_training, tmp_path, capsys):
@@ -485,8 +488,9 @@ print(os.getpid(), flush=True)
 time.sleep(600)
 """
     script = f"""
-from uem_t5x import cli, sweep
-sweep.PlannedRun.commands = lambda planned: [["-c", {run!r}]]
+from uem_t5x import cli
+from uem_t5x.runs.planned_runs import PlannedRun
+PlannedRun.commands = lambda planned: [["-c", {run!r}]]
 cli.main(["sweep", {str(tmp_path / "sweep.toml")!r}, "--output", {str(tmp_path / "out")!r},
           "--gin.DATA_DIR={data}"])
 """
@@ -507,7 +511,7 @@ cli.main(["sweep", {str(tmp_path / "sweep.toml")!r}, "--output", {str(tmp_path /
 
 def test_every_sweep_of_the_project_is_sound():
     for file in ("paper.toml", "tiny.toml"):
-        assert sweep.read_sweep(f"gin/sweeps/{file}", "out", ["DATA_DIR = 'd'"])
+        assert read_sweep(f"gin/sweeps/{file}", "out", ["DATA_DIR = 'd'"])
 
 
 def test_seeds_that_are_no_list(read):

@@ -90,7 +90,7 @@ def item_vectors(channel: str) -> Float32[np.ndarray, "rows width"]:
 
 
 class DatasetFolderSource(seqio.TFExampleDataSource):
-    """Users of the current dataset folder, one example each.
+    """Users of a dataset folder, one example each.
 
     Features: `user_id` (string), `history_items` (int32 rows of the item table) and
     `history_ratings` (int32 half-stars 1..10), whole and oldest first; `liked` and `disliked`
@@ -99,7 +99,13 @@ class DatasetFolderSource(seqio.TFExampleDataSource):
     data.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: DatasetFolder | None = None) -> None:
+        """Makes a source, without looking at the disk.
+
+        Args:
+          folder: the dataset folder; by default, what is the current one whenever it is read.
+        """
+        self._folder = folder
         super().__init__(
             # Only its keys and its wording in messages matter: `list_shards` finds the files.
             split_to_filepattern={split: f"{EXAMPLES}/{split}-*.tfrecord" for split in SPLITS},
@@ -108,11 +114,11 @@ class DatasetFolderSource(seqio.TFExampleDataSource):
 
     def list_shards(self, split: str) -> Sequence[str]:
         """Returns the paths of a split's files, in the order of their names."""
-        return [os.fspath(path) for path in dataset_folder().examples(split)]
+        return [os.fspath(path) for path in self._current().examples(split)]
 
     def num_input_examples(self, split: str) -> int:
         """Returns the number of users in a split, as the manifest counts them."""
-        return dataset_folder().num_examples(split)
+        return self._current().num_examples(split)
 
     def get_dataset(
         self,
@@ -124,7 +130,7 @@ class DatasetFolderSource(seqio.TFExampleDataSource):
     ) -> tf.data.Dataset:
         """Reads a split; `seqio.TFExampleDataSource` shards it and shuffles its files."""
         dataset = super().get_dataset(split, shuffle, seed, shard_info, **unused)
-        fingerprint = dataset_folder().fingerprint(split)
+        fingerprint = self._current().fingerprint(split)
 
         def finish(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return {
@@ -141,3 +147,6 @@ class DatasetFolderSource(seqio.TFExampleDataSource):
         options = tf.data.Options()
         options.experimental_optimization.map_fusion = True
         return dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE).with_options(options)
+
+    def _current(self) -> DatasetFolder:
+        return self._folder or dataset_folder()
