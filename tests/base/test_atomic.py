@@ -15,7 +15,7 @@ from uem_t5x.base.errors import InputError
 # Gets the name of a file, of which it writes half.
 HALF_A_FILE = """
 import os, signal, sys
-from uem_t5x import atomic
+from uem_t5x.base import atomic
 
 with atomic.writing_file(sys.argv[1]) as file:
     file.write("half")
@@ -25,7 +25,7 @@ with atomic.writing_file(sys.argv[1]) as file:
 # The kernel ends it after 4 KiB, by whichever way it writes them.
 HALF_THE_SCORES = """
 import resource, signal, sys
-from uem_t5x import evaluate
+from uem_t5x.answers import evaluate
 
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -35,7 +35,7 @@ evaluate.write_metrics({"f1": [0.5] * 10_000}, sys.argv[1])
 HALF_A_REPLACEMENT = """
 import os, shutil, signal, sys
 from pathlib import Path
-from uem_t5x import atomic
+from uem_t5x.base import atomic
 
 steps = iter(range(int(sys.argv[2])))
 
@@ -76,7 +76,7 @@ def test_two_writers_of_a_file_do_not_mix(tmp_path):
     path = tmp_path / "answers.jsonl"
     program = """
 import sys
-from uem_t5x import atomic
+from uem_t5x.base import atomic
 with atomic.writing_file(sys.argv[1]) as file:
     file.write("theirs")
     file.flush()

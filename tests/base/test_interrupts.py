@@ -36,7 +36,7 @@ TRAIN = ["-m", "uem_t5x.train", "--gin_file=gin/uem_tiny.gin", *PLACES]
 EVALUATE = ["-m", "uem_t5x.cli", "evaluate", "--model-dir", "gs://b/m"]
 WRITE = [
     "-c",
-    "import sys; from pathlib import Path; from uem_t5x import atomic, errors\n"
+    "import sys; from pathlib import Path; from uem_t5x.base import atomic, errors\n"
     "def write():\n"
     "    folder = atomic.writing_folder(Path('folder'), 'kind', bool, False)\n"
     "    with folder as partial, atomic.writing_file('file'):\n"

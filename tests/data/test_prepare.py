@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -6,55 +5,17 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from uem_t5x import cli
 from uem_t5x.base import checksums
-from uem_t5x.base.errors import InputError
 from uem_t5x.data import examples, synthetic
 from uem_t5x.data.dataset_folder import SPLITS, DatasetFolder
 from uem_t5x.data.prepare import PrepareOptions, prepare
 from uem_t5x.data.sentence_encoders import make_encoder
-from uem_t5x.data.splits import split_users
 from uem_t5x.data.synthetic import SynthesizeOptions
 from uem_t5x.inputs import data_sources, vocabularies
 from uem_t5x.inputs import users as users_lib
 from uem_t5x.tastes import baselines, metrics, verbalizer
 
 SHARED = Path(__file__).parents[3] / "shared/data"
-
-MOVIES = {
-    1: ("Toy Story (1995)", "Comedy"),
-    2: ("Heat (1995)", "Crime|Drama"),
-    3: ("Postman, The (1997)", "Drama"),
-    4: ("Undescribed (1999)", "War"),
-    5: ("Genreless (1999)", "(no genres listed)"),
-    6: ("Alien (1979)", "Horror"),
-}
-DESCRIBED = [1, 2, 3, 5, 6]
-# (userId, movieId, stars, timestamp). User 1: Drama 4.5 (2, 3, 3 is rated anew), Crime 4.0, ...
-RATINGS = [
-    (1, 3, 1.0, 10),
-    (1, 3, 5.0, 50),
-    (1, 2, 4.0, 40),
-    (1, 1, 2.0, 30),
-    (1, 6, 0.5, 30),
-    (1, 4, 5.0, 20),
-    (1, 5, 5.0, 20),
-    (1, 99, 5.0, 20),
-    (2, 1, 3.0, 5),
-    (3, 1, 3.5, 6),
-    (3, 2, 4.5, 4),
-]
-
-
-def write_inputs(folder):
-    """Writes six movies, five descriptions and the ratings of three users."""
-    movies = [f'{movie},"{title}",{genres}' for movie, (title, genres) in MOVIES.items()]
-    (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *movies, ""]))
-    ratings = [",".join(map(str, row)) for row in RATINGS]
-    header = "userId,movieId,rating,timestamp"
-    (folder / "ratings.csv").write_text("\n".join([header, *ratings, ""]))
-    described = [f"{movie},About movie {movie}." for movie in DESCRIBED]
-    (folder / "descriptions.csv").write_text("\n".join(["movieId,description", *described, ""]))
 
 
 def options(folder, **changes):
@@ -76,12 +37,6 @@ def users_of(dataset, split):
             [name.decode() for name in feature["disliked"].bytes_list.value],
         )
     return users
-
-
-@pytest.fixture
-def inputs(tmp_path):
-    write_inputs(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -268,147 +223,6 @@ class TestSynthetic:
                 parts = [users(index, hosts) for index in range(hosts)]
                 assert sum(parts) == 200
                 assert max(parts) - min(parts) <= 1, hosts
-
-
-class TestSplits:
-    IDS = np.arange(1, 2001)
-
-    def test_a_fraction_does_not_move_when_users_are_added(self):
-        shares = {"test": 0.1, "validation": 0.2}
-        few = split_users(self.IDS[::2], shares, seed=3)
-        many = split_users(self.IDS, shares, seed=3)
-        for split in SPLITS:
-            before = set(self.IDS[::2][few[split]])
-            assert before == set(self.IDS[many[split]]) & set(self.IDS[::2])
-        assert 150 < len(many["test"]) < 250
-        assert 330 < len(many["validation"]) < 470
-
-    def test_a_user_of_a_large_id_does_not_move_the_others(self):
-        ids = np.append(self.IDS.astype(np.uint64), np.uint64(2**63))
-        shares = {"test": 0.1, "validation": 0.2}
-        few, many = (split_users(some, shares, seed=3) for some in (self.IDS, ids))
-        for split in SPLITS:
-            np.testing.assert_array_equal(few[split], many[split][many[split] < len(self.IDS)])
-
-    def test_numbers_are_exact(self):
-        splits = split_users(self.IDS, {"test": 7, "validation": 5}, seed=0)
-        assert [len(splits[split]) for split in SPLITS] == [1988, 5, 7]
-        assert len(np.unique(np.concatenate(list(splits.values())))) == 2000
-
-    def test_another_seed_is_another_split(self):
-        one, other = (split_users(self.IDS, {"test": 0.5}, seed) for seed in (0, 1))
-        assert len(np.intersect1d(one["test"], other["test"])) < 650
-
-    @pytest.mark.parametrize(
-        "shares",
-        [{"test": 2000}, {"test": 1999, "validation": 1}, {"test": 3000}, {"test": 1e-6}],
-    )
-    def test_too_few_users(self, shares):
-        with pytest.raises(InputError, match="2000 users are too few for the asked split"):
-            split_users(self.IDS, shares, seed=0)
-
-
-class TestCommand:
-    def command(self, folder, **changes):
-        arguments = {
-            "movielens": folder,
-            "descriptions": folder / "descriptions.csv",
-            "output": folder / "dataset",
-            "min-history": 2,
-            "validation-users": 0,
-            "test-users": 1,
-        } | {name.replace("_", "-"): value for name, value in changes.items()}
-        return ["prepare", *(f"--{name}={value}" for name, value in arguments.items())]
-
-    def test_help_tells_fractions_from_numbers(self, capsys):
-        with pytest.raises(SystemExit):
-            cli.main(["prepare", "--help"])
-        told = " ".join(capsys.readouterr().out.split())
-        assert told.count("those of a fraction stay when users are added") == 2
-
-    def test_says_what_became_of_the_input(self, inputs, capsys):
-        assert cli.main(self.command(inputs)) == 0
-        out = " ".join(capsys.readouterr().out.split())
-        assert "1 rated again later" in out
-        assert "1 unknown movie id" in out
-        assert "4 genres: Comedy|Crime|Drama|Horror 0.0 liked or disliked" in out
-        assert DatasetFolder.open(inputs / "dataset").num_examples("test") == 1
-
-    def test_says_how_many_genres_there_are(self, inputs, capsys):
-        movies = inputs / "movies.csv"
-        movies.write_text(movies.read_text().replace(",Crime|", ",A|B|C|D|E|F, G|"))
-        assert cli.main(self.command(inputs)) == 2
-        assert "line 3: 4 fields where there should be 3" in capsys.readouterr().err
-        movies.write_text(
-            movies.read_text().replace("A|B|C|D|E|F, G|Drama", '"A|B, C|D|E|F|G|Drama"')
-        )
-        assert cli.main(self.command(inputs)) == 0
-        assert "9 genres: A|B, C|Comedy|D|Drama|E and 3 more\n" in capsys.readouterr().out
-
-    @pytest.mark.parametrize(
-        ("changes", "expected"),
-        [
-            ({"movielens": "nowhere"}, "nowhere: no such folder or zip file"),
-            ({"descriptions": "nowhere.csv"}, "nowhere.csv: No such file"),
-            ({"encoder": "bert"}, "--encoder bert: no such sentence encoder"),
-            ({"encoder": "sentence-t5-base=nowhere"}, "nowhere: no SavedModel"),
-            ({"encoder": "hashing=folder"}, "--encoder hashing=folder: it needs no weights"),
-            ({"encoder_width": 0}, "--encoder-width 0"),
-            ({"min_history": 0}, "--min-history 0: must be at least 1"),
-            ({"min_history": 9}, "0 users are too few for the asked split"),
-            ({"test_users": 2}, "2 users are too few for the asked split"),
-            ({"test_users": "-1"}, "--test-users -1"),
-            ({"validation_users": "1.5"}, "--validation-users 1.5"),
-            ({"vocabulary_size": 5}, "--vocabulary-size 5: too small"),
-        ],
-    )
-    def test_refuses_in_one_line_and_leaves_nothing(self, inputs, capsys, changes, expected):
-        before = sorted(inputs.iterdir())
-        assert cli.main(self.command(inputs, **changes)) == 2
-        error = capsys.readouterr().err
-        assert f"uem-t5x prepare: {expected}" in error.replace(f"{inputs}/", "")
-        assert error.count("\n") == 1
-        assert sorted(inputs.iterdir()) == before
-
-    def test_nobody_has_so_many_movies(self, inputs, capsys):
-        assert cli.main(self.command(inputs, min_history=9)) == 2
-        told = capsys.readouterr().err
-        assert "of the 6 movies of" in told and "4 have a genre and a description in" in told
-        assert "7 of its 11 ratings are of these, and no user has --min-history 9" in told
-
-    def test_a_share_that_is_no_number(self, inputs, capsys):
-        with pytest.raises(SystemExit):
-            cli.main(self.command(inputs, test_users="20%"))
-        assert "'20%': give a number of users (500) or a fraction" in capsys.readouterr().err
-
-    def test_the_layout_of_movielens_100k(self, inputs, capsys):
-        folder = inputs / "ml-100k"
-        folder.mkdir()
-        for name in ("u.data", "u.item"):
-            (folder / name).touch()
-        assert cli.main(self.command(inputs, movielens=folder)) == 2
-        assert "MovieLens 100K, whose layout is not read" in capsys.readouterr().err
-
-    def test_a_description_table_of_other_columns(self, inputs, capsys):
-        (inputs / "descriptions.csv").write_text("movie_id,description\n1,A movie.\n")
-        assert cli.main(self.command(inputs)) == 2
-        told = capsys.readouterr().err
-        assert "no column 'movie_title' in its first line ('movie_id, description')" in told
-        assert "or movieId, description" in told
-
-    def test_a_description_table_that_matches_nothing(self, inputs, capsys):
-        (inputs / "descriptions.csv").write_text("movieId,description\n77,Of no movie.\n")
-        assert cli.main(self.command(inputs)) == 2
-        assert "none of its 1 descriptions belongs" in capsys.readouterr().err
-        assert not (inputs / "dataset").exists()
-
-    def test_overwrites_on_demand_only(self, inputs, capsys):
-        assert cli.main(self.command(inputs)) == 0
-        assert cli.main(self.command(inputs)) == 2
-        assert "replace it with --overwrite" in capsys.readouterr().err
-        assert cli.main([*self.command(inputs, seed=1), "--overwrite"]) == 0
-        manifest = json.loads((inputs / "dataset/manifest.json").read_text())
-        assert manifest["options"]["seed"] == 1
 
 
 needs_data = pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")

@@ -13,7 +13,7 @@ from uem_t5x.inputs import data_sources
 
 RECIPE = """
 from __gin__ import dynamic_registration
-from uem_t5x import data_sources
+from uem_t5x.inputs import data_sources
 DATA_DIR = {path!r}
 data_sources.dataset_folder.path = %DATA_DIR
 """

@@ -84,7 +84,7 @@ class TestModelFile:
         copy.write_bytes(dataset_folder.vocabulary_path.read_bytes())
         gin.parse_config(
             "from __gin__ import dynamic_registration\n"
-            "from uem_t5x import vocabularies\n"
+            "from uem_t5x.inputs import vocabularies\n"
             f"vocabularies.sentencepiece_model_file.path = {str(copy)!r}"
         )
 

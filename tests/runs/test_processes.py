@@ -147,7 +147,7 @@ def test_each_process_keeps_its_own_place_in_the_data(two):
 TOLD_EARLY = """
 import os, signal, sys, time
 import jax
-from uem_t5x.preemption import PreemptionNotice
+from uem_t5x.training.preemption import PreemptionNotice
 
 address, index = sys.argv[1], int(sys.argv[2])
 jax.distributed.initialize(address, 2, index)
@@ -180,9 +180,9 @@ TOLD_AFTER_SAVING = """
 import os, signal, sys, time
 from unittest import mock
 import jax, numpy as np
-from uem_t5x.checkpoint_manager import CheckpointConfig, CheckpointManager
-from uem_t5x.preemption import PreemptionNotice
-from uem_t5x.trainer import TrainState
+from uem_t5x.training.checkpoint_manager import CheckpointConfig, CheckpointManager
+from uem_t5x.training.preemption import PreemptionNotice
+from uem_t5x.training.trainer import TrainState
 
 address, index, model_dir = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 jax.distributed.initialize(address, 2, index)

@@ -270,7 +270,7 @@ def test_a_module_that_is_not_imported(line, tmp_path, monkeypatch):
     Path("outer.gin").write_text("include 'mine.gin'\n")
     message = (
         "mine.gin, line 4: preprocessors is not imported; add the line "
-        "'from uem_t5x import preprocessors' above"
+        "'from uem_t5x.inputs import preprocessors' above"
     )
     for recipe in ("mine.gin", "outer.gin"):
         with pytest.raises(InputError, match=message):

@@ -36,7 +36,7 @@ _IMPORTED = ("from uem_t5x import network\n", "from uem_t5x.inputs import data_s
 
 
 def moved(module: str) -> str | None:
-    """Returns the name that a module, such as `uem_t5x.preprocessors`, has now; None for the same."""
+    """Returns the name that a module, such as `uem_t5x.metrics`, has now; None for the same."""
     package, _, name = module.rpartition(".")
     return f"{package}.{_ROOMS[name]}.{name}" if package == "uem_t5x" and name in _ROOMS else None
 

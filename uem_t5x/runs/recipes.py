@@ -22,6 +22,7 @@ from uem_t5x.base.errors import InputError
 from uem_t5x.runs import older_recipes
 
 _PACKAGE = Path(__file__).parents[1]
+_ROOMS = ("", "inputs", "network", "training")  # of whose modules recipes bind parameters
 # `gin/NAME.gin` from any folder: the current one, a checkout's, an installed package's.
 SEARCH_PATHS = (Path(), _PACKAGE.parent, _PACKAGE)
 for _path in SEARCH_PATHS:
@@ -516,12 +517,18 @@ def _check_imports(recipe: str | os.PathLike[str]) -> None:
                 named.add(statement.selector.partition(".")[0])
             # Without dynamic registration gin knows what was imported anywhere.
             if are_registered and (missing := sorted(named - imported)):
-                is_ours = (_PACKAGE / f"{missing[0]}.py").is_file()
-                line = f"{'from uem_t5x ' if is_ours else ''}import {missing[0]}"
                 raise InputError(
                     f"{recipe}, line {statement.location.line_num}: {missing[0]} is not imported; "
-                    f"add the line '{line}' above"
+                    f"add the line '{_import_line(missing[0])}' above"
                 )
+
+
+def _import_line(module: str) -> str:
+    """Returns the line that imports a module, ours or another."""
+    for room in _ROOMS:
+        if (_PACKAGE / room / f"{module}.py").is_file():
+            return f"from {'.'.join(filter(None, ['uem_t5x', room]))} import {module}"
+    return f"import {module}"
 
 
 def _statement(binding: str, references: "AsText | None" = None) -> config_parser.BindingStatement:
