@@ -15,7 +15,7 @@ T5X_DIR ?=
 .PHONY: quickstart test test-t5x torture lint clean
 
 quickstart: $(VENV)/.installed
-	$(BIN)/python -m uem_t5x.commands.quickstart --output runs/quickstart
+	$(BIN)/uem-t5x quickstart --output runs/quickstart
 
 # `make test TESTS=tests/data`: those alone.
 test: $(VENV)/.installed-test

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import timing
-from uem_t5x.data import pipeline, synthetic
+from uem_t5x.data import synthetic
 from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.data.prepare import PrepareOptions
-from uem_t5x.data.synthesize import SynthesizeOptions
+from uem_t5x.data.prepare import PrepareOptions, prepare
+from uem_t5x.data.synthetic import SynthesizeOptions
 
 
 @contextlib.contextmanager
@@ -32,7 +32,7 @@ def dataset_folder(
         timing.watch(f"making up {users} users and {movies} movies")
         movielens = Path(root) / "movielens"
         synthetic.synthesize(SynthesizeOptions(movielens, users=users, movies=movies))
-        yield pipeline.prepare(
+        yield prepare(
             PrepareOptions(
                 movielens=movielens,
                 descriptions=movielens / synthetic.DESCRIPTIONS,

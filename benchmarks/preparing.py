@@ -109,10 +109,10 @@ def _child(name: str, movielens: Path, output: Path) -> None:
 
 
 def _prepare(movielens: Path, output: Path) -> dict[str, int]:
-    from uem_t5x.data import pipeline, synthetic
-    from uem_t5x.data.prepare import PrepareOptions
+    from uem_t5x.data import synthetic
+    from uem_t5x.data.prepare import PrepareOptions, prepare
 
-    folder = pipeline.prepare(
+    folder = prepare(
         PrepareOptions(
             movielens=movielens,
             descriptions=movielens / synthetic.DESCRIPTIONS,

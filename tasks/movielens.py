@@ -15,8 +15,7 @@ import seqio
 import tensorflow as tf
 
 from uem_t5x.base.errors import check_at_least
-from uem_t5x.inputs import data_sources, postprocessors, preprocessors, vocabularies
-from uem_t5x.tastes import metrics
+from uem_t5x.inputs import data_sources, metrics, postprocessors, preprocessors, vocabularies
 
 _TEXT_FEATURES = {
     "inputs": seqio.Feature(vocabularies.TaskVocabulary()),

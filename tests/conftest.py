@@ -38,15 +38,15 @@ def gin_is_clear():
 @pytest.fixture(scope="session")
 def dataset_folder(tmp_path_factory):
     """A small dataset folder with its own vocabulary: 60 made-up users, 10 of them for test."""
-    from uem_t5x.data import pipeline, synthetic
-    from uem_t5x.data.prepare import PrepareOptions
-    from uem_t5x.data.synthesize import SynthesizeOptions
+    from uem_t5x.data import synthetic
+    from uem_t5x.data.prepare import PrepareOptions, prepare
+    from uem_t5x.data.synthetic import SynthesizeOptions
 
     root = tmp_path_factory.mktemp("data")
     synthetic.synthesize(
         SynthesizeOptions(root / "movielens", users=60, movies=120, ratings=60 * 50)
     )
-    return pipeline.prepare(
+    return prepare(
         PrepareOptions(
             movielens=root / "movielens",
             descriptions=root / "movielens" / synthetic.DESCRIPTIONS,

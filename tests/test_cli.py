@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from uem_t5x import cli
-from uem_t5x.answers import evaluate
 from uem_t5x.base import atomic, startup
-from uem_t5x.commands import quickstart
+from uem_t5x.commands import evaluate
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS)])
@@ -151,7 +150,7 @@ def test_a_missing_input_is_refused_before_a_model_is_loaded(tmp_path, capsys):
 def test_the_quickstart_removes_no_model_but_its_own(tmp_path, capsys):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/mine").touch()
-    assert quickstart.main(["--output", str(tmp_path)]) == 2
+    assert cli.main(["quickstart", "--output", str(tmp_path)]) == 2
     assert "model: exists and is no quickstart's" in capsys.readouterr().err
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "mine"]
 
@@ -178,7 +177,7 @@ def test_a_mistake_of_ours_has_a_traceback(monkeypatch):
 
 def test_a_macro_may_hold_spaces(monkeypatch):
     asked = []
-    monkeypatch.setattr("uem_t5x.tpu.compiling.run", lambda args: asked.append(args) or 0)
+    monkeypatch.setattr("uem_t5x.commands.compile.run", lambda args: asked.append(args) or 0)
     macro = "--gin.TASK_FEATURE_LENGTHS={'inputs': 2048, 'targets': 64}"
     assert cli.main(["compile", "--gin_file=r", "--topology", "v3-8", "v3-32", macro]) == 0
     assert asked[0].topology == ["v3-8", "v3-32"]

@@ -15,8 +15,8 @@ from uem_t5x.answers import evaluate
 from uem_t5x.answers.trained_model import TrainedModel
 from uem_t5x.data import seal, synthetic
 from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.inputs import batches, data_sources, questions
-from uem_t5x.tastes import baselines
+from uem_t5x.inputs import batches, questions
+from uem_t5x.inputs import users as users_lib
 
 PAGE = Path(__file__).parents[1] / "docs/your_data.md"
 LABELS, CHANNEL, TASK, PYTHON = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -35,8 +35,7 @@ def test_labels_of_ones_own(mine):
         LABELS,
         {"my_labels": lambda user: (["War", "Drama"], []) if int(user) % 2 else ([], ["War"])},
     )
-    with data_sources.use_dataset_folder(seal.seal(mine)):
-        users = baselines.Users.read("test")
+    users = users_lib.read(seal.seal(mine), "test")
     assert {int(user) % 2 for user in users.ids} == {0, 1}
     for user, taste in zip(users.ids, users.tastes):
         assert taste == ((["War", "Drama"], []) if int(user) % 2 else ([], ["War"]))
@@ -63,8 +62,9 @@ def test_a_task_of_ones_own(mine, monkeypatch):
         trained = train_small(OF_A_TASK, mine)
         assert (trained.task, trained.history_length) == ("my_task_50", 50)
         config = batches.DatasetConfig(trained.task, trained.feature_lengths, "test", 64)
-        with trained.current(DatasetFolder.open(mine)):
-            users = baselines.Users.read("test")
+        folder = DatasetFolder.open(mine)
+        users = users_lib.read(folder, "test")
+        with trained.current(folder):
             (batch,) = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)
         features = batch.features
         asked = trained.model.input_vocabulary.decode(features["encoder_input_tokens"][0].tolist())

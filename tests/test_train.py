@@ -32,13 +32,15 @@ from uem_t5x.answers.trained_model import Answerer, TrainedModel
 from uem_t5x.base import errors
 from uem_t5x.base.errors import DamagedError, InputError
 from uem_t5x.checkpoints import folders
-from uem_t5x.data import pipeline, seal, synthetic
+from uem_t5x.commands import train as train_command
+from uem_t5x.data import seal, synthetic
 from uem_t5x.data.manifest import Channel
-from uem_t5x.data.prepare import PrepareOptions
+from uem_t5x.data.prepare import PrepareOptions, prepare
 from uem_t5x.inputs import batches, data_sources, feature_converters, preprocessors, questions
-from uem_t5x.runs import command_line, recipes
+from uem_t5x.inputs import users as users_lib
+from uem_t5x.runs import recipes
 from uem_t5x.tasks import movielens
-from uem_t5x.tastes import baselines, metrics, mixtures, sentences, verbalizer
+from uem_t5x.tastes import metrics, sentences, verbalizer
 from uem_t5x.training import checkpoint_manager, predictor
 from uem_t5x.training.trainer import Trainer
 
@@ -153,9 +155,9 @@ def test_the_best_by_f1_is_kept_and_used(dataset_folder, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("f1s", [(0.5, float("nan")), (float("inf"), -float("inf"))])
 def test_a_mean_over_tasks_is_no_score_where_one_has_none(f1s):
-    means = mixtures.mean_scores([{"f1": f1, "loss": 2.0 * f1} for f1 in (0.25, 0.75)])
+    means = metrics.mean_scores([{"f1": f1, "loss": 2.0 * f1} for f1 in (0.25, 0.75)])
     assert means == {"f1": 0.5, "loss": 1.0}
-    assert not folders.has_score(mixtures.mean_scores([{"f1": f1} for f1 in f1s]))
+    assert not folders.has_score(metrics.mean_scores([{"f1": f1} for f1 in f1s]))
 
 
 def test_a_run_that_is_told_to_stop_goes_on_as_if_undisturbed(
@@ -221,7 +223,7 @@ class TestDivergence:
         places = [f"MODEL_DIR={model_dir}", f"DATA_DIR={dataset_folder.path}"]
         tiny = [line.replace(" = ", "=") for line in TINY]
         given = [f"--gin.{macro}" for macro in (*tiny, *places, *macros)]
-        assert command_line.main([f"--gin_file={RECIPE}", *given]) == 1
+        assert train_command.main([f"--gin_file={RECIPE}", *given]) == 1
         found = re.fullmatch(self.MESSAGE, capsys.readouterr().err.splitlines()[-1])
         assert len(found[3].split(", ")) == 16
         return found[1], int(found[2]), found[4]
@@ -268,7 +270,7 @@ def test_the_users_of_a_batch(is_mixture, mixture, dataset_folder):
             num_shards=2,
         )
         iterator = batches.TrainIterator(config, feature_converters.UserEmbeddingFeatureConverter)
-        users = baselines.Users.read("train").most_recent(20)
+        users = users_lib.read(dataset_folder, "train").most_recent(20)
         histories = {user: users.history(index)[0] for index, user in enumerate(users.ids)}
         for index, batch in zip(range(5), iterator):  # more than an epoch
             told = [histories[user] for user in iterator.user_ids(index)]
@@ -294,8 +296,8 @@ def test_a_mixture_is_not_one_question(mixture, dataset_folder):
 
 def test_a_mixture_is_scored_by_the_mean_of_its_tasks():
     one, other = {"f1": 0.5, "liked_f1": 0.25}, {"f1": 0.25, "rouge": 1}
-    assert mixtures.mean_scores([one]) == one
-    assert mixtures.mean_scores([one, other]) == {"f1": 0.375, "liked_f1": 0.25, "rouge": 1.0}
+    assert metrics.mean_scores([one]) == one
+    assert metrics.mean_scores([one, other]) == {"f1": 0.375, "liked_f1": 0.25, "rouge": 1.0}
 
 
 def test_more_parts_of_the_data_than_users(dataset_folder):
@@ -406,7 +408,7 @@ def test_told_to_stop_in_the_last_evaluation(dataset_folder, tmp_path, monkeypat
 
 def test_a_run_without_validation_users_is_not_scored(dataset_folder, tmp_path):
     movielens = dataset_folder.path.parent / "movielens"
-    folder = pipeline.prepare(
+    folder = prepare(
         PrepareOptions(
             movielens=Path(movielens),
             descriptions=Path(movielens / synthetic.DESCRIPTIONS),
@@ -526,8 +528,7 @@ class TestTrained:
         file = tmp_path / "answers.jsonl"
         scores = evaluate.evaluate(trained, "validation", answers_file=file)
         rows = [json.loads(line) for line in file.read_text().splitlines()]
-        with data_sources.use_dataset_folder(dataset_folder):
-            users = baselines.Users.read("validation")
+        users = users_lib.read(dataset_folder, "validation")
         assert [row["user_id"] for row in rows] == users.ids
         assert [(row["true_liked"], row["true_disliked"]) for row in rows] == users.tastes
         # What a user of these files would compute is what was scored.
@@ -547,8 +548,7 @@ class TestTrained:
         sharded = str(sharded_folder.path)
         evaluate.evaluate(trained, "train", sharded, batch_size=8, answers_file=file)
         rows = {row["user_id"]: row for row in map(json.loads, file.read_text().splitlines())}
-        with data_sources.use_dataset_folder(dataset_folder):  # in one file
-            users = baselines.Users.read("train")
+        users = users_lib.read(dataset_folder, "train")  # in one file
         histories = [[tuple(part.tolist()) for part in users.history(n)] for n in range(len(rows))]
         asked = [predict.User(user, *own, unknown=0) for user, own in zip(users.ids, histories)]
         answers = predict.predict(trained, asked, batch_size=8)
@@ -585,7 +585,7 @@ class TestTrained:
         options = dict(dataset_folder.manifest.options, output=tmp_path / "other", seed=1)
         for name in ("movielens", "descriptions"):
             options[name] = Path(options[name])
-        other = pipeline.prepare(PrepareOptions(**options))
+        other = prepare(PrepareOptions(**options))
         with pytest.raises(InputError, match=r"that it may know users of .test.; give"):
             evaluate.evaluate(trained, data_dir=str(other.path))
         with pytest.raises(InputError, match=r"users or labels \(train, validation, test\) are"):
@@ -632,7 +632,7 @@ class TestTrained:
     def test_predict_asks_as_the_task_does(self, trained, dataset_folder):
         config = batches.DatasetConfig(trained.task, trained.feature_lengths, "test", 4)
         with trained.current(dataset_folder):
-            users = baselines.Users.read("test")
+            users = users_lib.read(dataset_folder, "test")
             asked = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)
             instruction = trained.model.input_vocabulary.encode(sentences.INSTRUCTION)
         assert len(instruction) > trained.feature_lengths["inputs"]  # it is cut
@@ -696,8 +696,7 @@ class TestTrained:
             )
         rotated = dataclasses.replace(trained, task="rotated_20")
         users = [predict.User("one", (5,), (9,), 0), predict.User("two", (5, 6), (9, 2), 0)]
-        with data_sources.use_dataset_folder(dataset_folder):
-            first, second = baselines.Users.read("test").ids[:2]
+        first, second = users_lib.read(dataset_folder, "test").ids[:2]
         try:
             with pytest.raises(
                 InputError,
@@ -997,8 +996,7 @@ class TestTrained:
         assert (scores["step"], scores["split"]) == (4, "validation")
         assert scores["methods"]["uem"]["unparseable"] == 0
         rows = [json.loads(line) for line in answers.read_text().splitlines()]
-        with data_sources.use_dataset_folder(dataset_folder):
-            assert [row["user_id"] for row in rows] == baselines.Users.read("test").ids
+        assert [row["user_id"] for row in rows] == users_lib.read(dataset_folder, "test").ids
         for row in rows:
             assert row["answer"] == verbalizer.write_answer(row["liked"], row["disliked"])
 
@@ -1102,8 +1100,7 @@ def test_text_histories_train_and_score_alike(dataset_folder, tmp_path):
     assert list(result["methods"]) == ["text", "counting", "rule"]
     assert result["history_length"] == 5
 
-    with data_sources.use_dataset_folder(dataset_folder):
-        users = baselines.Users.read("validation")
+    users = users_lib.read(dataset_folder, "validation")
     histories = [users.history(user) for user in range(len(users.ids))]
     asked = [
         predict.User(name, tuple(items.tolist()), tuple(half_stars.tolist()), unknown=0)
@@ -1200,7 +1197,7 @@ def test_refused_recipes(bindings, message, dataset_folder, tmp_path):
 def test_a_recipe_that_is_none(content, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("own.gin").write_bytes(content)
-    assert command_line.main(["--gin_file=own.gin"]) == 2
+    assert train_command.main(["--gin_file=own.gin"]) == 2
     assert "own.gin: " in capsys.readouterr().err
     with pytest.raises(InputError, match=r"own\.gin"):
         recipes.parse(["own.gin"])
@@ -1211,7 +1208,7 @@ def test_a_number_that_stands_for_all_may_be_none():
 
 
 def test_an_unbound_macro_is_named(capsys):
-    assert command_line.main([f"--gin_file={RECIPE}", "--gin.MODEL_DIR=/tmp/x"]) == 2
+    assert train_command.main([f"--gin_file={RECIPE}", "--gin.MODEL_DIR=/tmp/x"]) == 2
     assert "the macro DATA_DIR is not bound; add --gin.DATA_DIR=VALUE" in capsys.readouterr().err
 
 

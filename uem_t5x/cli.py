@@ -1,8 +1,8 @@
 """The `uem-t5x` command.
 
-Every subcommand lives beside the code it drives, in a module named in `COMMANDS` with two
-functions: `add_arguments(parser)` and `run(args) -> int`. Modules are imported when their
-subcommand is called, and import TensorFlow and JAX only inside `run`, so that help starts at once.
+Every subcommand is a module of `uem_t5x.commands` with two functions: `add_arguments(parser)` and
+`run(args) -> int`. Modules are imported when their subcommand is called, and import TensorFlow and
+JAX only inside `run`, so that help starts at once.
 Training has a command line of its own, which is T5X's.
 """
 
@@ -15,6 +15,7 @@ import argparse
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from uem_t5x import __version__
 from uem_t5x.base.errors import exit_code
@@ -22,21 +23,19 @@ from uem_t5x.base.errors import exit_code
 _TRAIN = "train"
 # Those that read recipes, which may import a module of the current folder.
 _READ_RECIPES = {_TRAIN, "evaluate", "predict", "export", "compile"}
-# name: (module, one line of help)
+# Each is a module of `uem_t5x.commands`. One line of help:
 COMMANDS = {
-    "synthesize": ("uem_t5x.data.synthesize", "write a MovieLens-shaped folder with made-up users"),
-    "prepare": ("uem_t5x.data.prepare", "turn MovieLens and descriptions into a dataset folder"),
-    "seal": ("uem_t5x.data.seal", "accept a dataset folder as it is after a change by hand"),
-    _TRAIN: ("uem_t5x.runs.command_line", "train a model, as `python -m uem_t5x.train` does"),
-    "evaluate": ("uem_t5x.answers.evaluate", "score a trained model beside the baselines"),
-    "predict": ("uem_t5x.answers.predict", "write the tastes of users given as JSON lines"),
-    "sweep": (
-        "uem_t5x.runs.sweep",
-        "train and score a list of runs, going on where it was stopped",
-    ),
-    "report": ("uem_t5x.commands.report", "draw up a page from trained and scored runs"),
-    "compile": ("uem_t5x.tpu.compiling", "tell what a recipe takes on TPUs that are not there"),
-    "export": ("uem_t5x.answers.export", "write a trained model as files that Transformers loads"),
+    "synthesize": "write a MovieLens-shaped folder with made-up users",
+    "prepare": "turn MovieLens and descriptions into a dataset folder",
+    "seal": "accept a dataset folder as it is after a change by hand",
+    _TRAIN: "train a model, as `python -m uem_t5x.train` does",
+    "evaluate": "score a trained model beside the baselines",
+    "predict": "write the tastes of users given as JSON lines",
+    "sweep": "train and score a list of runs, going on where it was stopped",
+    "report": "draw up a page from trained and scored runs",
+    "compile": "tell what a recipe takes on TPUs that are not there",
+    "export": "write a trained model as files that Transformers loads",
+    "quickstart": "go the whole way on made-up users, in a few minutes on a laptop",
 }
 
 
@@ -47,10 +46,10 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"uem-t5x {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (module, summary) in COMMANDS.items():
+    for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary)
         if name == command != _TRAIN:
-            importlib.import_module(module).add_arguments(subparser)
+            _module(name).add_arguments(subparser)
     return parser
 
 
@@ -66,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command in _READ_RECIPES and (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # after all that is installed
     if command == _TRAIN:
-        return importlib.import_module(COMMANDS[command][0]).main(argv[1:], "uem-t5x train")
+        return _module(command).main(argv[1:], "uem-t5x train")
     return exit_code(f"uem-t5x {command}", lambda: _run(argv, command))
 
 
@@ -81,7 +80,11 @@ def _run(argv: Sequence[str], command: str | None) -> int:
         others += macros
     if others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
-    return importlib.import_module(COMMANDS[args.command][0]).run(args)
+    return _module(args.command).run(args)
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"uem_t5x.commands.{command}")
 
 
 if __name__ == "__main__":

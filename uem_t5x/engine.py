@@ -1,81 +1,64 @@
 """What differs between the two engines, so that one recipe serves both.
 
 T5X's `train` wants its optimizer, partitioner, trainer, datasets and checkpoints in T5X's own
-types. Each function here builds one of them in the types of the engine that is running, and
-imports T5X only when that is T5X. Argument names are T5X's.
+types. Each function here builds one of them for whoever asks: inside `with built_in():` in the
+types of the built-in engine, which enters it before it reads a recipe's values; otherwise in T5X's,
+whose scripts know nothing of this module. T5X is imported for these alone. Argument names are
+T5X's.
 """
 
+import contextlib
 import functools
 import itertools
 import math
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.core
 import gin
 import jax
-import jax.numpy as jnp
-import optax
 from absl import logging
 
 from uem_t5x.base.errors import InputError, check_at_least
-from uem_t5x.inputs import batches
-from uem_t5x.network import layouts, stacks
-from uem_t5x.network.types import Array
-from uem_t5x.network.user_embedding import blank_item_tables, load_item_table
+from uem_t5x.base.overrides import Override
+from uem_t5x.checkpoints import start_from_checkpoint
+from uem_t5x.inputs import batches, data_sources, vocabularies
+from uem_t5x.models import EncoderDecoderModel
+from uem_t5x.network import item_table, layouts, parameters
+from uem_t5x.network.parameters import Trainable
 from uem_t5x.runs import model_dir as model_dir_lib
 from uem_t5x.runs import recipes
-from uem_t5x.training import checkpoint_manager, learning_rates, partitioning
+from uem_t5x.training import (
+    checkpoint_manager,
+    learning_rates,
+    optimizers,
+    partitioning,
+)
 from uem_t5x.training import trainer as trainer_lib
 
+_is_built_in: Override[bool] = Override("built-in engine")
 
-def running_on_t5x() -> bool:
-    """Tells whether the program that runs is one of T5X's scripts, such as `t5x/train.py`."""
-    # Each of them imports `t5x.partitioning` by its last name; `t5x/main.py`, which runs any of
-    # them, takes over its function. T5X being importable, or imported by a test, says nothing.
-    main = vars(sys.modules["__main__"])
-    names = [getattr(main.get("partitioning"), "__name__", "")]
-    functions = map(main.get, ("train", "evaluate", "infer", "precompile"))
-    names += [getattr(function, "__module__", "") for function in functions]
-    return any(name and name.startswith("t5x.") for name in names)
+
+@contextlib.contextmanager
+def built_in() -> Iterator[None]:
+    """Has the functions of this module build for the built-in engine, in this thread."""
+    with _is_built_in(True):
+        yield
 
 
 def adafactor(scan_layers: bool | None = None) -> Any:
-    """Returns Adafactor with the settings of T5X's fine-tuning, without its learning rate.
-
-    Factored second moments from 128 columns on, decay 1 - t^-0.8, updates clipped to a root mean
-    square of 1 and scaled by that of their parameter, no momentum (Shazeer and Stern 2018,
-    algorithm 4), for each layer by itself. The trainer applies the learning rate.
+    """Returns Adafactor with the settings of T5X's fine-tuning; see `optimizers.adafactor`.
 
     Args:
         scan_layers: says nothing any more; the recipes of older runs bind it.
     """
     del scan_layers
-    if running_on_t5x():
-        from t5x import adafactor as t5x_adafactor
+    if _is_built_in.value:
+        return optimizers.adafactor()
+    from t5x import adafactor as t5x_adafactor
 
-        # No rules by logical axes: T5X ignores them for matrices.
-        return t5x_adafactor.Adafactor(decay_rate=0.8, step_offset=0)
-    optimizer = optax.chain(
-        optax.scale_by_factored_rms(),
-        optax.clip_by_block_rms(1.0),
-        _scale_by_param_rms(),
-    )
-    return stacks.over_layers(optimizer)
-
-
-def _scale_by_param_rms(least: float = 1e-3) -> optax.GradientTransformation:
-    """Multiplies updates by the root mean square of their parameter.
-
-    As `optax.scale_by_param_block_rms`, but for gradients through the scale, which nobody takes:
-    they have it read every parameter once more, and write a copy.
-    """
-
-    def scale(update: Array, param: Array) -> jax.Array:
-        return update * jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(param))), least)
-
-    return optax.stateless_with_tree_map(scale)
+    # No rules by logical axes: T5X ignores them for matrices.
+    return t5x_adafactor.Adafactor(decay_rate=0.8, step_offset=0)
 
 
 def partitioner(layout: str = "data") -> Any:
@@ -88,7 +71,7 @@ def partitioner(layout: str = "data") -> Any:
       InputError: if there is no such layout, or the devices cannot share the model so.
     """
     parsed = layouts.Layout.parse(layout)
-    if not running_on_t5x():
+    if _is_built_in.value:
         return partitioning.Partitioner(parsed)
     from t5x import partitioning as t5x_partitioning
 
@@ -140,12 +123,12 @@ def trainer(
         InputError: if there are no microbatches.
     """
     check_at_least(1, none_for="whole batches", NUM_MICROBATCHES=num_microbatches)
-    if running_on_t5x():
+    if _is_built_in.value:
+        trainer_cls = trainer_lib.Trainer
+    else:
         from t5x import trainer as t5x_trainer
 
         trainer_cls = t5x_trainer.Trainer
-    else:
-        trainer_cls = trainer_lib.Trainer
     return functools.partial(
         trainer_cls, learning_rate_fn=learning_rate_fn, num_microbatches=num_microbatches
     )
@@ -176,7 +159,7 @@ def dataset_config(
         "use_cached": use_cached,
     }
     config = batches.DatasetConfig(**settings, num_shards=num_shards)
-    if not running_on_t5x():
+    if _is_built_in.value:
         return config
     from t5x import utils
 
@@ -189,13 +172,13 @@ def checkpoint_config(period: int, keep: int | None = 1, keep_best: int = 1) -> 
 
     T5X keeps the most recent checkpoints only. Where a run starts is `train_state_initializer`'s.
     """
-    if running_on_t5x():
-        from t5x import utils
+    if _is_built_in.value:
+        return checkpoint_manager.CheckpointConfig(period=period, keep=keep, keep_best=keep_best)
+    from t5x import utils
 
-        return utils.CheckpointConfig(
-            save=utils.SaveCheckpointConfig(period=period, keep=keep, save_dataset=True)
-        )
-    return checkpoint_manager.CheckpointConfig(period=period, keep=keep, keep_best=keep_best)
+    return utils.CheckpointConfig(
+        save=utils.SaveCheckpointConfig(period=period, keep=keep, save_dataset=True)
+    )
 
 
 def train_state_initializer(initial_checkpoint_path: str | None = None) -> Any:
@@ -206,33 +189,56 @@ def train_state_initializer(initial_checkpoint_path: str | None = None) -> Any:
     Args:
       initial_checkpoint_path: see `checkpoints.start_from_checkpoint`.
     """
-    if not running_on_t5x():
+    if _is_built_in.value:
         return functools.partial(
-            trainer_lib.TrainStateInitializer, initial_checkpoint_path=initial_checkpoint_path
+            trainer_lib.TrainStateInitializer,
+            initial_checkpoint_path=initial_checkpoint_path,
+            item_vectors=data_sources.item_vectors,
         )
     from t5x import utils
 
     class TrainStateInitializer(utils.TrainStateInitializer):
-        @blank_item_tables(True)
-        def __init__(self, *, init_fn: Any, partitioner: Any, **arguments: Any) -> None:
+        def __init__(
+            self, *, optimizer_def: Any, init_fn: Any, partitioner: Any, **arguments: Any
+        ) -> None:
             if layout := getattr(partitioner, "layout", None):
                 init = functools.partial(init_fn, input_shapes=arguments["input_shapes"])
                 variables = jax.eval_shape(init, jax.random.PRNGKey(0))
                 layout.check_variables(variables, jax.device_count())
-            super().__init__(init_fn=init_fn, partitioner=partitioner, **arguments)
-            self._vocabulary = init_fn.__self__.input_vocabulary
+            model = init_fn.__self__
+            super().__init__(
+                optimizer_def=_of_trained(optimizer_def, model.trainable),
+                init_fn=init_fn,
+                partitioner=partitioner,
+                **arguments,
+            )
+            self._vocabulary = model.input_vocabulary
 
         def from_scratch(self, init_rng: jax.Array) -> Any:
-            with blank_item_tables(True):
-                state = super().from_scratch(init_rng)
-            params = trainer_lib.starting_params(
-                flax.core.unfreeze(state.params), self._vocabulary, initial_checkpoint_path
+            state = super().from_scratch(init_rng)
+            params = flax.core.unfreeze(state.params)
+            rows = params["token_embedder"]["embedding"].shape[0]
+            vocabularies.check_rows(self._vocabulary, rows, initial_checkpoint_path)
+            if initial_checkpoint_path:
+                params = start_from_checkpoint(params, initial_checkpoint_path)
+            mutables = item_table.fill(
+                flax.core.unfreeze(state.flax_mutables), data_sources.item_vectors
             )
-            mutables = load_item_table(flax.core.unfreeze(state.flax_mutables))
             state = state.replace_params(flax.core.freeze(params))
             return state.replace_flax_mutables(flax.core.freeze(mutables))
 
     return TrainStateInitializer
+
+
+def _of_trained(optimizer_def: Any, trainable: Trainable) -> Any:
+    """Returns one of T5X's optimizers for the parameters alone that are trained."""
+    if optimizer_def is None or trainable is parameters.everything:
+        return optimizer_def
+    from flax import traverse_util
+    from t5x import optimizers as t5x_optimizers
+
+    trained = traverse_util.ModelParamTraversal(lambda path, _: trainable(path.strip("/")))
+    return t5x_optimizers.MultiOptimizer([(trained, optimizer_def)])
 
 
 def summarize_config(model_dir: str, summary_writer: Any, step: int) -> None:
@@ -240,5 +246,12 @@ def summarize_config(model_dir: str, summary_writer: Any, step: int) -> None:
     if jax.process_index() == 0:
         for name, meant in recipes.unused_macros().items():
             logging.warning("Nothing refers to the macro %s; there is %s", name, meant)
-        recipe = model_dir_lib.write(model_dir)
+        recipe = model_dir_lib.write(
+            model_dir, data_sources.dataset_folder(), vocabularies.sentencepiece_model_file()
+        )
         summary_writer.write_texts(step, {"config": gin.markdown(recipe)})
+
+
+def answering(model: EncoderDecoderModel, dataset_cfg: batches.DatasetConfig) -> None:
+    """Is what `runs.answering` binds: a run's model, and the task that it is asked by."""
+    raise NotImplementedError(f"gin.get_bindings reads {model} and {dataset_cfg}; nobody calls it")

@@ -9,50 +9,52 @@ parameters that no gradient reaches and the optimizer does not see. Functions th
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.core
 import jax
 import jax.numpy as jnp
-import seqio
 from clu import metrics as clu_metrics
-from flax import linen as nn
 from jaxtyping import Float, Int
 
-from uem_t5x import network
-from uem_t5x.inputs import feature_converters
-from uem_t5x.network import decoding, stacks
+from uem_t5x.base.errors import InputError
+from uem_t5x.network import decoding, parameters, stacks
+from uem_t5x.network.losses import cross_entropy
+from uem_t5x.network.parameters import Trainable
+from uem_t5x.network.transformer import Transformer
 from uem_t5x.network.types import Array, Batch, PyTree
 
+if TYPE_CHECKING:
+    import seqio
+
 Metrics = dict[str, clu_metrics.Metric]
+_OF_TEXT = ("encoder_", "decoder_")  # features whose names begin so; others make the soft prompt
 
 
 class EncoderDecoderModel:
-    """An encoder-decoder with or without user histories.
+    """An encoder-decoder with or without a soft prompt.
 
     Attributes:
-      FEATURE_CONVERTER_CLS: turns a SeqIO task's features into this model's batches.
-      module: `network.Transformer`, or `user_embedding.PersonalizedTransformer`, whose batches
-        also hold `history_items` and `history_ratings`.
+      module: the network; what its soft prompt is made of, batches hold besides the text.
       optimizer_def: the running engine's optimizer.
-      frozen_modules: the top-level modules whose parameters training leaves as they are.
+      trainable: whether training changes the parameter of a path, such as
+        `encoder/layers_0/attention/query/kernel`. Others have no gradient and no optimizer state.
     """
-
-    FEATURE_CONVERTER_CLS: type[seqio.FeatureConverter] = feature_converters.TextFeatureConverter
 
     def __init__(
         self,
-        module: nn.Module,
-        input_vocabulary: seqio.Vocabulary,
-        output_vocabulary: seqio.Vocabulary,
+        module: Transformer,
+        input_vocabulary: "seqio.Vocabulary",
+        output_vocabulary: "seqio.Vocabulary",
         optimizer_def: Any,
-        feature_converter_cls: type[seqio.FeatureConverter] | None = None,
+        feature_converter_cls: "type[seqio.FeatureConverter] | None" = None,
         decode_fn: Callable = decoding.greedy_decode,
         num_decodes: int = 1,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         loss_normalizing_factor: float | None = None,
         freeze_language_model: bool = False,
+        trainable: Trainable | None = None,
     ) -> None:
         """Makes a model; arguments are named as in T5X.
 
@@ -61,17 +63,27 @@ class EncoderDecoderModel:
           input_vocabulary: of the encoder's text.
           output_vocabulary: of the answers.
           optimizer_def: the running engine's optimizer.
-          feature_converter_cls: replaces `FEATURE_CONVERTER_CLS`.
+          feature_converter_cls: see `FEATURE_CONVERTER_CLS`; None for text alone.
           decode_fn: this package's `decoding` or T5X's.
           num_decodes: sequences that `decode_fn` keeps for each input (a beam's width).
           label_smoothing: probability mass spread over the other tokens.
           z_loss: weight of the squared log-partition, which keeps logits from drifting.
           loss_normalizing_factor: divides the summed loss; Adafactor does not mind its scale.
-          freeze_language_model: leave it as it is and train the UEM and the task prompts alone; the
-            paper trains all of it.
+          freeze_language_model: leave it as it is and train the soft prompt alone; the paper trains
+            all of it.
+          trainable: see the attribute; it says more than `freeze_language_model`.
+
+        Raises:
+          InputError: if both say what is trained.
         """
-        if feature_converter_cls is not None:
-            self.FEATURE_CONVERTER_CLS = feature_converter_cls
+        if trainable and freeze_language_model:
+            raise InputError(
+                "FREEZE_LANGUAGE_MODEL=True and models.EncoderDecoderModel.trainable: both say "
+                "what is trained; bind one of them"
+            )
+        frozen = parameters.soft_prompt_alone if freeze_language_model else parameters.everything
+        self.trainable = trainable or frozen
+        self._feature_converter_cls = feature_converter_cls
         self.module = module
         self.input_vocabulary = input_vocabulary
         self.output_vocabulary = output_vocabulary
@@ -81,7 +93,16 @@ class EncoderDecoderModel:
         self._label_smoothing = label_smoothing
         self._z_loss = z_loss
         self._loss_normalizing_factor = loss_normalizing_factor
-        self.frozen_modules = network.LANGUAGE_MODEL if freeze_language_model else ()
+
+    @property
+    def FEATURE_CONVERTER_CLS(self) -> "type[seqio.FeatureConverter]":  # noqa: N802, as T5X asks for it
+        """What turns a SeqIO task's features into this model's batches."""
+        if self._feature_converter_cls is None:
+            # Whoever brings arrays of their own needs no SeqIO.
+            from uem_t5x.inputs import feature_converters
+
+            return feature_converters.TextFeatureConverter
+        return self._feature_converter_cls
 
     @property
     def takes_grammar(self) -> bool:
@@ -104,7 +125,7 @@ class EncoderDecoderModel:
         del input_types
         batch = {name: jnp.ones(shape, jnp.int32) for name, shape in input_shapes.items()}
         return flax.core.freeze(
-            self.module.init(rng, *_tokens(batch), **_history(batch), enable_dropout=False)
+            self.module.init(rng, *_tokens(batch), _features(batch), enable_dropout=False)
         )
 
     def compute_logits(
@@ -116,9 +137,9 @@ class EncoderDecoderModel:
     ) -> Float[Array, "batch length vocab"]:
         """Returns the logits of every target position; dropout needs a random key."""
         return self.module.apply(
-            {"params": params, **(flax_mutables or {})},
+            {"params": self._as_run(params), **(flax_mutables or {})},
             *_tokens(batch),
-            **_history(batch),
+            _features(batch),
             enable_dropout=dropout_rng is not None,
             rngs=None if dropout_rng is None else {"dropout": dropout_rng},
         )
@@ -146,10 +167,9 @@ class EncoderDecoderModel:
         Returns:
           The loss, and `metrics` or, given `flax_mutables`, `(metrics, flax_mutables)`.
         """
-        params = {
-            name: jax.lax.stop_gradient(values) if name in self.frozen_modules else values
-            for name, values in params.items()
-        }
+        if self.trainable is not parameters.everything:
+            trained, frozen = parameters.split(flax.core.unfreeze(params), self.trainable)
+            params = parameters.merge(trained, jax.lax.stop_gradient(frozen))
         loss, metrics = self._loss_and_metrics(params, batch, dropout_rng, flax_mutables)
         return loss, (metrics if flax_mutables is None else (metrics, flax_mutables))
 
@@ -169,12 +189,12 @@ class EncoderDecoderModel:
         logits = self.compute_logits(params, batch, dropout_rng, flax_mutables)
         targets = batch["decoder_target_tokens"]
         weights = _loss_weights(batch)
-        cross_entropy, z_loss = _cross_entropy(logits, targets, self._label_smoothing, self._z_loss)
+        losses, z_loss = cross_entropy(logits, targets, self._label_smoothing, self._z_loss)
         normalizer = self._loss_normalizing_factor or 1.0
-        loss = jnp.sum((cross_entropy + z_loss) * weights) / normalizer
+        loss = jnp.sum((losses + z_loss) * weights) / normalizer
         tokens = jnp.sum(weights)
         return loss, {
-            "loss": clu_metrics.Average(total=jnp.sum(cross_entropy * weights), count=tokens),
+            "loss": clu_metrics.Average(total=jnp.sum(losses * weights), count=tokens),
             "z_loss": clu_metrics.Average(total=jnp.sum(z_loss * weights), count=tokens),
             "accuracy": clu_metrics.Accuracy.from_model_output(
                 logits=logits, labels=targets, mask=weights
@@ -186,8 +206,8 @@ class EncoderDecoderModel:
     ) -> Float[Array, " batch"]:
         """Returns the log-likelihood of each answer."""
         logits = self.compute_logits(params, batch, flax_mutables=flax_mutables)
-        cross_entropy, _ = _cross_entropy(logits, batch["decoder_target_tokens"], 0.0, 0.0)
-        return -jnp.sum(cross_entropy * _loss_weights(batch), axis=-1)
+        losses, _ = cross_entropy(logits, batch["decoder_target_tokens"], 0.0, 0.0)
+        return -jnp.sum(losses * _loss_weights(batch), axis=-1)
 
     def predict_batch(
         self,
@@ -226,11 +246,11 @@ class EncoderDecoderModel:
           Token ids, and `{"scores": log-likelihoods}`.
         """
         num_decodes = num_decodes or self._num_decodes
-        variables = {"params": params, **(flax_mutables or {})}
+        variables = {"params": self._as_run(params), **(flax_mutables or {})}
         encoded = self.module.apply(
             variables,
             batch["encoder_input_tokens"],
-            **_history(batch),
+            _features(batch),
             enable_dropout=False,
             method="encode",
         )
@@ -271,6 +291,20 @@ class EncoderDecoderModel:
             return tokens, {"scores": scores}
         return tokens[:, -1], {"scores": scores[:, -1]}
 
+    def _as_run(self, params: PyTree) -> PyTree:
+        """Returns parameters with the layers as they are run: in a loop, or one by one.
+
+        Of a state that holds them one by one, as T5X's does, a loop needs a copy, of the type that
+        the layers compute in.
+        """
+        config = self.module.config
+        if not config.scan_layers or stacks.is_stacked(params):
+            return params
+        return stacks.stack(
+            flax.core.unfreeze(params),
+            lambda *layers: jnp.stack([layer.astype(config.dtype) for layer in layers]),
+        )
+
 
 def _tokens(batch: Batch) -> tuple[Array, Array, Array]:
     targets = batch["decoder_target_tokens"]
@@ -284,30 +318,5 @@ def _loss_weights(batch: Batch) -> Float[Array, "batch length"]:
     return weights.astype(jnp.float32)
 
 
-def _history(batch: Batch) -> dict[str, Array]:
-    return {name: batch[name] for name in feature_converters.HISTORY_FEATURES if name in batch}
-
-
-def _cross_entropy(
-    logits: Float[Array, "batch length vocab"],
-    targets: Int[Array, "batch length"],
-    label_smoothing: float,
-    z_loss: float,
-) -> tuple[Float[Array, "batch length"], Float[Array, "batch length"]]:
-    """Returns the cross-entropy and the z-loss of every position.
-
-    As T5X's: `label_smoothing` spreads its mass over the other tokens, and the entropy of the
-    smoothed target is subtracted, so that a perfect prediction costs nothing.
-    """
-    log_partition = jax.nn.logsumexp(logits, axis=-1)
-    target_logit = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    cross_entropy = log_partition - target_logit
-    if label_smoothing:
-        confidence = 1.0 - label_smoothing
-        low = label_smoothing / (logits.shape[-1] - 1)
-        others = logits.shape[-1] * log_partition - jnp.sum(logits, axis=-1) - cross_entropy
-        entropy = -(
-            confidence * jnp.log(confidence) + (logits.shape[-1] - 1) * low * jnp.log(low + 1e-20)
-        )
-        cross_entropy = confidence * cross_entropy + low * others - entropy
-    return cross_entropy, z_loss * jnp.square(log_partition)
+def _features(batch: Batch) -> dict[str, Array]:
+    return {name: array for name, array in batch.items() if not name.startswith(_OF_TEXT)}

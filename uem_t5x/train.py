@@ -11,9 +11,9 @@ import sys
 if __name__ == "__main__":
     if not sys.flags.safe_path:
         sys.path.append(sys.path.pop(0))  # the current folder comes last: a recipe may import of it
-    from uem_t5x.runs import command_line
+    from uem_t5x.commands import train as command
 
-    sys.exit(command_line.main(sys.argv[1:]))  # imports this module, once there is no mistake
+    sys.exit(command.main(sys.argv[1:]))  # imports this module, once there is no mistake
 
 import contextlib
 import dataclasses

@@ -7,12 +7,12 @@ import pytest
 
 from uem_t5x import cli
 from uem_t5x.answers import evaluate
-from uem_t5x.commands import model_arguments
-from uem_t5x.report import score_table
+from uem_t5x.commands import model_arguments, score_tables
+from uem_t5x.report.columns import COLUMNS
 
 GENRE = "Drama [/x]"  # neither a tag of rich's nor a mistake
 RESULT = {
-    "methods": {name: dict.fromkeys(score_table.COLUMNS, 0.5) for name in ("uem", "rule")},
+    "methods": {name: dict.fromkeys(COLUMNS, 0.5) for name in ("uem", "rule")},
     "per_genre": [
         {"genre": GENRE, "kind": kind, "f1": 0.25, "support": 3} for kind in ("liked", "disliked")
     ],
@@ -61,7 +61,7 @@ def test_scores_are_written_before_somebody_stops_reading(scored, tmp_path, monk
     def closed(_):
         raise BrokenPipeError
 
-    monkeypatch.setattr(score_table, "methods_table", closed)
+    monkeypatch.setattr(score_tables, "methods_table", closed)
     file = tmp_path / "scores.json"
     cli.main(["evaluate", "--model-dir", "m", "--output", str(file)])
     assert json.loads(file.read_text()) == RESULT

@@ -7,7 +7,6 @@ import pytest
 import tensorflow as tf
 
 from uem_t5x import cli
-from uem_t5x.answers import evaluate
 from uem_t5x.base.errors import (
     DivergedError,
     InputError,
@@ -16,8 +15,9 @@ from uem_t5x.base.errors import (
     exit_code,
     line_of,
 )
-from uem_t5x.commands import quickstart
-from uem_t5x.runs import command_line
+from uem_t5x.commands import evaluate, quickstart
+from uem_t5x.commands import train as train_command
+from uem_t5x.runs import checks
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,12 @@ def test_every_command_ends_alike(error, code, told, monkeypatch, capsys):
         raise error
 
     monkeypatch.setattr(evaluate, "run", run)
-    monkeypatch.setattr(command_line, "check", run)
+    monkeypatch.setattr(checks, "check", run)
     monkeypatch.setattr(quickstart, "run", run)
     for program, main, arguments in (
         ("uem-t5x evaluate", cli.main, ["evaluate", "--model-dir", "m"]),
-        ("uem_t5x.train", command_line.main, ["--gin_file=r"]),
-        ("quickstart", quickstart.main, []),
+        ("uem_t5x.train", train_command.main, ["--gin_file=r"]),
+        ("uem-t5x quickstart", cli.main, ["quickstart"]),
     ):
         assert main(arguments) == code
         assert capsys.readouterr().err == (f"{program}: {told}\n" if told else "")

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from uem_t5x import train
 from uem_t5x.base import progress
-from uem_t5x.runs import command_line, processes
+from uem_t5x.commands import train as train_command
 
 LOSS = "loss=12.345 accuracy=0.123 1234.5 steps/s"
 SCORES = "eval_loss=1.234 f1=0.567 liked_f1=0.678 disliked_f1=0.456"
@@ -120,5 +120,5 @@ def test_what_a_logger_cannot_write_is_told_as_it_is(trained, monkeypatch):
     ],
 )
 def test_who_says_that_it_loads(flags, is_first):
-    *_, arguments = command_line.parse(["--gin_file=gin/uem_tiny.gin", *flags])
-    assert processes.is_first(arguments) is is_first
+    *_, arguments = train_command.parse(["--gin_file=gin/uem_tiny.gin", *flags])
+    assert train_command.told_of_processes(arguments).is_first is is_first

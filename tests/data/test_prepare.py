@@ -6,12 +6,13 @@ import seqio
 import tensorflow as tf
 
 from uem_t5x.base import checksums
-from uem_t5x.data import examples, pipeline, synthetic
+from uem_t5x.data import examples, synthetic
 from uem_t5x.data.dataset_folder import SPLITS, DatasetFolder
-from uem_t5x.data.prepare import PrepareOptions
+from uem_t5x.data.prepare import PrepareOptions, prepare
 from uem_t5x.data.sentence_encoders import make_encoder
-from uem_t5x.data.synthesize import SynthesizeOptions
+from uem_t5x.data.synthetic import SynthesizeOptions
 from uem_t5x.inputs import data_sources, vocabularies
+from uem_t5x.inputs import users as users_lib
 from uem_t5x.tastes import baselines, metrics, verbalizer
 
 SHARED = Path(__file__).parents[3] / "shared/data"
@@ -47,7 +48,7 @@ def synthetic_folder(tmp_path_factory):
 
 class TestGoldenFolder:
     def test_movies(self, inputs):
-        dataset = pipeline.prepare(options(inputs))
+        dataset = prepare(options(inputs))
         assert dataset.genres == ("Comedy", "Crime", "Drama", "Horror")
         assert dataset.movies().rows() == [
             (0, 0, "", [], ""),
@@ -58,7 +59,7 @@ class TestGoldenFolder:
         ]
 
     def test_histories_are_whole_and_in_time_order(self, inputs):
-        dataset = pipeline.prepare(options(inputs))
+        dataset = prepare(options(inputs))
         assert users_of(dataset, "train") == {
             # Rated in the same second: by movieId. No genre occurs three times.
             "1": ([1, 4, 2, 3], [4, 1, 8, 10], [], []),
@@ -66,7 +67,7 @@ class TestGoldenFolder:
         }
 
     def test_counts(self, inputs):
-        counts = pipeline.prepare(options(inputs)).manifest.counts
+        counts = prepare(options(inputs)).manifest.counts
         assert counts["dropped_duplicate_ratings"] == 1
         assert counts["dropped_unknown_movie_ratings"] == 1
         assert counts["dropped_undescribed_ratings"] == 2
@@ -84,7 +85,7 @@ class TestGoldenFolder:
     def test_a_user_id_beyond_int64_is_written_as_it_is(self, inputs):
         ratings = inputs / "ratings.csv"
         ratings.write_text(ratings.read_text().replace("\n3,", f"\n{2**63 + 1},"))
-        users = users_of(pipeline.prepare(options(inputs)), "train")
+        users = users_of(prepare(options(inputs)), "train")
         assert users == {
             "1": ([1, 4, 2, 3], [4, 1, 8, 10], [], []),
             "9223372036854775809": ([2, 1], [9, 7], [], []),
@@ -98,7 +99,7 @@ class TestGoldenFolder:
         files = {kind: inputs / f"{kind}.csv" for kind in ("movies", "ratings")}
         files["descriptions"] = table
         sums = {kind: checksums.sha256(file) for kind, file in files.items()}
-        assert pipeline.prepare(options(inputs, descriptions=table)).manifest.inputs == sums
+        assert prepare(options(inputs, descriptions=table)).manifest.inputs == sums
 
     def test_labels(self, inputs):
         ratings = inputs / "ratings.csv"
@@ -107,12 +108,12 @@ class TestGoldenFolder:
         movies = inputs / "movies.csv"
         movies.write_text(movies.read_text().replace("Comedy", "Comedy|Horror|Drama"))
         movies.write_text(movies.read_text().replace("Crime|Drama", "Crime|Drama|Horror"))
-        users = users_of(pipeline.prepare(options(inputs)), "train")
+        users = users_of(prepare(options(inputs)), "train")
         # Drama: 1, 5 and 4 stars, a mean of 3.33; Horror: 1, 5 and 2 stars, a mean of 2.67.
         assert users["4"] == ([1, 2, 3, 4], [2, 10, 8, 4], [], ["Horror"])
 
     def test_embeddings_are_those_of_the_sentences(self, inputs):
-        dataset = pipeline.prepare(options(inputs, encoder_width=16))
+        dataset = prepare(options(inputs, encoder_width=16))
         embeddings = dataset.embeddings()
         assert [(c.name, c.width, c.index) for c in dataset.channels] == [
             ("title_genres", 16, "item"),
@@ -139,7 +140,7 @@ def test_a_vocabulary_spells_whatever_was_prepared(inputs):
     rare = "W" * 5000 + " Z\u00e9bre d'\u6771\u4eac \ufb01n"
     with (inputs / "descriptions.csv").open("a") as file:
         file.write(f"4,{rare}\n")
-    dataset = pipeline.prepare(options(inputs, vocabulary_size=128))
+    dataset = prepare(options(inputs, vocabulary_size=128))
     vocabulary = vocabularies.load(str(dataset.vocabulary_path))
     movies = dataset.movies()
     answers = [verbalizer.write_answer([], []), verbalizer.write_answer(*[dataset.genres] * 2)]
@@ -150,7 +151,7 @@ def test_a_vocabulary_spells_whatever_was_prepared(inputs):
 
 class TestSynthetic:
     def test_every_user_is_in_one_split(self, synthetic_folder, tmp_path):
-        dataset = pipeline.prepare(
+        dataset = prepare(
             PrepareOptions(
                 synthetic_folder,
                 synthetic_folder / "descriptions.csv",
@@ -185,7 +186,7 @@ class TestSynthetic:
 
     def test_the_same_input_gives_the_same_bytes(self, synthetic_folder, tmp_path):
         for name in ("one", "two"):
-            pipeline.prepare(
+            prepare(
                 PrepareOptions(
                     synthetic_folder,
                     synthetic_folder / "descriptions.csv",
@@ -200,14 +201,14 @@ class TestSynthetic:
             assert file.read_bytes() == twin.read_bytes(), file
 
     def test_each_process_writes_the_same_bytes(self, synthetic_folder, tmp_path):
-        dataset = pipeline.prepare(options(synthetic_folder, output=tmp_path / "dataset"))
+        dataset = prepare(options(synthetic_folder, output=tmp_path / "dataset"))
         for record in tf.data.TFRecordDataset([str(path) for path in dataset.examples("train")]):
             example = tf.train.Example.FromString(record.numpy())
             assert record.numpy() == example.SerializeToString(deterministic=True)
 
     def test_hosts_read_equally_many_users(self, synthetic_folder, tmp_path, monkeypatch):
         monkeypatch.setattr(examples, "USERS_PER_SHARD", 15)
-        dataset = pipeline.prepare(options(synthetic_folder, output=tmp_path / "dataset"))
+        dataset = prepare(options(synthetic_folder, output=tmp_path / "dataset"))
         assert len(dataset.examples("train")) == 16  # 14 would hold them
         task = seqio.Task("users", data_sources.DatasetFolderSource(), {}, [])
 
@@ -229,7 +230,7 @@ needs_data = pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/dat
 
 @pytest.fixture(scope="module")
 def real_folder(tmp_path_factory):
-    return pipeline.prepare(
+    return prepare(
         PrepareOptions(
             SHARED / "ml-latest-small",
             SHARED / "movie_descriptions.csv",
@@ -257,8 +258,8 @@ def test_what_no_model_can_beat_on_real_data(real_folder):
     figures have two digits: hence the tolerances. Five items tell the most recent from the oldest,
     and five from four.
     """
-    with data_sources.use_dataset_folder(real_folder):
-        splits = [baselines.Users.read(split) for split in SPLITS]
+    splits = [users_lib.read(real_folder, split) for split in SPLITS]
+    genres = real_folder.genre_matrix(), real_folder.genres
     tastes = [taste for users in splits for taste in users.tastes]
 
     def f1(answer):
@@ -266,9 +267,9 @@ def test_what_no_model_can_beat_on_real_data(real_folder):
         return metrics.score(tastes, predicted, real_folder.genres)["f1"]
 
     def rule(p, *min_count):
-        return f1(lambda users: baselines.rule(users.most_recent(p), real_folder, *min_count))
+        return f1(lambda users: baselines.rule(users.most_recent(p), *genres, *min_count))
 
-    counting = f1(lambda users: baselines.counting(users, real_folder))
+    counting = f1(lambda users: baselines.counting(users, *genres))
     assert counting == pytest.approx(0.080, abs=0.005)
     assert rule(5) == pytest.approx(0.11, abs=0.01)
     assert rule(5, 1) == pytest.approx(0.23, abs=0.01)

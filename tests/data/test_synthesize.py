@@ -6,7 +6,7 @@ from uem_t5x import cli
 from uem_t5x.data import synthetic
 from uem_t5x.data.descriptions import read_descriptions
 from uem_t5x.data.movielens import clean_ratings, read_movielens
-from uem_t5x.data.synthesize import SynthesizeOptions
+from uem_t5x.data.synthetic import SynthesizeOptions
 
 FILES = ["README.txt", "descriptions.csv", "movies.csv", "ratings.csv", "tastes.csv"]
 

@@ -16,7 +16,8 @@ import virtual_devices
 from several_processes import free_address
 
 from uem_t5x import train
-from uem_t5x.runs import command_line
+from uem_t5x.commands import train as train_command
+from uem_t5x.runs import checks
 from uem_t5x.training.checkpoint_manager import CheckpointManager
 
 ROOT = Path(__file__).parents[2]
@@ -243,7 +244,7 @@ PLACES = ["--gin_file=gin/uem_tiny.gin", "--gin.MODEL_DIR=m", "--gin.DATA_DIR=gs
 
 def test_nobody_to_join(capsys):
     arguments = ["--coordinator_address=localhost:1", "--process_count=2"]
-    assert command_line.main([*PLACES, *arguments]) == 2
+    assert train_command.main([*PLACES, *arguments]) == 2
     said = capsys.readouterr().err
     assert "waiting up to 5 minutes until 2 processes are at localhost:1\n" in said
     assert "cannot join the other processes" in said
@@ -275,14 +276,14 @@ def test_nobody_to_join(capsys):
     ],
 )
 def test_processes_that_cannot_be_joined(flags, message, capsys):
-    assert command_line.main([*PLACES, *flags.split()]) == 2
+    assert train_command.main([*PLACES, *flags.split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
 
 
 def test_an_address_of_the_environment(monkeypatch, capsys):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost")
-    assert command_line.main([*PLACES, "--multiprocess"]) == 2
+    assert train_command.main([*PLACES, "--multiprocess"]) == 2
     assert "JAX_COORDINATOR_ADDRESS=localhost: give HOST:PORT" in capsys.readouterr().err
 
 
@@ -290,7 +291,7 @@ def test_a_port_that_is_taken(capsys):
     with socket.create_server(("", 0)) as taken:
         address = f"localhost:{taken.getsockname()[1]}"
         flags = [f"--coordinator_address={address}", "--process_count=2", "--process_index=0"]
-        assert command_line.main([*PLACES, *flags]) == 2
+        assert train_command.main([*PLACES, *flags]) == 2
     assert f"{address}: the first process cannot listen at port" in capsys.readouterr().err
 
 
@@ -299,7 +300,9 @@ def test_addresses_that_can_be_joined(host):
     port = free_address().rpartition(":")[2]
     for index in ("0", "1"):
         flags = [f"--coordinator_address={host}:{port}", "--process_count=2"]
-        command_line.check(*command_line.parse([*PLACES, *flags, f"--process_index={index}"]))
+        command = train_command.parse([*PLACES, *flags, f"--process_index={index}"])
+        files, bindings, arguments = command
+        checks.check(files, bindings, train_command.told_of_processes(arguments))
 
 
 def test_a_misspelt_macro_is_refused_before_training_is_imported(tmp_path):

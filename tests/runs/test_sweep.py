@@ -14,7 +14,8 @@ import pytest
 from tiny_sweep import write_data
 
 from uem_t5x import cli
-from uem_t5x.runs import sweep
+from uem_t5x.commands import sweep
+from uem_t5x.runs.planned_runs import PlannedRun
 
 
 def test_commands_survive_a_shell(read_sweep, tmp_path, capsys):
@@ -59,7 +60,7 @@ def fake_training(monkeypatch):
     def commands(planned):
         return [["-c", "pass"], ["-c", FAKE, planned.model_dir]]
 
-    monkeypatch.setattr(sweep.PlannedRun, "commands", commands)
+    monkeypatch.setattr(PlannedRun, "commands", commands)
 
 
 def test_a_failed_run_is_reported_and_the_others_finish(
@@ -134,8 +135,8 @@ time.sleep(600)
 """
     script = f"""
 from uem_t5x import cli
-from uem_t5x.runs import sweep
-sweep.PlannedRun.commands = lambda planned: [["-c", {run!r}]]
+from uem_t5x.runs.planned_runs import PlannedRun
+PlannedRun.commands = lambda planned: [["-c", {run!r}]]
 cli.main(["sweep", {str(tmp_path / "sweep.toml")!r}, "--output", {str(tmp_path / "out")!r},
           "--gin.DATA_DIR={data}"])
 """

@@ -4,7 +4,7 @@ import pytest
 from tiny_sweep import HISTORIES
 
 from uem_t5x.base.errors import InputError
-from uem_t5x.runs import sweep
+from uem_t5x.runs import sweep_files
 
 
 def test_every_combination_once_and_the_first_seed_first(read_sweep):
@@ -160,9 +160,9 @@ def test_a_byte_order_mark(read_sweep):
 
 def test_a_missing_file_names_the_folder_of_sweeps():
     with pytest.raises(InputError, match="no such sweep; see the folder gin/sweeps"):
-        sweep.read_sweep("nowhere.toml", "out")
+        sweep_files.read_sweep("nowhere.toml", "out")
 
 
 def test_every_sweep_of_the_project_is_sound():
     for file in ("paper.toml", "tiny.toml"):
-        assert sweep.read_sweep(f"gin/sweeps/{file}", "out", ["DATA_DIR = 'd'"])
+        assert sweep_files.read_sweep(f"gin/sweeps/{file}", "out", ["DATA_DIR = 'd'"])

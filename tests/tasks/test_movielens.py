@@ -11,10 +11,10 @@ import seqio
 import tensorflow as tf
 import tiny_recipe
 
+from uem_t5x.commands import train as train_command
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.inputs import caches, data_sources
 from uem_t5x.inputs.feature_converters import UserEmbeddingFeatureConverter
-from uem_t5x.runs import command_line
 from uem_t5x.tasks import movielens
 from uem_t5x.tastes import sentences
 
@@ -196,7 +196,7 @@ class TestOfflineCache:
         macros = {"TRAIN_STEPS": 1, "EVAL_PERIOD": 0, "USE_CACHED_TASKS": True}
         bindings = [*tiny_recipe.BINDINGS, *(f"{k} = {v}" for k, v in (macros | places).items())]
         arguments = ["--gin." + binding.replace(" = ", "=") for binding in bindings]
-        return command_line.main([f"--gin_file={tiny_recipe.RECIPE}", *arguments, *flags])
+        return train_command.main([f"--gin_file={tiny_recipe.RECIPE}", *arguments, *flags])
 
     def test_is_trained_on(self, dataset_folder, cache, tmp_path):
         flag = f"--seqio_additional_cache_dirs={cache}"

@@ -2,18 +2,19 @@ import numpy as np
 import pytest
 
 from uem_t5x.inputs import data_sources
+from uem_t5x.inputs import users as users_lib
 from uem_t5x.tastes import baselines, metrics
 
 
-@pytest.fixture(autouse=True)
-def current_folder(dataset_folder):
-    with data_sources.use_dataset_folder(dataset_folder):
-        yield dataset_folder
+@pytest.fixture
+def users(dataset_folder):
+    return users_lib.read(dataset_folder, "train")
 
 
 @pytest.fixture
-def users(current_folder):
-    return baselines.Users.read("train")
+def genres(dataset_folder):
+    """A matrix, and the names of its columns."""
+    return dataset_folder.genre_matrix(), dataset_folder.genres
 
 
 def histories(users):
@@ -22,10 +23,10 @@ def histories(users):
     )
 
 
-def test_reads_users_in_the_order_of_the_files(users):
-    examples = list(
-        data_sources.DatasetFolderSource().get_dataset("train", False).as_numpy_iterator()
-    )
+def test_reads_users_in_the_order_of_the_files(users, dataset_folder):
+    with data_sources.use_dataset_folder(dataset_folder):
+        source = data_sources.DatasetFolderSource()
+        examples = list(source.get_dataset("train", shuffle=False).as_numpy_iterator())
 
     assert len(users.tastes) == len(users.offsets) - 1 == len(examples)
     for example, (items, half_stars), (liked, _) in zip(examples, histories(users), users.tastes):
@@ -45,35 +46,34 @@ def test_most_recent_items_are_the_last(users):
         assert len(recent) == min(items_read, len(users.history(user)[0]))
 
 
-def test_genre_statistics_are_those_of_the_label_rule(users, current_folder):
-    counts, sums = users.genre_statistics(current_folder)
+def test_genre_statistics_are_those_of_the_label_rule(users, genres):
+    genre_matrix, _ = genres
+    counts, sums = users.genre_statistics(genre_matrix)
 
     for user, (items, half_stars) in enumerate(histories(users)):
-        occurs = current_folder.genre_matrix()[items].astype(int)
+        occurs = genre_matrix[items].astype(int)
         np.testing.assert_array_equal(counts[user], occurs.sum(axis=0))
         np.testing.assert_array_equal(sums[user], half_stars @ occurs)
 
 
-def test_counting_names_the_most_frequent_genres(users, current_folder):
-    counts, _ = users.genre_statistics(current_folder)
+def test_counting_names_the_most_frequent_genres(users, genres):
+    genre_matrix, names = genres
+    counts, _ = users.genre_statistics(genre_matrix)
 
-    for user, (liked, disliked) in enumerate(baselines.counting(users, current_folder)):
-        chosen = [counts[user, current_folder.genres.index(genre)] for genre in liked]
+    for user, (liked, disliked) in enumerate(baselines.counting(users, *genres)):
+        chosen = [counts[user, names.index(genre)] for genre in liked]
         assert chosen == sorted(counts[user], reverse=True)[:3]
         assert disliked == []
 
 
-def test_the_rule_on_whole_histories_gives_the_labels(users, current_folder):
-    assert baselines.rule(users, current_folder) == users.tastes
+def test_the_rule_on_whole_histories_gives_the_labels(users, genres):
+    assert baselines.rule(users, *genres) == users.tastes
 
 
-def test_the_rule_on_short_histories_is_the_limit_of_what_can_be_known(users, current_folder):
+def test_the_rule_on_short_histories_is_the_limit_of_what_can_be_known(users, genres):
+    _, names = genres
     scores = [
-        metrics.score(
-            users.tastes,
-            baselines.rule(users.most_recent(p), current_folder),
-            current_folder.genres,
-        )["f1"]
+        metrics.score(users.tastes, baselines.rule(users.most_recent(p), *genres), names)["f1"]
         for p in (2, 10, 20, 10_000)
     ]
 
@@ -82,7 +82,7 @@ def test_the_rule_on_short_histories_is_the_limit_of_what_can_be_known(users, cu
     assert scores[-1] == 1.0
 
 
-def test_a_lower_count_gives_the_rule_more_to_say(users, current_folder):
+def test_a_lower_count_gives_the_rule_more_to_say(users, genres):
     recent = users.most_recent(2)
 
-    assert any(liked or disliked for liked, disliked in baselines.rule(recent, current_folder, 1))
+    assert any(liked or disliked for liked, disliked in baselines.rule(recent, *genres, 1))

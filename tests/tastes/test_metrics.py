@@ -3,6 +3,7 @@ import math
 import pytest
 
 from uem_t5x.inputs import data_sources
+from uem_t5x.inputs import metrics as task_metrics
 from uem_t5x.tastes import metrics
 
 GENRES = ("Action", "Comedy", "Drama")
@@ -106,6 +107,6 @@ def test_an_unreadable_answer_is_right_for_no_user(target):
 
 def test_the_metric_function_knows_the_genres_of_the_folder(dataset_folder):
     with data_sources.use_dataset_folder(dataset_folder):
-        scores = metrics.genre_scores([([dataset_folder.genres[-1]], [])], [([], [])])
+        scores = task_metrics.genre_scores([([dataset_folder.genres[-1]], [])], [([], [])])
 
     assert scores["liked_recall"] == 0

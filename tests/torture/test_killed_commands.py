@@ -9,7 +9,7 @@ from torture import victims
 
 from uem_t5x.data import synthetic
 from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.data.synthesize import SynthesizeOptions
+from uem_t5x.data.synthetic import SynthesizeOptions
 
 
 def test_preparing(tmp_path, rng):

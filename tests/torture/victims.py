@@ -34,7 +34,7 @@ def train(
       xla_flags: in place of the tests' own.
       measurements: a file that gets a letter whenever the model begins to answer validation users.
     """
-    from uem_t5x.runs import command_line
+    from uem_t5x.commands import train as train_command
     from uem_t5x.training import predictor
 
     _write_to(log)
@@ -50,7 +50,7 @@ def train(
     if xla_flags is not None:
         os.environ["XLA_FLAGS"] = xla_flags
     gin_bindings = [f"--gin.{binding.replace(' = ', '=', 1)}" for binding in bindings]
-    sys.exit(command_line.main([f"--gin_file={recipe}", *gin_bindings]))
+    sys.exit(train_command.main([f"--gin_file={recipe}", *gin_bindings]))
 
 
 def command(log: str, arguments: list[str]) -> None:

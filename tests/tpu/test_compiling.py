@@ -16,8 +16,11 @@ from rich.console import Console
 
 from uem_t5x import cli, network
 from uem_t5x.base.errors import InputError
+from uem_t5x.commands import compile_tables
 from uem_t5x.network import flops
-from uem_t5x.tpu import compiling, hlo, program_costs, table, topologies
+from uem_t5x.tpu import compiling, hlo, program_costs, topologies
+from uem_t5x.tpu.recipe import recipe
+from uem_t5x.tpu.rows import TRAIN, Row
 
 ROOT = Path(__file__).parents[2]
 needs_libtpu = pytest.mark.skipif(
@@ -145,13 +148,13 @@ def test_a_frozen_language_model_is_told_and_counted(monkeypatch, capsys):
     monkeypatch.setattr(topologies, "devices", lambda _: jax.devices()[:1])
     monkeypatch.setattr(compiling, "_compile", compile_here)
     bindings = ["UEM_LAYERS = 0", "BATCH_SIZE = 8", "FREEZE_LANGUAGE_MODEL = True"]
-    with compiling.recipe(["gin/uem_tiny.gin"], bindings) as arguments:
+    with recipe(["gin/uem_tiny.gin"], bindings) as arguments:
         topology = topologies.topology("v5litepod-1")
-        row = compiling.compile_for(arguments, topology, compiling.TRAIN)
+        row = compiling.compile_for(arguments, topology, TRAIN)
     assert 1 < row.flops_ratio < 1.05
     assert not row.notes  # that the compiler counts too few
     assert row.frozen_parameters == row.parameters - row.uem_parameters > 0
-    table.show([row], Console(width=200))
+    compile_tables.show([row], Console(width=200))
     told = f"the language model's {row.frozen_parameters / 1e6:.1f}M are frozen; batch 8"
     assert told in capsys.readouterr().out
 
@@ -229,7 +232,7 @@ def test_what_would_fit_beside_the_gradients_of_what_is_trained():
         num_microbatches=1,
         frozen_modules=network.LANGUAGE_MODEL,
     )
-    row = mock.Mock(spec=compiling.Row, what=compiling.TRAIN, batch_size=128, argument_bytes=0)
+    row = mock.Mock(spec=Row, what=TRAIN, batch_size=128, argument_bytes=0)
     suggested = compiling._suggestion(row, plan, 27 * 2**30, 14 * 2**30)
     assert suggested == "BATCH_SIZE=64, or NUM_MICROBATCHES=2 (estimate)"  # (14 - 1) / (27 - 1)
 
@@ -253,7 +256,7 @@ def test_what_would_fit(num_microbatches, fsdp, needed, expected):
         batch_parts=8,
         num_microbatches=num_microbatches,
     )
-    row = mock.Mock(spec=compiling.Row, what=compiling.TRAIN, batch_size=128, argument_bytes=0)
+    row = mock.Mock(spec=Row, what=TRAIN, batch_size=128, argument_bytes=0)
     assert compiling._suggestion(row, plan, needed * 2**30, 14 * 2**30) == expected
 
 

@@ -1,6 +1,5 @@
-"""`uem-t5x evaluate`: scores a checkpoint beside the baselines."""
+"""Scores a checkpoint beside the baselines."""
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -8,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
-from uem_t5x.base import atomic, buckets
+from uem_t5x.base import atomic
 from uem_t5x.base.errors import InputError
-from uem_t5x.commands import model_arguments
 from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR
 
 if TYPE_CHECKING:
@@ -20,41 +18,6 @@ if TYPE_CHECKING:
     from uem_t5x.tastes.metrics import Taste
 
 _SHOWN_USERS, _SHOWN_ITEMS = 6, 10
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the subcommand's arguments."""
-    model_arguments.add_arguments(parser)
-    parser.add_argument("--data-dir", help="a dataset folder; the one it was trained on by default")
-    parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    parser.add_argument("--batch-size", type=int, help="the recipe's by default")
-    parser.add_argument("--output", help="where to write the scores as JSON")
-    parser.add_argument("--answers", help="where to write each user's answer, as JSON lines")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Runs the subcommand."""
-    from rich.console import Console
-
-    from uem_t5x.report import score_table
-
-    outputs = [*filter(None, (args.output, args.answers))]
-    for output in outputs:
-        atomic.check_file(output)
-    if len(outputs) == 2 and buckets.absolute(args.output) == buckets.absolute(args.answers):
-        raise InputError(f"--answers {args.answers}: the scores go there; give another name")
-    trained = model_arguments.load(args)
-    result = evaluate(trained, args.split, args.data_dir, args.batch_size, args.answers)
-    if args.output:
-        write_metrics(result, args.output)
-    console = Console(markup=False)
-    console.print(score_table.methods_table(result))
-    console.print(score_table.genres_table(result))
-    if args.output:
-        console.print(f"scores written to {args.output}")
-    if args.answers:
-        console.print(f"{result['examples']} answers written to {args.answers}")
-    return 0
 
 
 def write_metrics(result: dict[str, Any], output: epath.PathLike) -> None:
@@ -100,6 +63,7 @@ def evaluate(
     from uem_t5x.base import progress
     from uem_t5x.data.dataset_folder import DatasetFolder
     from uem_t5x.inputs import batches, postprocessors, questions
+    from uem_t5x.inputs import users as users_lib
     from uem_t5x.tastes import baselines, metrics
 
     if data_dir is None and not epath.Path(trained.data_dir).exists():
@@ -125,24 +89,25 @@ def evaluate(
     config = batches.DatasetConfig(trained.task, trained.feature_lengths, split, batch_size, seed=0)
     answerer = trained.answerer(batch_size)
     with trained.current(folder):
-        users = baselines.Users.read(split)
+        users = users_lib.read(folder, split)
         asked = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)
         answers: list[str] = []
         read: list[int] = []
-        asked: list[bytes | None] = []
+        user_ids: list[bytes | None] = []
         with progress.counting("answering", folder.num_examples(split)) as advance:
             for index, batch in enumerate(asked):
                 answers += answerer(batch.features, index=index)
                 read += batch.items_read.tolist()
-                asked += batch.user_ids
+                user_ids += batch.user_ids
                 advance(len(batch.user_ids))
-        questions.check_one_each(trained.task, [user.encode() for user in users.ids], asked)
+        questions.check_one_each(trained.task, [user.encode() for user in users.ids], user_ids)
         items_read = np.array(read)
         predicted = [postprocessors.genres(answer) for answer in answers]
+        genres = folder.genre_matrix(), folder.genres
         predictions = {
             "uem" if trained.reads_embeddings else "text": predicted,
-            "counting": baselines.counting(users, folder),
-            "rule": baselines.rule(users.most_recent(items_read), folder),
+            "counting": baselines.counting(users, *genres),
+            "rule": baselines.rule(users.most_recent(items_read), *genres),
         }
     answered = _answered(users, read, answers, predicted)
     if answers_file is not None:

@@ -1,4 +1,4 @@
-"""`uem-t5x export`: a trained model as files that other programs load.
+"""A trained model as files that other programs load.
 
     OUTPUT/                                     the language model, a folder of Transformers'
     OUTPUT/user_embedding/config.json           sizes, channels, order of concatenation
@@ -10,7 +10,6 @@ that is of a class of one's own, its `config.json` names the class and what gin 
 nothing of how it computes. What these files do not hold is refused by name.
 """
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,41 +23,6 @@ USER_EMBEDDING = "user_embedding"
 _SOFT_PROMPT = (USER_EMBEDDING, "task_prompt")  # modules beside those of the language model
 FORMAT = "uem-t5x user embedding"
 FORMAT_VERSION = 1
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the subcommand's arguments."""
-    parser.add_argument("--model-dir", required=True, help="the MODEL_DIR of a training run")
-    parser.add_argument("--output", required=True, help="the folder to write; new or empty")
-    parser.add_argument("--format", required=True, choices=("huggingface",))
-    parser.add_argument("--step", type=int, help="of the checkpoint; the best one by default")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Runs the subcommand."""
-    from rich.console import Console
-
-    from uem_t5x.base.atomic import writing_folder
-    from uem_t5x.commands import model_arguments
-
-    output = Path(args.output)
-    # Asked before a model is loaded, which takes a while.
-    with writing_folder(output, "new or empty folder", lambda _: False, overwrite=False) as folder:
-        # Nothing is answered.
-        trained = model_arguments.load_model(args.model_dir, args.step, False)
-        export_huggingface(trained, folder)
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        sizes = {path.relative_to(folder): path.stat().st_size for path in files}
-    console = Console(markup=False, highlight=False, soft_wrap=True)
-    console.print(f"step {trained.step} of {args.model_dir} written to {output}")
-    if trained.reads_embeddings and not _is_ours(trained):
-        console.print(
-            f"{USER_EMBEDDING} is of {_name(type(trained.model.module))}: its config.json names "
-            "the class and its settings, and not how it computes"
-        )
-    for name, size in sizes.items():
-        console.print(f"  {name}  {size / 1e6:,.2f} MB")
-    return 0
 
 
 def export_huggingface(trained: "TrainedModel", folder: Path) -> None:
@@ -88,6 +52,12 @@ def export_huggingface(trained: "TrainedModel", folder: Path) -> None:
     )
     if fields is not None:
         _write_user_embedding(trained, fields, folder / USER_EMBEDDING)
+
+
+def undescribed_class(trained: "TrainedModel") -> str | None:
+    """Returns a class of one's own, which the files name and do not describe; None if ours."""
+    described = not trained.reads_embeddings or _is_ours(trained)
+    return None if described else _name(type(trained.model.module))
 
 
 def _check_language_model(trained: "TrainedModel") -> None:

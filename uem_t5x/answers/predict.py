@@ -1,17 +1,11 @@
-"""`uem-t5x predict`: one JSON line a user in, one JSON line with their taste out."""
+"""Answers for users, each with a history: their taste, in words and as genres."""
 
-import argparse
-import contextlib
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uem_t5x.answers.user_lines import Movie, User, movie_rows, movie_titles, read_lines, read_users
-from uem_t5x.base import atomic
+from uem_t5x.answers.user_lines import Movie, User
 from uem_t5x.base.errors import InputError
-from uem_t5x.commands import model_arguments
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,68 +19,7 @@ NOTHING_KNOWN = "Nothing is known of this user's taste."
 _NEW_ITEM_ROWS = 64
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the subcommand's arguments."""
-    model_arguments.add_arguments(parser)
-    parser.add_argument(
-        "--input",
-        required=True,
-        help="JSON lines, a user each, histories oldest first or with timestamps; - for stdin",
-    )
-    parser.add_argument("--output", help="where to write the answers; stdout by default")
-    parser.add_argument("--batch-size", type=int, default=32)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Runs the subcommand; returns 2 if lines were refused, though the others are answered."""
-    if args.input != "-":
-        source = Path(args.input)
-        if not source.exists() or source.is_dir():
-            found = "a folder" if source.is_dir() else "no such file"
-            raise InputError(f"{args.input}: {found}; give JSON lines, a user each")
-        if args.output and Path(args.output).exists() and source.samefile(args.output):
-            raise InputError(f"--output {args.output}: the histories lie there; give another name")
-    if args.output:
-        atomic.check_file(args.output)
-    trained = model_arguments.load(args)
-    refused = 0
-
-    def report(error: InputError) -> None:
-        nonlocal refused
-        refused += 1
-        print(f"uem-t5x predict: {error}", file=sys.stderr)
-
-    with contextlib.ExitStack() as stack:
-        is_stdin = args.input == "-"
-        file = sys.stdin.buffer if is_stdin else stack.enter_context(Path(args.input).open("rb"))
-        movies = trained.catalogue.movies()
-        users = read_users(
-            read_lines(file),
-            args.input,
-            movie_rows(movies),
-            report,
-            _why_not_described(trained),
-            movie_titles(movies),
-        )
-        answers = predict(trained, users, args.batch_size)
-        if args.output:
-            _write_whole(answers, args.output)
-        else:
-            for answer in answers:
-                print(write_line(answer, sys.stdout.encoding), flush=True)
-    return 2 if refused else 0
-
-
-def _write_whole(answers: Iterable[dict[str, Any]], output: str) -> None:
-    from uem_t5x.base import progress
-
-    with progress.counting("answering") as advance, atomic.writing_file(output) as file:
-        for answer in answers:
-            file.write(write_line(answer) + "\n")
-            advance(1)
-
-
-def _why_not_described(trained: "TrainedModel") -> str | None:
+def why_not_described(trained: "TrainedModel") -> str | None:
     """Returns why a model cannot be told of movies that its catalogue lacks; None if it can."""
     catalogue = trained.catalogue
     if not trained.reads_embeddings:
@@ -194,7 +127,7 @@ class _ItemEncoder:
     def __init__(self, trained: "TrainedModel") -> None:
         self.first_row = len(trained.catalogue.movies())
         self._trained = trained
-        self._why_not_described = _why_not_described(trained)
+        self._why_not_described = why_not_described(trained)
         self._sentence_encoder: Any = None
 
     def examples(self, users: Sequence[User]) -> tuple[list[dict[str, Any]], list[Movie]]:

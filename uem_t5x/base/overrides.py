@@ -1,6 +1,7 @@
 """What stands for something else for a while."""
 
 import contextlib
+import contextvars
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
@@ -8,23 +9,26 @@ T = TypeVar("T")
 
 
 class Override(Generic[T]):
-    """A value that counts inside a `with`: `with override(value):`.
+    """A value that counts inside a `with`, for the thread that entered it: `with override(value):`.
 
-    It is no context variable: SeqIO computes its metrics on a thread of its own, which must see the
-    same value. So one thread of a program may enter it at a time.
-
-    Attributes:
-      value: what counts now; None outside.
+    Threads that are started inside see nothing of it. So what SeqIO computes on a thread of its
+    own, its evaluator's metrics, goes by what gin binds.
     """
 
-    def __init__(self) -> None:
-        self.value: T | None = None
+    def __init__(self, name: str) -> None:
+        """Takes a name for messages of `contextvars`."""
+        self._value: contextvars.ContextVar[T | None] = contextvars.ContextVar(name, default=None)
+
+    @property
+    def value(self) -> T | None:
+        """What counts now; None outside."""
+        return self._value.get()
 
     @contextlib.contextmanager
     def __call__(self, value: T) -> Iterator[None]:
         """Makes `value` count until the block ends."""
-        before, self.value = self.value, value
+        token = self._value.set(value)
         try:
             yield
         finally:
-            self.value = before
+            self._value.reset(token)

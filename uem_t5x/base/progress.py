@@ -1,9 +1,11 @@
-"""What a person watches while a model trains or answers."""
+"""What a person watches while data is made, or a model trains or answers."""
 
 import contextlib
 import datetime
+import functools
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -16,6 +18,11 @@ from rich.progress import (
 )
 from rich.table import Column
 from rich.text import Text
+
+# Adds a number to what is done of a step.
+Advance: TypeAlias = Callable[[int], None]
+# Starts a step: what is being done, and what that will come to, if that is known.
+Start: TypeAlias = Callable[[str, int | None], Advance]
 
 
 class TrainingProgress:
@@ -109,16 +116,36 @@ class _TwoLines(Progress):
                 yield Text(f"  {task.fields['status']}", no_wrap=True)
 
 
+def unseen(what: str, total: int | None) -> Advance:
+    """Shows nothing of a step."""
+    return lambda number: None
+
+
 @contextlib.contextmanager
-def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+def steps() -> Iterator[Start]:
+    """Shows a bar for each step in a terminal, on standard error; gives what starts one."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+
+        def start(what: str, total: int | None) -> Advance:
+            return functools.partial(progress.advance, progress.add_task(what, total=total))
+
+        yield start
+
+
+@contextlib.contextmanager
+def counting(what: str, total: int | None = None) -> Iterator[Advance]:
     """Shows a live count in a terminal, on standard error; gives what adds to it.
 
     Args:
       what: is being done.
       total: what it will come to, if that is known.
     """
-    console = Console(stderr=True)
-    columns = (TextColumn(f"[bold]{what}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda number: progress.advance(task, number)
+    with steps() as start:
+        yield start(what, total)

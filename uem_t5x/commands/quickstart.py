@@ -1,30 +1,24 @@
-"""`make quickstart`: the whole way on made-up users, in a few minutes on a laptop.
+"""`uem-t5x quickstart`: the whole way on made-up users, in a few minutes on a laptop.
 
 Synthesizes users with a known taste, prepares them, trains a tiny UEM and T5 from scratch, scores
 it beside the baselines and answers for one user in plain words.
 """
 
-import sys
-
-if __name__ == "__main__" and not sys.flags.safe_path:
-    sys.path.append(sys.path.pop(0))  # the current folder, which holds nothing for us
-
 import argparse
 import shutil
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.panel import Panel
-from rich.text import Text
-
 from uem_t5x.base import startup
-from uem_t5x.base.errors import InputError, exit_code
+from uem_t5x.base.errors import InputError
 from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from uem_t5x.answers.trained_model import TrainedModel
 
 RECIPE = "gin/uem_quickstart.gin"
@@ -32,24 +26,26 @@ USERS, TEST_USERS, MOVIES = 700, 150, 800
 SHOWN_ITEMS = 8
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the quickstart; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m uem_t5x.commands.quickstart", description=__doc__
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the subcommand's arguments."""
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/quickstart"),
+        metavar="DIR",
+        help="the folder to write; what an older quickstart wrote there is replaced (default: "
+        "%(default)s)",
     )
-    parser.add_argument("--output", type=Path, default=Path("runs/quickstart"))
-    args = parser.parse_args(argv)
-
-    def show() -> int:
-        run(args.output, Console(markup=False))
-        return 0
-
-    return exit_code("quickstart", show)
 
 
-def run(output: Path, console: Console) -> dict[str, Any]:
-    """Runs every stage; returns the scores, as they stand in `metrics.json`."""
+def run(args: argparse.Namespace) -> int:
+    """Runs every stage."""
+    from rich.console import Console
+    from rich.text import Text
+
     from uem_t5x.data import synthetic
+
+    output, console = args.output, Console(markup=False)
 
     started = time.monotonic()
     movielens, dataset, model_dir = (output / name for name in ("movielens", "dataset", "model"))
@@ -70,13 +66,13 @@ def run(output: Path, console: Console) -> dict[str, Any]:
     console.rule("3. Scores on users that were never seen")
     from uem_t5x.answers import evaluate
     from uem_t5x.answers.trained_model import TrainedModel
-    from uem_t5x.report import score_table
+    from uem_t5x.commands import score_tables
 
     trained = TrainedModel.load(model_dir)
     result = evaluate.evaluate(trained)
     evaluate.write_metrics(result, output / "metrics.json")
     _plot(result, output / "f1_by_method.png")
-    console.print(score_table.methods_table(result))
+    console.print(score_tables.methods_table(result))
 
     console.rule("4. One of them")
     _tell_one_user(trained, dataset, console)
@@ -92,16 +88,16 @@ def run(output: Path, console: Console) -> dict[str, Any]:
         "f1_by_method.png": "the scores as a picture",
     }.items():
         console.print(Text.assemble("  ", (name, "bold"), f"  {what}"))
-    return result
+    return 0
 
 
-def _make_data(movielens: Path, dataset: Path, console: Console) -> None:
-    from uem_t5x.data import pipeline, synthetic
-    from uem_t5x.data.prepare import PrepareOptions
-    from uem_t5x.data.synthesize import SynthesizeOptions
+def _make_data(movielens: Path, dataset: Path, console: "Console") -> None:
+    from uem_t5x.data import synthetic
+    from uem_t5x.data.prepare import PrepareOptions, prepare
+    from uem_t5x.data.synthetic import SynthesizeOptions
 
     synthetic.synthesize(SynthesizeOptions(movielens, users=USERS, movies=MOVIES, overwrite=True))
-    folder = pipeline.prepare(
+    folder = prepare(
         PrepareOptions(
             movielens=movielens,
             descriptions=movielens / synthetic.DESCRIPTIONS,
@@ -128,14 +124,16 @@ def _train(model_dir: Path, dataset: Path) -> None:
     train.run_recipe([RECIPE], [f"MODEL_DIR = {str(model_dir)!r}", f"DATA_DIR = {str(dataset)!r}"])
 
 
-def _tell_one_user(trained: "TrainedModel", dataset: Path, console: Console) -> None:
+def _tell_one_user(trained: "TrainedModel", dataset: Path, console: "Console") -> None:
+    from rich.panel import Panel
+    from rich.text import Text
+
     from uem_t5x.answers import predict
     from uem_t5x.data.dataset_folder import DatasetFolder
-    from uem_t5x.inputs import data_sources
-    from uem_t5x.tastes import baselines, verbalizer
+    from uem_t5x.inputs import users as users_lib
+    from uem_t5x.tastes import verbalizer
 
-    with data_sources.use_dataset_folder(DatasetFolder.open(dataset)):
-        users = baselines.Users.read("test")
+    users = users_lib.read(DatasetFolder.open(dataset), "test")
     # Someone with likes and dislikes shows most.
     index = max(range(len(users.tastes)), key=lambda user: min(map(len, users.tastes[user])))
     items, half_stars = (part.tolist() for part in users.history(index))
@@ -163,7 +161,7 @@ def _plot(result: Mapping[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    from uem_t5x.report.score_table import method_label
+    from uem_t5x.commands.score_tables import method_label
 
     methods = sorted(result["methods"].items(), key=lambda method: method[1]["f1"])
     labels = [method_label(name, result["history_length"]) for name, _ in methods]

@@ -1,162 +1,214 @@
-"""`uem-t5x prepare`: MovieLens and descriptions in, a dataset folder out."""
+"""Builds a dataset folder: reads, joins, labels, splits, encodes and writes, in that order."""
 
-import argparse
 import dataclasses
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from uem_t5x.data.manifest import Manifest
+import numpy as np
+import polars as pl
+from jaxtyping import Float32
 
-_GENRES_TOLD = 6
+from uem_t5x.base import progress, startup
+from uem_t5x.base.errors import InputError
+from uem_t5x.data import dataset_folder, movielens
+from uem_t5x.data.dataset_folder import DatasetFolder
+from uem_t5x.data.descriptions import read_descriptions
+from uem_t5x.data.histories import Histories, HistoryLabels
+from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
+from uem_t5x.data.options import PrepareOptions
+from uem_t5x.data.sentence_encoders import SentenceEncoder, make_encoder
+from uem_t5x.data.splits import TRAIN, split_users
+from uem_t5x.tastes import sentences, verbalizer
+from uem_t5x.tastes.rating_scale import RATING_ROWS
+
+_VOCABULARY_TEXTS = 2000  # of each kind; more of them teach a small vocabulary nothing new
+
+
+def prepare(options: PrepareOptions, start: progress.Start = progress.unseen) -> DatasetFolder:
+    """Writes a dataset folder.
+
+    Args:
+        options: what to read, what to keep, where to write.
+        start: is told of each step, and how far it is; by default nothing is shown.
+
+    Returns:
+        The folder, opened.
+
+    Raises:
+        InputError: if an option or an input is refused; then `options.output` is as it was.
+    """
+    _check(options)
+    with dataset_folder.writing(options.output, options.overwrite) as folder:
+        # The encoder first: that its model is missing should not be found out after the reading.
+        encoder_name, _, source = options.encoder.partition("=")
+        encoder = make_encoder(encoder_name, options.encoder_width, source or None)
+        advance = start("reading and joining", 1)
+        joined = _read(options)
+        advance(1)
+
+        genres = tuple(sorted(joined.movies["genres"].explode().drop_nulls().unique()))
+        histories = Histories.from_ratings(joined.ratings)
+        shares = {"test": options.test_users, "validation": options.validation_users}
+        users = split_users(histories.user_ids, shares, options.seed)
+        labels = histories.label(dataset_folder.genre_matrix(joined.movies, genres), genres)
+
+        embeddings = _encode(encoder, joined.movies, start)
+        dataset_folder.write_items(folder, joined.movies, embeddings)
+        if options.vocabulary_size is not None:
+            path = folder / dataset_folder.VOCABULARY
+            _train_vocabulary(path, options.vocabulary_size, joined.movies, labels, users[TRAIN])
+
+        # TensorFlow takes seconds to import; what can be refused has been refused by now.
+        startup.load("uem_t5x.data.examples")
+        from uem_t5x.data.examples import write_examples
+
+        advance = start("writing users", len(histories.user_ids))
+        written = {
+            split: write_examples(folder, split, users[split], histories, labels, advance)
+            for split in dataset_folder.SPLITS
+        }
+        manifest = Manifest(
+            genres=genres,
+            channels=(
+                Channel("title_genres", encoder.width, "item"),
+                Channel("rating", encoder.width, "rating"),
+                Channel("description", encoder.width, "item"),
+            ),
+            encoder=EncoderRecord(encoder_name, encoder.width, encoder.source, encoder.sha256),
+            splits=written,
+            has_vocabulary=options.vocabulary_size is not None,
+            counts=joined.counts | _label_counts(histories, labels),
+            options={
+                name: str(value) if isinstance(value, Path) else value
+                for name, value in dataclasses.asdict(options).items()
+                if name not in ("output", "overwrite")
+            },
+            inputs=joined.sha256,
+        )
+        dataset_folder.write_manifest(folder, manifest)
+    return DatasetFolder.open(options.output)
 
 
 @dataclasses.dataclass(frozen=True)
-class PrepareOptions:
-    """What `pipeline.prepare` is asked for.
+class _Joined:
+    """The movies and ratings that are kept.
 
     Attributes:
-        movielens: the MovieLens folder, or the zip file as published.
-        descriptions: the description table.
-        output: the dataset folder to write.
-        encoder: the sentence encoder; `NAME=FOLDER` loads a SentenceT5 from a local copy.
-        encoder_width: the length of the vectors of `hashing`; None is its default.
-        min_history: users with fewer described movies are dropped.
-        validation_users: how many users (int), or what fraction of them (float).
-        test_users: the same.
-        seed: draws the splits.
-        vocabulary_size: of the SentencePiece vocabulary to be trained; None trains none.
-        overwrite: replaces a dataset folder at `output`.
+        movies: the movie table of the folder, its padding row included.
+        ratings: `userId`, `row` and `half_stars`, by user and in time order.
+        counts: what was read, kept and dropped, for the manifest.
+        sha256: of each input file; see `Manifest.inputs`.
     """
 
-    movielens: Path
-    descriptions: Path
-    output: Path
-    encoder: str = "hashing"
-    encoder_width: int | None = None
-    min_history: int = 20
-    validation_users: int | float = 0.1
-    test_users: int | float = 0.1
-    seed: int = 0
-    vocabulary_size: int | None = None
-    overwrite: bool = False
+    movies: pl.DataFrame
+    ratings: pl.DataFrame
+    counts: dict[str, int]
+    sha256: dict[str, str]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments: one for each of `PrepareOptions`."""
-    add = parser.add_argument
-    add("--movielens", type=Path, required=True, metavar="DIR|ZIP", help="MovieLens, 1M and later")
-    add(
-        "--descriptions",
-        type=Path,
-        required=True,
-        metavar="CSV",
-        help="movie_title, movie_info and original_release_date; or movieId and description",
-    )
-    add("--output", type=Path, required=True, metavar="DIR", help="the dataset folder to write")
-    add(
-        "--encoder",
-        default=PrepareOptions.encoder,
-        metavar="NAME[=FOLDER]",
-        help="hashing, sentence-t5-base, -large or -xl; FOLDER holds a downloaded SentenceT5",
-    )
-    add("--encoder-width", type=int, metavar="N", help="columns of the hashing encoder")
-    add(
-        "--min-history",
-        type=int,
-        default=PrepareOptions.min_history,
-        metavar="N",
-        help="drop users with fewer described movies (default: %(default)s)",
-    )
+def _check(options: PrepareOptions) -> None:
     for split in ("validation", "test"):
-        add(
-            f"--{split}-users",
-            type=_share,
-            default=getattr(PrepareOptions, f"{split}_users"),
-            metavar="N|F",
-            help=f"how many users are for {split}, or what fraction of them; those of a fraction "
-            "stay when users are added, those of a number need not (default: %(default)s)",
-        )
-    add("--seed", type=int, default=PrepareOptions.seed, metavar="N", help="draws the splits")
-    add(
-        "--vocabulary-size",
-        type=int,
-        metavar="N",
-        help="train a SentencePiece vocabulary of this size for the folder (for tiny models)",
+        share = getattr(options, f"{split}_users")
+        if share < 0 or (isinstance(share, float) and not share < 1):
+            raise InputError(
+                f"--{split}-users {share}: must be a number of users, or a fraction below 1"
+            )
+    if options.min_history < 1:
+        raise InputError(f"--min-history {options.min_history}: must be at least 1")
+
+
+def _read(options: PrepareOptions) -> _Joined:
+    """Reads the inputs and keeps described movies and users with enough of them."""
+    tables = movielens.read_movielens(options.movielens)
+    descriptions = read_descriptions(options.descriptions, tables.movies)
+    movies = (
+        tables.movies.join(descriptions.frame, on="movieId")
+        .filter(pl.col("genres").list.len() > 0)
+        .sort("movieId")
+        .select(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).alias("row"), pl.all())
     )
-    add("--overwrite", action="store_true", help="replace a dataset folder at --output")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Prepares the folder and prints what became of the input."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
-
-    from uem_t5x.data import pipeline
-
-    names = [field.name for field in dataclasses.fields(PrepareOptions)]
-    options = PrepareOptions(**{name: getattr(args, name) for name in names})
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        folder = pipeline.prepare(options, progress)
-    _print_summary(folder.path, folder.manifest)
-    return 0
-
-
-def _share(text: str) -> int | float:
-    """Reads a number of users (`500`) or a fraction of them (`0.1`)."""
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: give a number of users (500) or a fraction of them (0.1)"
-        ) from error
-
-
-def _print_summary(path: os.PathLike[str], manifest: "Manifest") -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    counts = manifest.counts
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column(str(path))
-    table.add_column("kept", justify="right")
-    table.add_column("of", justify="right")
-    table.add_column("dropped because")
-    rows = {
-        "movies": {"no description or genre": "dropped_movies"},
-        "descriptions": {"of no movie in the table": "dropped_descriptions"},
-        "ratings": {
-            "rated again later": "dropped_duplicate_ratings",
-            "unknown movie id": "dropped_unknown_movie_ratings",
-            "movie without description or genre": "dropped_undescribed_ratings",
-            "short history": "dropped_short_history_ratings",
-        },
-        "users": {"short history": "dropped_users"},
+    known, dropped = movielens.clean_ratings(tables.ratings, tables.movies)
+    described = known.join(
+        movies.select("movieId", "row"), on="movieId", maintain_order="left"
+    ).select("userId", "row", "half_stars")
+    kept = described.filter(pl.len().over("userId") >= options.min_history)
+    if kept.is_empty():
+        raise InputError(
+            f"0 users are too few for the asked split: of the {tables.movies.height} movies of "
+            f"{options.movielens} {movies.height} have a genre and a description in "
+            f"{options.descriptions}; {described.height} of its {tables.ratings.height} ratings "
+            f"are of these, and no user has --min-history {options.min_history} of them"
+        )
+    counts = {
+        "movies_read": tables.movies.height,
+        "movies": movies.height,
+        "dropped_movies": tables.movies.height - movies.height,
+        "descriptions_read": descriptions.rows,
+        "descriptions": descriptions.frame.height,
+        "dropped_descriptions": descriptions.rows - descriptions.frame.height,
+        "ratings_read": tables.ratings.height,
+        "ratings": kept.height,
+        "dropped_duplicate_ratings": dropped["duplicates"],
+        "dropped_unknown_movie_ratings": dropped["unknown_movies"],
+        "dropped_undescribed_ratings": known.height - described.height,
+        "dropped_short_history_ratings": described.height - kept.height,
+        "users_read": tables.ratings["userId"].n_unique(),
+        "users": kept["userId"].n_unique(),
     }
-    for name, reasons in rows.items():
-        why = ", ".join(
-            f"{counts[key]:,} {reason}" for reason, key in reasons.items() if counts[key]
-        )
-        table.add_row(name, f"{counts[name]:,}", f"{counts[f'{name}_read']:,}", why)
-    for name, split in manifest.splits.items():
-        table.add_row(f"  {name} users", f"{split.examples:,}")
-    console = Console(markup=False)
-    console.print(table)
-    # As the table has them, so that one which is a list of several looks like none.
-    some = "|".join(manifest.genres[:_GENRES_TOLD])
-    others = len(manifest.genres) - _GENRES_TOLD
-    more = f" and {others:,} more" if others > 0 else ""
-    console.print(f"{len(manifest.genres):,} genres: {some}{more}")
-    console.print(
-        f"{counts['labels_per_user']:.1f} liked or disliked genres a user; "
-        f"{counts['users_without_disliked']:,} users dislike none; "
-        f"median history {counts['median_history']:g}"
-    )
+    counts["dropped_users"] = counts["users_read"] - counts["users"]
+    sha256 = {**tables.sha256, "descriptions": descriptions.sha256}
+    return _Joined(_with_padding(movies), kept, counts, sha256)
+
+
+def _with_padding(movies: pl.DataFrame) -> pl.DataFrame:
+    padding = {"row": 0, "movieId": 0, "title": "", "genres": [], "description": ""}
+    return pl.concat([pl.DataFrame([padding], schema=movies.schema), movies])
+
+
+def _encode(
+    encoder: SentenceEncoder, movies: pl.DataFrame, start: progress.Start
+) -> dict[str, Float32[np.ndarray, "rows width"]]:
+    """Encodes the three sentences of every item (arXiv 2401.04858); row 0 of each is zero."""
+    texts = {
+        "title_genres": _title_genres_sentences(movies),
+        "rating": [sentences.rating_sentence(rating) for rating in range(RATING_ROWS)],
+        "description": movies["description"].to_list(),
+    }
+    advance = start("encoding sentences", sum(map(len, texts.values())))
+    matrices = {}
+    for channel, rows in texts.items():
+        matrices[channel] = encoder.encode(rows, advance)
+        matrices[channel][0] = 0
+    return matrices
+
+
+def _train_vocabulary(
+    path: Path, size: int, movies: pl.DataFrame, labels: HistoryLabels, users: np.ndarray
+) -> None:
+    """Trains a vocabulary on what the tasks write: the answers of `users`, prompts and items.
+
+    It is learned from some of them, and can spell them all.
+    """
+    from uem_t5x.data.vocabulary import train_vocabulary
+
+    few = movies[1:].gather_every(-(-movies.height // _VOCABULARY_TEXTS))
+    answers = {verbalizer.write_answer(*labels.names(user)) for user in users[:_VOCABULARY_TEXTS]}
+    ratings = map(sentences.rating_sentence, range(1, RATING_ROWS))
+    texts = [sentences.INSTRUCTION, *sorted(answers), *ratings]
+    texts += [*_title_genres_sentences(few), *few["description"]]
+    all_answers = [verbalizer.write_answer([], []), verbalizer.write_answer(*[labels.genres] * 2)]
+    spelled = [*all_answers, *_title_genres_sentences(movies), *movies["description"]]
+    train_vocabulary(path, texts, labels.genres, size, spelled)
+
+
+def _title_genres_sentences(movies: pl.DataFrame) -> list[str]:
+    rows = movies.select("title", "genres").iter_rows()
+    return [sentences.title_genres_sentence(title, genres) for title, genres in rows]
+
+
+def _label_counts(histories: Histories, labels: HistoryLabels) -> dict[str, float]:
+    liked, disliked = (np.sum(side >= 0, axis=1) for side in (labels.liked, labels.disliked))
+    return {
+        "median_history": float(np.median(np.diff(histories.bounds))),
+        "labels_per_user": float(np.mean(liked + disliked)),
+        "users_without_disliked": int(np.sum(disliked == 0)),
+    }

@@ -1,10 +1,9 @@
-"""`uem-t5x seal`: takes a dataset folder that was changed by hand for what it is now.
+"""Takes a dataset folder that was changed by hand for what it is now.
 
 A fourth channel, say, is a matrix in `items/embeddings.safetensors` and a line in the manifest;
 other labels are in the examples.
 """
 
-import argparse
 import collections
 import os
 import reprlib
@@ -21,19 +20,6 @@ if TYPE_CHECKING:
     from uem_t5x.data.dataset_folder import DatasetFolder
 
 _USERS_AT_A_TIME = 4096
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the subcommand's arguments."""
-    parser.add_argument("folder", help="a dataset folder")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Runs the subcommand."""
-    folder = seal(args.folder)
-    channels = ", ".join(f"{channel.name} ({channel.width})" for channel in folder.channels)
-    print(f"{folder.path}: sealed {len(folder.manifest.files)} files; channels: {channels}")
-    return 0
 
 
 def seal(path: str | os.PathLike[str]) -> "DatasetFolder":

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float32, Float64, Int64
-from rich.progress import Progress
 
+from uem_t5x.base import progress
 from uem_t5x.base.atomic import holds_only, writing_folder
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import fiction
 from uem_t5x.data.fiction import GENRES
-from uem_t5x.data.synthesize import SynthesizeOptions
+from uem_t5x.data.options import SynthesizeOptions
 from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS
 
 MOVIES = "movies.csv"
@@ -52,12 +52,12 @@ _SECONDS_BETWEEN_RATINGS = 40
 _USERS_PER_BATCH = 8192
 
 
-def synthesize(options: SynthesizeOptions, progress: Progress | None = None) -> int:
+def synthesize(options: SynthesizeOptions, start: progress.Start = progress.unseen) -> int:
     """Writes a folder of `movies.csv`, `ratings.csv`, `descriptions.csv` and `tastes.csv`.
 
     Args:
         options: how much of each, and where.
-        progress: shows how far it is; by default nothing is shown.
+        start: is told of the step, and how far it is; by default nothing is shown.
 
     Returns:
         The number of ratings.
@@ -65,7 +65,6 @@ def synthesize(options: SynthesizeOptions, progress: Progress | None = None) -> 
     Raises:
         InputError: if an option is impossible or something else is at `options.output`.
     """
-    progress = progress or Progress(disable=True)
     _check(options)
     rng = np.random.default_rng(options.seed)
     with writing_folder(
@@ -79,12 +78,12 @@ def synthesize(options: SynthesizeOptions, progress: Progress | None = None) -> 
         affinity = rng.normal(0, _AFFINITY_SPREAD, (options.users, len(GENRES)))
         _write_tastes(folder / TASTES, affinity)
         ratings = 0
-        task = progress.add_task("users", total=options.users)
+        advance = start("users", options.users)
         with (folder / RATINGS).open("wb") as file:
             for batch in _ratings(options, fiction.genre_matrix(movies), affinity, rng):
                 batch.write_csv(file, include_header=ratings == 0, float_precision=1)
                 ratings += batch.height
-                progress.advance(task, batch["userId"].n_unique())
+                advance(batch["userId"].n_unique())
         (folder / README).write_text(_README_TEXT, encoding="utf-8")
     return ratings
 

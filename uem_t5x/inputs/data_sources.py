@@ -9,14 +9,17 @@ import os
 from collections.abc import Mapping, Sequence
 
 import gin
+import numpy as np
 import seqio
 import tensorflow as tf
+from jaxtyping import Float32
 
 from uem_t5x.base import checksums
 from uem_t5x.base.errors import InputError
 from uem_t5x.base.overrides import Override
 from uem_t5x.data import manifest
 from uem_t5x.data.dataset_folder import EXAMPLES, SPLITS, DatasetFolder
+from uem_t5x.network.item_table import Channel
 
 DATA_DIR_VARIABLE = "UEM_T5X_DATA_DIR"
 FINGERPRINT = "fingerprint"
@@ -31,7 +34,10 @@ _FEATURES = {
 }
 
 # Makes a folder the current one inside a `with`, whatever gin and the environment say.
-use_dataset_folder: Override[DatasetFolder] = Override()
+use_dataset_folder: Override[DatasetFolder] = Override("dataset folder")
+
+# Stands for the channels of the current dataset folder, for a program that reads none.
+use_channels: Override[Sequence[Channel]] = Override("channels")
 
 
 @gin.configurable
@@ -67,8 +73,24 @@ def _open(path: str, _: int | None) -> DatasetFolder:
     return DatasetFolder.open(path)
 
 
+def channels() -> tuple[Channel, ...]:
+    """Returns the channels of the current dataset folder, in the order they are concatenated."""
+    if use_channels.value:
+        return tuple(use_channels.value)
+    folder = dataset_folder()
+    shapes = [(channel, folder.embedding_shape(channel)) for channel in folder.channels]
+    return tuple(
+        Channel(channel.name, rows, width, channel.index) for channel, (rows, width) in shapes
+    )
+
+
+def item_vectors(channel: str) -> Float32[np.ndarray, "rows width"]:
+    """Returns the matrix of a channel of the current dataset folder, by its name."""
+    return dataset_folder().embedding(channel)
+
+
 class DatasetFolderSource(seqio.TFExampleDataSource):
-    """Users of the current dataset folder, one example each.
+    """Users of a dataset folder, one example each.
 
     Features: `user_id` (string), `history_items` (int32 rows of the item table) and
     `history_ratings` (int32 half-stars 1..10), whole and oldest first; `liked` and `disliked`
@@ -77,7 +99,13 @@ class DatasetFolderSource(seqio.TFExampleDataSource):
     data.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: DatasetFolder | None = None) -> None:
+        """Makes a source, without looking at the disk.
+
+        Args:
+          folder: the dataset folder; by default, what is the current one whenever it is read.
+        """
+        self._folder = folder
         super().__init__(
             # Only its keys and its wording in messages matter: `list_shards` finds the files.
             split_to_filepattern={split: f"{EXAMPLES}/{split}-*.tfrecord" for split in SPLITS},
@@ -86,11 +114,11 @@ class DatasetFolderSource(seqio.TFExampleDataSource):
 
     def list_shards(self, split: str) -> Sequence[str]:
         """Returns the paths of a split's files, in the order of their names."""
-        return [os.fspath(path) for path in dataset_folder().examples(split)]
+        return [os.fspath(path) for path in self._current().examples(split)]
 
     def num_input_examples(self, split: str) -> int:
         """Returns the number of users in a split, as the manifest counts them."""
-        return dataset_folder().num_examples(split)
+        return self._current().num_examples(split)
 
     def get_dataset(
         self,
@@ -102,7 +130,7 @@ class DatasetFolderSource(seqio.TFExampleDataSource):
     ) -> tf.data.Dataset:
         """Reads a split; `seqio.TFExampleDataSource` shards it and shuffles its files."""
         dataset = super().get_dataset(split, shuffle, seed, shard_info, **unused)
-        fingerprint = dataset_folder().fingerprint(split)
+        fingerprint = self._current().fingerprint(split)
 
         def finish(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return {
@@ -119,3 +147,6 @@ class DatasetFolderSource(seqio.TFExampleDataSource):
         options = tf.data.Options()
         options.experimental_optimization.map_fusion = True
         return dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE).with_options(options)
+
+    def _current(self) -> DatasetFolder:
+        return self._folder or dataset_folder()

@@ -23,15 +23,4 @@ def genres(
         are none.
     """
     del example, is_target
-    liked, disliked = verbalizer.read_answer(target_or_text, data_sources.dataset_folder().genres)
-    if not liked and not disliked and _words(target_or_text) != _NO_TASTE:
-        return None
-    return liked, disliked
-
-
-def _words(sentence: str) -> str:
-    # A full stop that is missing hides no genre from the reader, either.
-    return verbalizer.normalize(sentence).rstrip(" .")
-
-
-_NO_TASTE = _words(verbalizer.write_answer([], []))
+    return verbalizer.read_taste(target_or_text, data_sources.dataset_folder().genres)

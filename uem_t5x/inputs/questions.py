@@ -1,8 +1,8 @@
 """What a model is asked: an example of each user, made by the steps of a task."""
 
-import dataclasses
+import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,14 +10,17 @@ import seqio
 import tensorflow as tf
 
 from uem_t5x.base.errors import InputError, said_by_tensorflow
-from uem_t5x.inputs import batches
-from uem_t5x.inputs.batches import USER_ID, DatasetConfig
+from uem_t5x.inputs import preprocessors
+from uem_t5x.inputs.batches import USER_ID
 
 _ITEMS_READ = "items_read"
+# Of users who are asked about: no step takes them for those of training.
+_SPLIT = "asked"
+_ALL = 2**31 - 1
 
 
 class Questions(NamedTuple):
-    """A batch of examples.
+    """Examples of users.
 
     Attributes:
       features: the model's, each [batch, ...].
@@ -30,41 +33,33 @@ class Questions(NamedTuple):
     user_ids: list[bytes | None]
 
 
-def of_split(
-    config: DatasetConfig, converter_cls: type[seqio.FeatureConverter]
-) -> Iterator[Questions]:
-    """Reads the users of a split, each once and in order.
-
-    Returns:
-      Batches, of which the last may be smaller.
-
-    Raises:
-      InputError: if there is no such task, or it is a mixture of several.
-    """
-    dataset = _dataset(_one_task(config), config, converter_cls)
-    return map(_questions, dataset.as_numpy_iterator())
-
-
 class Questioner:
-    """Asks about users that no dataset folder holds, by the task's own steps.
+    """Asks about users by a task's own steps, wherever the users come from.
+
+    The steps are traced once, with the dataset folder, vocabulary and settings that are the current
+    ones then; asking needs none of them, and may go on in any thread.
 
     Attributes:
       task: its name.
+      history_length: the number of most recent items that its steps keep, the paper's p; None if
+        they keep all.
     """
 
-    def __init__(self, config: DatasetConfig, converter_cls: type[seqio.FeatureConverter]) -> None:
+    def __init__(
+        self,
+        task: seqio.Task,
+        lengths: Mapping[str, int],
+        converter_cls: type[seqio.FeatureConverter],
+    ) -> None:
         """Traces the steps, which takes half a second; asking takes milliseconds then.
 
         Args:
-          config: the task and its lengths.
+          task: whose steps they are.
+          lengths: the padded length of every feature of the task.
           converter_cls: the model's.
-
-        Raises:
-          InputError: if there is no such task, or it is a mixture of several.
         """
-        config = dataclasses.replace(config, use_cached=False)
-        task = _one_task(config)
         self.task = task.name
+        self.history_length = _history_length(task, lengths)
 
         def ask(
             user_ids: tf.Tensor, items: tf.Tensor, half_stars: tf.Tensor, offsets: tf.Tensor
@@ -75,7 +70,7 @@ class Questioner:
                     "user_id": user_ids[user],
                     "history_items": items[offsets[user] : offsets[user + 1]],
                     "history_ratings": half_stars[offsets[user] : offsets[user + 1]],
-                    **{"liked": unknown, "disliked": unknown, "split": tf.constant(config.split)},
+                    **{"liked": unknown, "disliked": unknown, "split": tf.constant(_SPLIT)},
                 }
 
             def read(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
@@ -84,23 +79,22 @@ class Questioner:
 
             over_users = seqio.Task(
                 task.name,
-                source=seqio.FunctionDataSource(read, splits=[config.split]),
+                source=seqio.FunctionDataSource(read, splits=[_SPLIT]),
                 output_features=task.output_features,
                 preprocessors=task.preprocessors,
             )
             # One batch of them all, however many the task has made of them.
-            return _dataset(over_users, config, converter_cls).get_single_element()
+            return _dataset(over_users, lengths, converter_cls).get_single_element()
 
         ids, names = (tf.TensorSpec([None], kind) for kind in (tf.int32, tf.string))
         # The steps are TensorFlow already; AutoGraph warns of what it cannot read.
         self._ask = tf.function(ask, autograph=False).get_concrete_function(names, ids, ids, ids)
 
     def __call__(self, users: Sequence[Mapping[str, Any]]) -> Questions:
-        """Returns what `of_split` gives of a batch.
+        """Returns an example of each user.
 
         Args:
-          users: at most a batch of them: `user_id`, `history_items` and `history_ratings`, as in
-            a dataset folder.
+          users: `user_id`, `history_items` and `history_ratings` of each, as in a dataset folder.
 
         Raises:
           InputError: if the task does not make one example of each user, in this order.
@@ -119,7 +113,7 @@ class Questioner:
         try:
             features = self._ask(*arguments)
         except tf.errors.InvalidArgumentError as error:
-            # Of no examples, too, or more than a batch of them.
+            # Of no examples, too.
             raise InputError(
                 f"{self.task}: its steps fail on {len(users)} users, or do not make one example of "
                 f"each ({said_by_tensorflow(error)})"
@@ -129,14 +123,22 @@ class Questioner:
         return asked
 
 
+def _history_length(task: seqio.Task, lengths: Mapping[str, int]) -> int | None:
+    """Returns how many items of a history a task's steps, and the lengths of features, leave."""
+    steps = (step for step in task.preprocessors if isinstance(step, functools.partial))
+    kept = [
+        step.keywords["history_length"]
+        for step in steps
+        if step.func is preprocessors.most_recent_items and "history_length" in step.keywords
+    ]
+    return min([*kept, *filter(None, [lengths.get("history_items")])], default=None)
+
+
 def _dataset(
-    task: seqio.Task,
-    config: DatasetConfig,
-    converter_cls: type[seqio.FeatureConverter],
+    task: seqio.Task, lengths: Mapping[str, int], converter_cls: type[seqio.FeatureConverter]
 ) -> tf.data.Dataset:
-    """Returns batches of what `_questions` takes apart."""
-    config = dataclasses.replace(config, shuffle=False)
-    dataset = batches.task_dataset(task, config, num_epochs=1)
+    """Returns one batch of what `_questions` takes apart."""
+    dataset = task.get_dataset(dict(lengths), _SPLIT, shuffle=False, num_epochs=1)
 
     kept = {_ITEMS_READ: tf.int32}
     if dataset.element_spec.get(USER_ID) == tf.TensorSpec([], tf.string):
@@ -155,8 +157,7 @@ def _dataset(
             name: seqio.FeatureConverter.FeatureSpec(dtype=dtype) for name, dtype in kept.items()
         },
     )
-    lengths = {**config.task_feature_lengths, **dict.fromkeys(kept, 1)}
-    return converter(add_kept(dataset), lengths).batch(config.batch_size)
+    return converter(add_kept(dataset), {**lengths, **dict.fromkeys(kept, 1)}).batch(_ALL)
 
 
 def _questions(batch: dict[str, np.ndarray]) -> Questions:
@@ -188,13 +189,3 @@ def check_one_each(task: str, given: Sequence[bytes], asked: Sequence[bytes | No
                 f"and not of {expected.decode(errors='replace')!r}; it must keep the users, their "
                 "order and their user_id"
             )
-
-
-def _one_task(config: DatasetConfig) -> seqio.Task:
-    task = batches.task_of(config)
-    if isinstance(task, seqio.Mixture):
-        raise InputError(
-            f"{task.name}: a mixture of tasks has no one question; name one of its tasks: --task "
-            + ", ".join(sorted(part.name for part in task.tasks))
-        )
-    return task

@@ -30,7 +30,7 @@ _ROW_PADDING = 128
 
 
 # Makes a file the current model inside a `with`, whatever gin says.
-use_model_file: Override[str] = Override()
+use_model_file: Override[str] = Override("SentencePiece model")
 
 
 @gin.configurable

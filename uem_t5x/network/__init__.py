@@ -3,17 +3,14 @@
 from etils import epy
 
 with epy.lazy_api_imports(globals()):
-    from uem_t5x.network.transformer import (
+    from uem_t5x.network.config import (
         FULL,
-        LANGUAGE_MODEL,
         LOCAL,
         REMAT_POLICIES,
         TRANSIENT_GLOBAL,
-        Decoder,
-        Encoded,
-        Encoder,
-        SoftPrompt,
         T5Config,
-        Transformer,
         t5_1_1,
     )
+    from uem_t5x.network.parameters import LANGUAGE_MODEL
+    from uem_t5x.network.soft_prompt import SoftPrompt, SoftPromptModule
+    from uem_t5x.network.transformer import Decoder, Encoded, Encoder, Transformer

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from uem_t5x.inputs.answer_grammar import Grammar, Place
+from uem_t5x.network.grammar import Grammar, Place
 
 Cache = Any
 

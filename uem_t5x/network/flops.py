@@ -5,10 +5,13 @@ computed too. A product's gradient is two products, one for each factor, where b
 parameter that is frozen has none, nor has what no trained parameter has touched.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from uem_t5x.network.transformer import FULL, T5Config
+import jax
+
+from uem_t5x.network.config import FULL, T5Config
 
 
 class Passes(NamedTuple):
@@ -94,14 +97,6 @@ def decoder_flops(config: T5Config, targets: int, source: int, passes: Passes = 
     return flops
 
 
-def user_embedding_flops(module: Any, history: int, passes: Passes = FORWARD) -> int:
-    """Counts the UEM's FLOPs for one user of `history` items."""
-    width = sum(channel.width for channel in module.channels)
-    encoder = module.user_embedding_config.encoder_config(width)
-    projection = 2 * history * width * module.config.emb_dim
-    return encoder_flops(encoder, history, passes) + passes.weights * projection
-
-
 def forward_flops(module: Any, feature_lengths: Mapping[str, int], batch_size: int) -> int:
     """Counts the FLOPs of the logits of a batch.
 
@@ -109,7 +104,7 @@ def forward_flops(module: Any, feature_lengths: Mapping[str, int], batch_size: i
     self-attention reads the whole cache, filled or not.
 
     Args:
-      module: `network.Transformer` or `user_embedding.PersonalizedTransformer`.
+      module: a `network.Transformer`.
       feature_lengths: of the model's features, such as `encoder_input_tokens`.
       batch_size: examples.
     """
@@ -120,12 +115,12 @@ def training_flops(
     module: Any,
     feature_lengths: Mapping[str, int],
     batch_size: int,
-    freeze_language_model: bool = False,
+    trains_language_model: bool = True,
 ) -> int:
     """Counts the FLOPs of a training step but for the optimizer's; see `forward_flops`."""
     language_model = TRAINED
-    if freeze_language_model:  # without a user embedding nothing is left to train
-        language_model = FROZEN if feature_lengths.get("history_items", 0) else FORWARD
+    if not trains_language_model:  # without a soft prompt nothing is left to train
+        language_model = FORWARD if module.soft_prompt is None else FROZEN
     return _flops(module, feature_lengths, batch_size, TRAINED, language_model)
 
 
@@ -133,14 +128,45 @@ def _flops(
     module: Any,
     feature_lengths: Mapping[str, int],
     batch_size: int,
-    user_embedding: Passes,
+    soft_prompt: Passes,
     language_model: Passes,
 ) -> int:
     source, flops = feature_lengths["encoder_input_tokens"], 0
-    if history := feature_lengths.get("history_items", 0):
-        source += module.prompt_length + history
-        flops = user_embedding_flops(module, history, user_embedding)
+    if module.soft_prompt is not None:
+        made_of = feature_lengths, module.config.emb_dim
+        source += module.soft_prompt.length(*made_of)
+        flops = soft_prompt.weights * module.soft_prompt.flops(*made_of)
     flops += encoder_flops(module.config, source, language_model)
     targets = feature_lengths["decoder_target_tokens"]
     flops += decoder_flops(module.config, targets, source, language_model)
     return batch_size * flops
+
+
+def products(function: Callable[..., Any], *arguments: Any) -> int:
+    """Counts the FLOPs of a function's matrix products as JAX traces it, loops in full.
+
+    Args:
+      function: what JAX can trace.
+      *arguments: its arguments, or their shapes.
+    """
+    return _of_program(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _of_program(program: Any) -> int:
+    total = 0
+    for step in program.eqns:
+        if step.primitive.name == "dot_general":
+            (contracted, _), _ = step.params["dimension_numbers"]
+            shape, made = step.invars[0].aval.shape, step.outvars[0].aval.shape
+            total += 2 * math.prod(made) * math.prod(shape[axis] for axis in contracted)
+        rounds = step.params["length"] if step.primitive.name == "scan" else 1
+        total += rounds * sum(map(_of_program, _programs_within(step.params)))
+    return total
+
+
+def _programs_within(params: Mapping[str, Any]) -> Iterator[Any]:
+    for value in params.values():
+        for part in value if isinstance(value, tuple | list) else (value,):
+            part = getattr(part, "jaxpr", part)
+            if hasattr(part, "eqns"):
+                yield part

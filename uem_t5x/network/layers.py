@@ -10,11 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from flax.linen import partitioning
 from jax import lax
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from uem_t5x.network.layouts import constrain
 from uem_t5x.network.types import Array
@@ -22,10 +21,22 @@ from uem_t5x.network.types import Array
 DType = Any
 Initializer = Callable[..., jax.Array]
 
-ATTENTION_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 DENSE_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-# Large enough to silence a masked position, small enough to stay finite in bfloat16.
-MASKED_LOGIT = -1e10
+
+
+def dropout(
+    inputs: Float[Array, "*batch length embed"], rate: float, key: jax.Array | None
+) -> Float[Array, "*batch length embed"]:
+    """Drops with one mask for all positions of a sequence, as T5 does; without a key, nothing.
+
+    It belongs into a compact method of a module.
+    """
+    return nn.Dropout(rate, broadcast_dims=(-2,))(inputs, deterministic=key is None, rng=key)
+
+
+def split_key(key: jax.Array | None, number: int) -> Sequence[jax.Array | None]:
+    """Returns so many keys of dropout; None of each where there is none."""
+    return [None] * number if key is None else jax.random.split(key, number)
 
 
 def gathered(weights: Array, axes: Sequence[str]) -> Array:
@@ -120,7 +131,7 @@ class GatedMLP(nn.Module):
 
     @nn.compact
     def __call__(
-        self, inputs: Float[Array, "batch length embed"], *, deterministic: bool
+        self, inputs: Float[Array, "batch length embed"], *, dropout_key: jax.Array | None = None
     ) -> Float[Array, "batch length embed"]:
         hidden = None
         for index, activation in enumerate(self.activations):
@@ -129,185 +140,6 @@ class GatedMLP(nn.Module):
             if activation != "linear":
                 branch = getattr(nn, activation)(branch)
             hidden = branch if hidden is None else hidden * branch
-        # One dropout mask for all positions, as T5 does it.
-        hidden = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))(
-            hidden, deterministic=deterministic
-        )
+        hidden = dropout(hidden, self.dropout_rate, dropout_key)
         hidden = constrain(hidden, ("batch", "length", "mlp"))
         return Dense(inputs.shape[-1], ("mlp", "embed"), dtype=self.dtype, name="wo")(hidden)
-
-
-class Attention(nn.Module):
-    """Multi-head attention without biases or scaling (T5 folds the scale into the initializer).
-
-    With `decode=True` keys and values live in the `cache` collection, positions last, as the
-    products of a step read them. Self-attention (`inputs_kv is None`) writes one position a call,
-    at `cache_index`; cross-attention keeps the keys and values of the encoder's output, computed
-    once when the cache is made.
-    """
-
-    num_heads: int
-    head_dim: int
-    dropout_rate: float = 0.0
-    dtype: DType = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self,
-        inputs: Float[Array, "batch length embed"],
-        inputs_kv: Float[Array, "batch kv_length kv_embed"] | None = None,
-        mask: Bool[Array, "#batch 1 #length kv_length"] | None = None,
-        bias: Float[Array, "1 heads length kv_length"] | None = None,
-        *,
-        deterministic: bool,
-        decode: bool = False,
-        cache_index: Int[Array, ""] | None = None,
-    ) -> Float[Array, "batch length embed"]:
-        query = self._projection("query")(inputs)
-        layout = "bhdk" if decode else "bkhd"
-        if not decode:
-            source = inputs if inputs_kv is None else inputs_kv
-            key, value = self._projection("key")(source), self._projection("value")(source)
-        elif inputs_kv is None:
-            key, value = self._self_attention_cache(inputs, cache_index)
-        else:
-            key, value = self._cross_attention_cache(inputs_kv)
-
-        logits = jnp.einsum(f"bqhd,{layout}->bhqk", query, key, preferred_element_type=jnp.float32)
-        if bias is not None:
-            logits = logits + bias
-        if mask is not None:
-            logits = jnp.where(mask, logits, MASKED_LOGIT)
-        weights = jax.nn.softmax(logits).astype(self.dtype)
-        # One dropout mask for all query positions, as T5 does it.
-        weights = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))(
-            weights, deterministic=deterministic
-        )
-        attended = jnp.einsum(f"bhqk,{layout}->bqhd", weights, value)
-        return self._output(attended, inputs.shape[-1])
-
-    def _projection(self, name: str) -> Callable[[Array], Array]:
-        """Returns the projection to `query`, `key` or `value`, from [batch, length, embed].
-
-        Its parameters are the same every time it is called.
-        """
-
-        def scaled_init(*args: Any) -> jax.Array:
-            return ATTENTION_INIT(*args) / np.sqrt(self.head_dim)
-
-        dense = Dense(
-            self.num_heads * self.head_dim,
-            ("embed", "joined_kv"),
-            kernel_init=scaled_init if name == "query" else ATTENTION_INIT,
-            dtype=self.dtype,
-            name=name,
-        )
-
-        def project(
-            inputs: Float[Array, "batch length embed"],
-        ) -> Float[Array, "batch length heads head_dim"]:
-            heads = dense(inputs).reshape(*inputs.shape[:2], self.num_heads, self.head_dim)
-            return constrain(heads, ("batch", "length", "heads", "kv"))
-
-        return project
-
-    def _output(
-        self, attended: Float[Array, "batch length heads head_dim"], features: int
-    ) -> Float[Array, "batch length embed"]:
-        return Dense(
-            features,
-            ("joined_kv", "embed"),
-            kernel_init=ATTENTION_INIT,
-            dtype=self.dtype,
-            name="out",
-        )(attended.reshape(*attended.shape[:2], self.num_heads * self.head_dim))
-
-    def _self_attention_cache(
-        self, inputs: Float[Array, "batch length embed"], cache_index: Int[Array, ""] | None
-    ) -> tuple[Float[Array, "batch heads head_dim kv_length"], ...]:
-        """Writes this position's key and value at `cache_index`; returns all of them.
-
-        The call that makes the cache is given the full decode length and leaves it at zero.
-        """
-        cache_is_made = self.has_variable("cache", "cached_key")
-        cached = []
-        for name in ("key", "value"):
-            heads = _positions_last(self._projection(name)(inputs))
-            variable = self.variable("cache", f"cached_{name}", jnp.zeros_like, heads)
-            if cache_is_made:
-                variable.value = lax.dynamic_update_slice_in_dim(
-                    variable.value, heads, cache_index, axis=-1
-                )
-            cached.append(variable.value)
-        return tuple(cached)
-
-    def _cross_attention_cache(
-        self, encoded: Float[Array, "batch kv_length embed"]
-    ) -> tuple[Float[Array, "batch heads head_dim kv_length"], ...]:
-        def project(name: str) -> Array:
-            return _positions_last(self._projection(name)(encoded))
-
-        return tuple(
-            self.variable("cache", f"cached_{name}", project, name).value
-            for name in ("key", "value")
-        )
-
-
-def _positions_last(
-    heads: Float[Array, "batch length heads head_dim"],
-) -> Float[Array, "batch heads head_dim length"]:
-    return heads.transpose(0, 2, 3, 1)
-
-
-class RelativePositionBias(nn.Module):
-    """T5's learned bias of attention logits by bucketed distance.
-
-    Half of the buckets hold exact small distances, the other half grow logarithmically up to
-    `max_distance` (Raffel et al. 2020, section 2.1).
-    """
-
-    num_heads: int
-    bidirectional: bool
-    num_buckets: int = 32
-    max_distance: int = 128
-
-    def setup(self) -> None:
-        self.rel_embedding = partitioning.param_with_axes(
-            "rel_embedding",
-            nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
-            (self.num_heads, self.num_buckets),
-            jnp.float32,
-            axes=("heads", "relpos_buckets"),
-        )
-
-    def __call__(
-        self, length: int, query_index: Int[Array, ""] | None = None
-    ) -> Float[Array, "1 heads query length"]:
-        """Returns the bias of all queries, or of the one at `query_index` while decoding."""
-        positions = np.arange(length)
-        buckets = jnp.asarray(self._buckets(positions[:, None] - positions[None, :]))
-        if query_index is not None:
-            buckets = lax.dynamic_slice_in_dim(buckets, query_index, 1, axis=0)
-        return jnp.take(self.rel_embedding, buckets, axis=1)[None]
-
-    def by_distance(self, distance: Int[np.ndarray, "*shape"]) -> Float[Array, "heads *shape"]:
-        """Returns the bias of any distances, query - key: positive is the past."""
-        return jnp.take(self.rel_embedding, self._buckets(distance), axis=1)
-
-    def _buckets(self, distance: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
-        num_buckets = self.num_buckets
-        offset = 0
-        if self.bidirectional:
-            num_buckets //= 2
-            offset = np.where(distance < 0, num_buckets, 0)
-            distance = np.abs(distance)
-        else:
-            distance = np.maximum(distance, 0)
-        exact = num_buckets // 2
-        # float32, and its epsilon, so that bucket edges fall where T5's do.
-        ratio = distance.astype(np.float32) / exact + np.finfo(np.float32).eps
-        logarithmic = exact + (
-            np.log(ratio) / np.log(self.max_distance / exact) * (num_buckets - exact)
-        ).astype(np.int32)
-        buckets = np.where(distance < exact, distance, np.minimum(logarithmic, num_buckets - 1))
-        return (buckets + offset).astype(np.int32)

@@ -25,7 +25,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float, Int, Shaped
 
-from uem_t5x.network import layers
+from uem_t5x.network import attention, layers
 from uem_t5x.network.layouts import constrain
 from uem_t5x.network.types import Array
 
@@ -105,19 +105,19 @@ class LongBias(NamedTuple):
 
 
 def local_bias(
-    relative_bias: layers.RelativePositionBias, blocks: Blocks, batch_size: int
+    relative_bias: attention.RelativePositionBias, blocks: Blocks, batch_size: int
 ) -> Float[Array, "batch heads block window"]:
     """Returns `LongBias.local`, which also masks what is farther away than the radius."""
     queries = np.arange(blocks.block, 2 * blocks.block)
     distance = queries[:, None] - np.arange(3 * blocks.block)
     is_near = np.abs(distance) <= blocks.local_radius
-    bias = jnp.where(is_near, relative_bias.by_distance(distance), layers.MASKED_LOGIT)
+    bias = jnp.where(is_near, relative_bias.by_distance(distance), attention.MASKED_LOGIT)
     bias = jnp.broadcast_to(bias, (batch_size, *bias.shape))
     return constrain(bias, ("batch", "heads", None, None))
 
 
 def side_bias(
-    relative_bias: layers.RelativePositionBias, blocks: Blocks, batch_size: int
+    relative_bias: attention.RelativePositionBias, blocks: Blocks, batch_size: int
 ) -> Float[Array, "batch heads distances"]:
     """Returns `LongBias.side`: distances are counted in global blocks."""
     farthest = blocks.chunks * blocks.chunk // blocks.global_block_size - 1
@@ -141,7 +141,7 @@ class Side(NamedTuple):
     count: Int[Array, " batch"]
 
 
-class LongAttention(layers.Attention):
+class LongAttention(attention.Attention):
     """An encoder's self-attention: local, or transient global where there are summaries.
 
     Keys and values of positions and of summaries come from the same parameters. T5X calls the
@@ -160,7 +160,7 @@ class LongAttention(layers.Attention):
         mask: Bool[Array, "batch length"],
         bias: LongBias,
         *,
-        deterministic: bool,
+        dropout_key: jax.Array | None = None,
     ) -> Float[Array, "batch length embed"]:
         query, key, value = map(self._projection, ("query", "key", "value"))
         side = None
@@ -169,7 +169,6 @@ class LongAttention(layers.Attention):
             normed = layers.RMSNorm(dtype=self.dtype, name="T5LayerNorm_0")(sums)
             heads = [project(normed).astype(jnp.float32) for project in (key, value)]
             side = Side(*heads, is_there, count)
-        drops = self.dropout_rate > 0 and not deterministic
         attended = attend(
             query(inputs),
             key(inputs),
@@ -179,7 +178,7 @@ class LongAttention(layers.Attention):
             bias,
             self.blocks,
             dropout_rate=self.dropout_rate,
-            rng=self.make_rng("dropout") if drops else None,
+            rng=dropout_key if self.dropout_rate > 0 else None,
         )
         return self._output(attended, inputs.shape[-1])
 
@@ -263,7 +262,7 @@ def attend(
     def attend_chunk(chunk: _Chunk) -> Float[Array, "batch chunk heads head_dim"]:
         keys, values, is_key = map(_windows, (chunk.key, chunk.value, chunk.mask))
         near = _product("bnqhd,bnkhd->bhnqk", chunk.query, keys) + bias.local[:, :, None]
-        near = jnp.where(is_key[:, None, :, None], near, layers.MASKED_LOGIT)
+        near = jnp.where(is_key[:, None, :, None], near, attention.MASKED_LOGIT)
         if not blocks.summaries:
             return _read([(near, "bhnqk,bnkhd->bnqhd", values)], dropout_rate, chunk.rng)
         side_key, side_value = (x.astype(chunk.query.dtype) for x in (side.key, side.value))
@@ -271,7 +270,7 @@ def attend(
         rows = chunk.query.reshape(len(mask), -1, blocks.global_block_size, *of_a_head)
         far = _product("brqhd,bkhd->bhrqk", rows, side_key)
         far += _side_bias_of_chunk(bias.side, side.count, chunk.index, blocks)[:, :, :, None]
-        far = jnp.where(side.mask[:, None, None, None], far, layers.MASKED_LOGIT)
+        far = jnp.where(side.mask[:, None, None, None], far, attention.MASKED_LOGIT)
         parts = [(near, "bhnqk,bnkhd->bnqhd", values), (far, "bhrqk,bkhd->brqhd", side_value)]
         return _read(parts, dropout_rate, chunk.rng)
 

@@ -5,16 +5,19 @@
 
 With `scan_layers` the built-in engine keeps its state stacked while it trains, so that a loop runs
 over the layers, and the optimizer updates all of them at once, without copying anything.
+
+`run` runs them either way, in every mode.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
+from flax import linen as nn
 from jax import lax
+from jaxtyping import Float
 
 from uem_t5x.network.types import Array, PyTree
 
@@ -68,103 +71,60 @@ def unstack(tree: PyTree, take: Callable[[Any, int], Any] = take_layer) -> PyTre
     return layers
 
 
+def paths_of_layers(path: str, leaf: Any) -> list[str]:
+    """Returns the paths that a parameter, which may be stacked, has layer by layer."""
+    before, in_stack, behind = f"/{path}".partition(f"/{LAYERS}/")
+    if not in_stack:
+        return [path]
+    names = (f"{before}/{LAYERS}_{index}/{behind}" for index in range(leaf.shape[0]))
+    return [name.removeprefix("/") for name in names]
+
+
 def is_stacked(tree: PyTree) -> bool:
     """Tells whether nested dictionaries hold a stack of layers."""
     return isinstance(tree, Mapping) and (LAYERS in tree or any(map(is_stacked, tree.values())))
 
 
-def over_layers(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Returns an optimizer that does for each layer of a stack what `optimizer` does.
+def run(
+    stack: nn.Module,
+    layer_cls: type[nn.Module],
+    depth: int,
+    x: Float[Array, "batch length embed"],
+    *context: PyTree,
+    dropout_key: jax.Array | None = None,
+    remat_policy: Callable[..., bool] | None = None,
+    **options: Any,
+) -> Float[Array, "batch length embed"]:
+    """Runs the layers of a stack, at initialization, in training, and in decoding.
 
-    `optimizer` must treat every parameter by itself, as Adafactor does. Within its state, what is
-    like the parameters is stacked as they are; the rest, such as a count of steps, is shared.
+    They are modules of the stack, `layers_0` and so on, so that any collection passes: caches, what
+    is sown, what `capture_intermediates` sees. Where the stack's parameters are stacked, a loop
+    runs over them. What is computed, and dropped, is the same.
+
+    Args:
+      stack: the module that the layers belong to, in its compact method; it has their `config`.
+      layer_cls: their class, called with `x`, the context, a `dropout_key` and the options.
+      depth: how many they are.
+      x: what the first one reads.
+      *context: what every one reads besides.
+      dropout_key: random key, or None for no dropout.
+      remat_policy: what the backward pass finds kept; None for everything.
+      **options: settings of a mode that needs the layers one by one, such as decoding.
     """
+    keys = None if dropout_key is None else jax.random.split(dropout_key, depth)
+    is_a_stack = LAYERS in stack.variables.get("params", {})
+    if remat_policy is not None and not (options or stack.is_initializing()):
+        # A loop keeps the compiler from undoing it by itself.
+        layer_cls = nn.remat(layer_cls, policy=remat_policy, prevent_cse=not is_a_stack)
+    if not is_a_stack:
+        for index in range(depth):
+            key = None if keys is None else keys[index]
+            layer = layer_cls(stack.config, name=f"{LAYERS}_{index}")
+            x = layer(x, *context, dropout_key=key, **options)
+        return x
 
-    def init(params: PyTree) -> optax.OptState:
-        groups = _Groups(params)
-        states = []
-        for is_stack, some in zip(groups.are_stacks, groups.split(params)):
-            function = optimizer.init
-            if is_stack:
-                shapes = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in some]
-                function = jax.vmap(function, out_axes=_axes(jax.eval_shape(function, shapes)))
-            states.append(function(some))
-        return groups.merge(states)
+    def step(layer: nn.Module, x: jax.Array, key: jax.Array | None) -> tuple[jax.Array, None]:
+        return layer(x, *context, dropout_key=key), None
 
-    def update(
-        updates: PyTree, state: optax.OptState, params: PyTree
-    ) -> tuple[PyTree, optax.OptState]:
-        groups = _Groups(params)
-        results = []
-        for is_stack, *some in zip(groups.are_stacks, *map(groups.split, (updates, state, params))):
-            function = optimizer.update
-            if is_stack:
-                axes = _axes(some[1])
-                function = jax.vmap(function, in_axes=(0, axes, 0), out_axes=(0, axes))
-            results.append(function(*some))
-        return tuple(map(groups.merge, zip(*results)))
-
-    return optax.GradientTransformation(init, update)
-
-
-class _Groups:
-    """The parameters outside of all stacks, and those of each stack.
-
-    Attributes:
-      are_stacks: for each group whether it is a stack.
-    """
-
-    def __init__(self, params: PyTree) -> None:
-        paths, self._structure = jax.tree_util.tree_flatten_with_path(params)
-        groups: dict[str, list[int]] = {}
-        for index, (path, _) in enumerate(paths):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            outside, in_stack, _ = f"{name}/".partition(f"/{LAYERS}/")
-            groups.setdefault(outside if in_stack else "", []).append(index)
-        self.are_stacks = [name != "" for name in groups]
-        self._indices = list(groups.values())
-
-    def split(self, tree: PyTree) -> list[PyTree]:
-        """Returns a tree for each group, with its leaves as a list wherever `tree` is like params.
-
-        Args:
-          tree: like the parameters, or with parts that are.
-        """
-
-        def is_like_params(part: PyTree) -> bool:
-            return jax.tree.structure(part) == self._structure
-
-        def pick(part: PyTree, indices: list[int]) -> PyTree:
-            if not is_like_params(part):
-                return part
-            leaves = jax.tree.leaves(part)
-            return [leaves[index] for index in indices]
-
-        return [
-            jax.tree.map(lambda part, i=indices: pick(part, i), tree, is_leaf=is_like_params)
-            for indices in self._indices
-        ]
-
-    def merge(self, trees: Sequence[PyTree]) -> PyTree:
-        """Undoes `split`."""
-
-        def put(*parts: PyTree) -> PyTree:
-            if not _is_list(parts[0]):
-                return parts[0]
-            leaves = {
-                index: leaf
-                for part, indices in zip(parts, self._indices)
-                for index, leaf in zip(indices, part)
-            }
-            return jax.tree.unflatten(self._structure, [leaves[index] for index in sorted(leaves)])
-
-        return jax.tree.map(put, *trees, is_leaf=_is_list)
-
-
-def _is_list(tree: PyTree) -> bool:
-    return isinstance(tree, list)
-
-
-def _axes(state: PyTree) -> PyTree:
-    """Returns the axis of the layers within a group's state."""
-    return jax.tree.map(lambda part: 0 if _is_list(part) else None, state, is_leaf=_is_list)
+    loop = nn.scan(step, variable_axes={True: 0}, split_rngs={}, length=depth)
+    return loop(layer_cls(stack.config, name=LAYERS), x, keys)[0]

@@ -1,182 +1,22 @@
 """T5 1.1 in Flax linen, interchangeable with T5X's by parameter name and shape.
 
 The encoder takes embeddings, not tokens: what stands before the text (task prompts, a user's
-history) is injected as a `SoftPrompt` and the encoder does not know what made it.
+history) is made by a module that is injected, and the T5 does not know what made it.
 """
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 from jaxtyping import Bool, Float, Int
 
-from uem_t5x.base.errors import InputError, check_at_least
 from uem_t5x.network import layers, long_attention, stacks
+from uem_t5x.network.attention import Attention, RelativePositionBias
+from uem_t5x.network.config import FULL, TRANSIENT_GLOBAL, T5Config
 from uem_t5x.network.layouts import constrain
+from uem_t5x.network.soft_prompt import Features, SoftPrompt, SoftPromptModule
 from uem_t5x.network.types import Array, PyTree
-
-REMAT_POLICIES: dict[str, Callable[..., Any]] = {
-    "none": jax.checkpoint_policies.everything_saveable,
-    "minimal": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names(long_attention.ATTENDED),
-    ),
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
-
-# The modules of a network that are the language model; others are the UEM and the task prompts.
-LANGUAGE_MODEL = ("token_embedder", "encoder", "decoder")
-
-FULL, LOCAL, TRANSIENT_GLOBAL = "full", "local", "transient_global"
-_ENCODER_ATTENTIONS = (FULL, LOCAL, TRANSIENT_GLOBAL)
-
-
-@dataclasses.dataclass(frozen=True)
-class T5Config:
-    """The sizes of a T5 network; the defaults are T5 1.1 small's.
-
-    Attributes:
-      vocab_size: rows of the token embedding.
-      emb_dim: width of the residual stream.
-      num_heads: attention heads.
-      head_dim: width of one head.
-      mlp_dim: width of the feed-forward block.
-      num_encoder_layers: encoder depth.
-      num_decoder_layers: decoder depth.
-      mlp_activations: one activation a branch; `("gelu", "linear")` is T5 1.1.
-      dropout_rate: for residual branches, attention weights and feed-forward blocks.
-      logits_via_embedding: reuse the token embedding as output layer (T5 1.0).
-      encoder_attention: what a position of the encoder sees: `full`, everything (T5); `local`, what
-        is near it; `transient_global`, that and summaries of everything (both LongT5).
-      local_radius: how far it sees, unless in full.
-      global_block_size: positions of a summary.
-      dtype: of activations, `float32` or `bfloat16`; parameters are float32, and the statistics of
-        norms, the softmax and the logits are computed in it.
-      scan_layers: compile one layer of each stack and run it in a loop; generation still has them
-        one by one.
-      remat: what the backward pass computes anew instead of keeping it, which takes memory:
-        `none`; `minimal`, all but the results of products with weights and of long attention;
-        `full`, whole layers.
-        Neither option changes names, checkpoints or results.
-    """
-
-    vocab_size: int = 32128
-    emb_dim: int = 512
-    num_heads: int = 6
-    head_dim: int = 64
-    mlp_dim: int = 1024
-    num_encoder_layers: int = 8
-    num_decoder_layers: int = 8
-    mlp_activations: Sequence[str] = ("gelu", "linear")
-    dropout_rate: float = 0.0
-    logits_via_embedding: bool = False
-    encoder_attention: str = FULL
-    local_radius: int = 127
-    global_block_size: int = 16
-    dtype: Any = jnp.float32
-    scan_layers: bool = False
-    remat: str = "none"
-
-    def __post_init__(self) -> None:
-        if self.encoder_attention not in _ENCODER_ATTENTIONS:
-            raise InputError(
-                f"ENCODER_ATTENTION={self.encoder_attention!r}: no such attention; choose one of "
-                f"{', '.join(_ENCODER_ATTENTIONS)}"
-            )
-        sizes = {"LOCAL_RADIUS": self.local_radius, "GLOBAL_BLOCK_SIZE": self.global_block_size}
-        widths = ("emb_dim", "num_heads", "head_dim", "mlp_dim")
-        sizes |= {name: getattr(self, name) for name in widths}
-        check_at_least(1, **sizes)
-        if not 0 <= self.dropout_rate < 1:
-            raise InputError(f"DROPOUT_RATE={self.dropout_rate}: bind it to 0.0 or more, below 1.0")
-        try:
-            dtype = jnp.dtype(self.dtype).name
-        except TypeError:
-            dtype = None
-        if dtype not in ("float32", "bfloat16"):  # float16 would need its loss scaled
-            raise InputError(
-                f"ACTIVATION_DTYPE={self.dtype!r}: no type to compute in; choose 'float32' or "
-                "'bfloat16'"
-            )
-        if self.remat not in REMAT_POLICIES:
-            raise InputError(
-                f"REMAT_POLICY={self.remat!r}: no such policy; choose one of "
-                f"{', '.join(REMAT_POLICIES)}"
-            )
-
-    def blocks(self, length: int) -> long_attention.Blocks:
-        """Returns how LongT5's attention cuts up a text of `length` positions."""
-        is_global = self.encoder_attention == TRANSIENT_GLOBAL
-        size = self.global_block_size if is_global else None
-        return long_attention.Blocks(length, self.local_radius, size)
-
-
-_T5_1_1_SIZES = {
-    "small": {"emb_dim": 512, "num_heads": 6, "mlp_dim": 1024, "layers": 8},
-    "base": {"emb_dim": 768, "num_heads": 12, "mlp_dim": 2048, "layers": 12},
-    "large": {"emb_dim": 1024, "num_heads": 16, "mlp_dim": 2816, "layers": 24},
-    "xl": {"emb_dim": 2048, "num_heads": 32, "mlp_dim": 5120, "layers": 24},
-    "xxl": {"emb_dim": 4096, "num_heads": 64, "mlp_dim": 10240, "layers": 24},
-}
-
-
-def t5_1_1(
-    size: str,
-    vocab_size: int = 32128,
-    dropout_rate: float = 0.0,
-    encoder_attention: str = FULL,
-    local_radius: int = 127,
-    global_block_size: int = 16,
-    dtype: Any = jnp.float32,
-    scan_layers: bool = False,
-    remat: str = "none",
-) -> T5Config:
-    """Returns the sizes of T5 1.1, which its LM-adapted form, Flan-T5 and LongT5 share.
-
-    Args:
-      size: `small`, `base`, `large`, `xl` or `xxl`.
-      vocab_size: see `T5Config`, as are the others.
-      dropout_rate: see `T5Config`.
-      encoder_attention: see `T5Config`.
-      local_radius: see `T5Config`.
-      global_block_size: see `T5Config`.
-      dtype: see `T5Config`.
-      scan_layers: see `T5Config`.
-      remat: see `T5Config`.
-
-    Raises:
-      InputError: if there is no such size.
-    """
-    if size not in _T5_1_1_SIZES:
-        raise InputError(
-            f"LANGUAGE_MODEL_SIZE={size!r}: no such size; choose one of {', '.join(_T5_1_1_SIZES)}"
-        )
-    sizes = dict(_T5_1_1_SIZES[size])
-    depth = sizes.pop("layers")
-    return T5Config(
-        **sizes,
-        num_encoder_layers=depth,
-        num_decoder_layers=depth,
-        vocab_size=vocab_size,
-        dropout_rate=dropout_rate,
-        encoder_attention=encoder_attention,
-        local_radius=local_radius,
-        global_block_size=global_block_size,
-        dtype=dtype,
-        scan_layers=scan_layers,
-        remat=remat,
-    )
-
-
-class SoftPrompt(NamedTuple):
-    """Embeddings that stand before the text in the encoder's input."""
-
-    embeddings: Float[Array, "batch prompt embed"]
-    mask: Bool[Array, "batch prompt"]
 
 
 class Encoded(NamedTuple):
@@ -186,13 +26,13 @@ class Encoded(NamedTuple):
     mask: Bool[Array, "batch source"]
 
 
-def _attention(config: T5Config, name: str) -> layers.Attention:
-    return layers.Attention(
+def _attention(config: T5Config, name: str) -> Attention:
+    return Attention(
         config.num_heads, config.head_dim, config.dropout_rate, config.dtype, name=name
     )
 
 
-def _encoder_attention(config: T5Config, length: int, name: str) -> layers.Attention:
+def _encoder_attention(config: T5Config, length: int, name: str) -> Attention:
     if config.encoder_attention == FULL:
         return _attention(config, name)
     return long_attention.LongAttention(
@@ -211,9 +51,9 @@ def _mlp(config: T5Config) -> layers.GatedMLP:
     )
 
 
-def _dropout(config: T5Config) -> nn.Dropout:
-    # One mask for all positions of a sequence, as T5 does it.
-    return nn.Dropout(config.dropout_rate, broadcast_dims=(-2,))
+def _dropout_key(module: nn.Module, enable_dropout: bool) -> jax.Array | None:
+    drops = enable_dropout and module.config.dropout_rate > 0
+    return module.make_rng("dropout") if drops else None
 
 
 class EncoderLayer(nn.Module):
@@ -228,17 +68,18 @@ class EncoderLayer(nn.Module):
         mask: Bool[Array, "batch 1 length length"] | Bool[Array, "batch length"],
         bias: Float[Array, "1 heads length length"] | long_attention.LongBias,
         *,
-        deterministic: bool,
+        dropout_key: jax.Array | None = None,
     ) -> Float[Array, "batch length embed"]:
         cfg = self.config
+        keys = layers.split_key(dropout_key, 4)
         x = constrain(inputs, ("batch", "length", "embed"))
         y = layers.RMSNorm(dtype=cfg.dtype, name="pre_attention_layer_norm")(x)
         attention = _encoder_attention(cfg, inputs.shape[1], "attention")
-        y = attention(y, mask=mask, bias=bias, deterministic=deterministic)
-        x = x + _dropout(cfg)(y, deterministic=deterministic)
+        y = attention(y, mask=mask, bias=bias, dropout_key=keys[0])
+        x = x + layers.dropout(y, cfg.dropout_rate, keys[1])
         y = layers.RMSNorm(dtype=cfg.dtype, name="pre_mlp_layer_norm")(x)
-        y = _mlp(cfg)(y, deterministic=deterministic)
-        return x + _dropout(cfg)(y, deterministic=deterministic)
+        y = _mlp(cfg)(y, dropout_key=keys[2])
+        return x + layers.dropout(y, cfg.dropout_rate, keys[3])
 
 
 class DecoderLayer(nn.Module):
@@ -255,82 +96,31 @@ class DecoderLayer(nn.Module):
         cross_mask: Bool[Array, "batch 1 #length source"],
         bias: Float[Array, "1 heads length _"],
         *,
-        deterministic: bool,
+        dropout_key: jax.Array | None = None,
         decode: bool = False,
         cache_index: Int[Array, ""] | None = None,
     ) -> Float[Array, "batch length embed"]:
         cfg = self.config
+        keys = layers.split_key(dropout_key, 6)
         x = constrain(inputs, ("batch", "length", "embed"))
         y = layers.RMSNorm(dtype=cfg.dtype, name="pre_self_attention_layer_norm")(x)
         y = _attention(cfg, "self_attention")(
             y,
             mask=mask,
             bias=bias,
-            deterministic=deterministic,
+            dropout_key=keys[0],
             decode=decode,
             cache_index=cache_index,
         )
-        x = x + _dropout(cfg)(y, deterministic=deterministic)
+        x = x + layers.dropout(y, cfg.dropout_rate, keys[1])
         y = layers.RMSNorm(dtype=cfg.dtype, name="pre_cross_attention_layer_norm")(x)
         y = _attention(cfg, "encoder_decoder_attention")(
-            y, encoded, cross_mask, deterministic=deterministic, decode=decode
+            y, encoded, cross_mask, dropout_key=keys[2], decode=decode
         )
-        x = x + _dropout(cfg)(y, deterministic=deterministic)
+        x = x + layers.dropout(y, cfg.dropout_rate, keys[3])
         y = layers.RMSNorm(dtype=cfg.dtype, name="pre_mlp_layer_norm")(x)
-        y = _mlp(cfg)(y, deterministic=deterministic)
-        return x + _dropout(cfg)(y, deterministic=deterministic)
-
-
-def _run_layers(
-    stack: nn.Module,
-    layer_cls: type[nn.Module],
-    depth: int,
-    x: Float[Array, "batch length embed"],
-    *context: PyTree,
-    deterministic: bool,
-) -> Float[Array, "batch length embed"]:
-    """Runs a stack's layers, whose parameters are there already.
-
-    They are applied as functions of their parameters, one by one or in a loop over all of them;
-    what they compute, and drop, is the same.
-
-    Args:
-      stack: the module that the layers belong to; its parameters hold them one by one or stacked.
-      layer_cls: their class.
-      depth: how many they are.
-      x: what the first one reads.
-      *context: what every one reads besides.
-      deterministic: whether not to drop.
-    """
-    if not depth:
-        return x
-    cfg: T5Config = stack.config
-    drops = cfg.dropout_rate > 0 and not deterministic
-    rngs = jax.random.split(stack.make_rng("dropout"), depth) if drops else None
-
-    def run(x: jax.Array, layer: tuple[PyTree, jax.Array | None]) -> tuple[jax.Array, None]:
-        params, rng = layer
-        rngs = None if rng is None else {"dropout": rng}
-        y = layer_cls(cfg, parent=None).apply(
-            {"params": params}, x, *context, deterministic=deterministic, rngs=rngs
-        )
-        return y, None
-
-    if cfg.remat != "none":
-        # A loop keeps the compiler from undoing it by itself.
-        policy = REMAT_POLICIES[cfg.remat]
-        run = jax.checkpoint(run, policy=policy, prevent_cse=not cfg.scan_layers)
-    params = stack.variables["params"]
-    if cfg.scan_layers:
-        # Where they must be copied to stack them, as the layers use them.
-        params = stacks.stack(
-            params, lambda *layers: jnp.stack([layer.astype(cfg.dtype) for layer in layers])
-        )
-        return lax.scan(run, x, (params[stacks.LAYERS], rngs))[0]
-    params = stacks.unstack(params)
-    for index in range(depth):
-        x, _ = run(x, (params[f"layers_{index}"], rngs[index] if drops else None))
-    return x
+        y = _mlp(cfg)(y, dropout_key=keys[4])
+        return x + layers.dropout(y, cfg.dropout_rate, keys[5])
 
 
 class Encoder(nn.Module):
@@ -344,30 +134,30 @@ class Encoder(nn.Module):
         embeddings: Float[Array, "batch length embed"],
         mask: Bool[Array, "batch length"],
         *,
-        deterministic: bool,
+        enable_dropout: bool = True,
     ) -> Float[Array, "batch length embed"]:
         cfg = self.config
-        context = self._context(mask)
-        x = _dropout(cfg)(embeddings, deterministic=deterministic).astype(cfg.dtype)
-        if self.is_initializing():
-            for index in range(cfg.num_encoder_layers):
-                x = EncoderLayer(cfg, name=f"layers_{index}")(
-                    x, *context, deterministic=deterministic
-                )
-        else:
-            x = _run_layers(
-                self, EncoderLayer, cfg.num_encoder_layers, x, *context, deterministic=deterministic
-            )
+        keys = layers.split_key(_dropout_key(self, enable_dropout), 3)
+        x = layers.dropout(embeddings, cfg.dropout_rate, keys[0]).astype(cfg.dtype)
+        x = stacks.run(
+            self,
+            EncoderLayer,
+            cfg.num_encoder_layers,
+            x,
+            *self._context(mask),
+            dropout_key=keys[1],
+            remat_policy=cfg.remat_policy,
+        )
         x = layers.RMSNorm(dtype=cfg.dtype, name="encoder_norm")(x)
-        return nn.Dropout(cfg.dropout_rate)(x, deterministic=deterministic)
+        return nn.Dropout(cfg.dropout_rate)(x, deterministic=keys[2] is None, rng=keys[2])
 
     def _context(self, mask: Bool[Array, "batch length"]) -> tuple[PyTree, PyTree]:
         """Returns mask and bias as the layers' attention takes them."""
         cfg = self.config
         batch_size, length = mask.shape
 
-        def relative_bias(name: str) -> layers.RelativePositionBias:
-            return layers.RelativePositionBias(cfg.num_heads, bidirectional=True, name=name)
+        def relative_bias(name: str) -> RelativePositionBias:
+            return RelativePositionBias(cfg.num_heads, bidirectional=True, name=name)
 
         near = relative_bias("relpos_bias")
         if cfg.encoder_attention == FULL:
@@ -396,15 +186,13 @@ class Decoder(nn.Module):
         encoded: Encoded,
         target_mask: Bool[Array, "batch length"],
         *,
-        deterministic: bool,
+        enable_dropout: bool = True,
         decode: bool = False,
         max_decode_length: int | None = None,
     ) -> Float[Array, "batch length _"]:
         cfg = self.config
         length = embeddings.shape[1]
-        relative_bias = layers.RelativePositionBias(
-            cfg.num_heads, bidirectional=False, name="relpos_bias"
-        )
+        relative_bias = RelativePositionBias(cfg.num_heads, bidirectional=False, name="relpos_bias")
         cache_index = None
         cross_mask = encoded.mask[:, None, None, :]
         if decode and self.has_variable("cache", "cache_index"):
@@ -421,23 +209,23 @@ class Decoder(nn.Module):
             cross_mask = cross_mask & target_mask[:, None, :, None]
             bias = relative_bias(length)
 
-        x = _dropout(cfg)(embeddings, deterministic=deterministic).astype(cfg.dtype)
-        context = (encoded.values, mask, cross_mask, bias)
-        if decode or self.is_initializing():
-            for layer in range(cfg.num_decoder_layers):
-                x = DecoderLayer(cfg, name=f"layers_{layer}")(
-                    x,
-                    *context,
-                    deterministic=deterministic,
-                    decode=decode,
-                    cache_index=cache_index,
-                )
-        else:
-            x = _run_layers(
-                self, DecoderLayer, cfg.num_decoder_layers, x, *context, deterministic=deterministic
-            )
+        keys = layers.split_key(_dropout_key(self, enable_dropout), 3)
+        x = layers.dropout(embeddings, cfg.dropout_rate, keys[0]).astype(cfg.dtype)
+        x = stacks.run(
+            self,
+            DecoderLayer,
+            cfg.num_decoder_layers,
+            x,
+            encoded.values,
+            mask,
+            cross_mask,
+            bias,
+            dropout_key=keys[1],
+            remat_policy=cfg.remat_policy,
+            **({"decode": True, "cache_index": cache_index} if decode else {}),
+        )
         x = layers.RMSNorm(dtype=cfg.dtype, name="decoder_norm")(x)
-        x = _dropout(cfg)(x, deterministic=deterministic)
+        x = layers.dropout(x, cfg.dropout_rate, keys[2])
         if cfg.logits_via_embedding:
             return x
         # Logits in float32, for the softmax's sake.
@@ -445,20 +233,29 @@ class Decoder(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A T5 1.1 encoder-decoder; called as T5X's, with T5X's parameters."""
+    """A T5 1.1 encoder-decoder; called as T5X's, with T5X's parameters.
+
+    Attributes:
+      config: its sizes.
+      soft_prompt: makes what stands before the text of a batch's features; None for text alone. Its
+        parameters lie beside those of the language model, under names of their own.
+    """
 
     config: T5Config
+    soft_prompt: SoftPromptModule | None = None
 
     def setup(self) -> None:
         cfg = self.config
         self.token_embedder = layers.Embed(cfg.vocab_size, cfg.emb_dim, cfg.dtype)
         self.encoder = Encoder(cfg)
         self.decoder = Decoder(cfg)
+        if self.soft_prompt is not None:
+            nn.share_scope(self, self.soft_prompt)
 
     def encode(
         self,
         encoder_input_tokens: Int[Array, "batch text"],
-        soft_prompt: SoftPrompt | None = None,
+        features: Features | None = None,
         *,
         enable_dropout: bool = True,
     ) -> Encoded:
@@ -466,7 +263,8 @@ class Transformer(nn.Module):
 
         Args:
           encoder_input_tokens: token ids, 0 for padding.
-          soft_prompt: embeddings that stand before the text.
+          features: what the soft prompt is made of, by name, such as `history_items`; others may be
+            among them.
           enable_dropout: whether to drop, which needs a `dropout` random key.
 
         Returns:
@@ -474,12 +272,17 @@ class Transformer(nn.Module):
         """
         embeddings = self.token_embedder(encoder_input_tokens)
         mask = encoder_input_tokens > 0
-        if soft_prompt is not None:
+        if self.soft_prompt is not None:
+            prompt = self.prompt(features or {}, enable_dropout=enable_dropout)
             embeddings = jnp.concatenate(
-                [soft_prompt.embeddings.astype(embeddings.dtype), embeddings], axis=1
+                [prompt.embeddings.astype(embeddings.dtype), embeddings], axis=1
             )
-            mask = jnp.concatenate([soft_prompt.mask, mask], axis=1)
-        return Encoded(self.encoder(embeddings, mask, deterministic=not enable_dropout), mask)
+            mask = jnp.concatenate([prompt.mask, mask], axis=1)
+        return Encoded(self.encoder(embeddings, mask, enable_dropout=enable_dropout), mask)
+
+    def prompt(self, features: Features, *, enable_dropout: bool = True) -> SoftPrompt:
+        """Returns the soft prompt alone; see `encode`."""
+        return self.soft_prompt(features, self.config.emb_dim, enable_dropout=enable_dropout)
 
     def decode(
         self,
@@ -505,7 +308,7 @@ class Transformer(nn.Module):
             self.token_embedder(decoder_input_tokens),
             encoded,
             decoder_target_tokens > 0,
-            deterministic=not enable_dropout,
+            enable_dropout=enable_dropout,
             decode=decode,
             max_decode_length=max_decode_length,
         )
@@ -518,10 +321,12 @@ class Transformer(nn.Module):
         encoder_input_tokens: Int[Array, "batch text"],
         decoder_input_tokens: Int[Array, "batch length"],
         decoder_target_tokens: Int[Array, "batch length"],
+        features: Features | None = None,
         *,
         enable_dropout: bool = True,
     ) -> Float[Array, "batch length vocab"]:
-        encoded = self.encode(encoder_input_tokens, enable_dropout=enable_dropout)
+        """Returns the logits of every target position; see `encode` and `decode`."""
+        encoded = self.encode(encoder_input_tokens, features, enable_dropout=enable_dropout)
         return self.decode(
             encoded, decoder_input_tokens, decoder_target_tokens, enable_dropout=enable_dropout
         )

@@ -8,27 +8,21 @@
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from flax.linen import partitioning
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
-from uem_t5x import network
 from uem_t5x.base.errors import check_at_least
-from uem_t5x.base.overrides import Override
-from uem_t5x.data.manifest import Channel
-from uem_t5x.inputs import data_sources
-from uem_t5x.network import layers
-from uem_t5x.network.layouts import constrain
-from uem_t5x.network.types import Array, PyTree
-
-# The collection of frozen variables: no gradient, no optimizer state, saved with the checkpoint.
-ITEM_TABLE = "item_table"
+from uem_t5x.network import attention, flops, layers
+from uem_t5x.network.config import T5Config
+from uem_t5x.network.item_table import Channel, ItemTable
+from uem_t5x.network.soft_prompt import Features, SoftPrompt, SoftPromptModule
+from uem_t5x.network.transformer import Encoder
+from uem_t5x.network.types import Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +52,9 @@ class UserEmbeddingConfig:
     def __post_init__(self) -> None:
         check_at_least(0, UEM_LAYERS=self.num_layers)
 
-    def encoder_config(self, width: int) -> network.T5Config:
+    def encoder_config(self, width: int) -> T5Config:
         """Returns the UEM's Transformer as an encoder of width `width`."""
-        return network.T5Config(
+        return T5Config(
             emb_dim=width,
             num_heads=self.num_heads,
             head_dim=self.head_dim,
@@ -71,80 +65,6 @@ class UserEmbeddingConfig:
             scan_layers=self.scan_layers,
             remat=self.remat,
         )
-
-
-def channels() -> tuple[Channel, ...]:
-    """Returns the channels of the current dataset folder, in the order they are concatenated."""
-    return data_sources.dataset_folder().channels
-
-
-# Inside `with blank_item_tables(True):` fresh item tables are zeros, for `load_item_table` to fill:
-# what a compiled initialization looks up on the disk would be a constant of the program.
-blank_item_tables: Override[bool] = Override()
-
-
-def _fresh_table(channel: Channel) -> Float[Array, "rows width"]:
-    folder = data_sources.dataset_folder()
-    if blank_item_tables.value:
-        return jnp.zeros(folder.embedding_shape(channel))
-    return jnp.asarray(folder.embedding(channel.name))
-
-
-def load_item_table(variables: PyTree) -> PyTree:
-    """Fills blank item tables with the vectors of the current dataset folder.
-
-    Args:
-      variables: nested dictionaries by collection; arrays of the collection `ITEM_TABLE` are given
-        up, and those that take their place lie on the same devices.
-
-    Returns:
-      The variables.
-    """
-
-    def load(path: tuple[Any, ...], blank: jax.Array) -> jax.Array:
-        if path[0].key != ITEM_TABLE:
-            return blank
-        vectors = data_sources.dataset_folder().embedding(path[-1].key)
-        shape, sharding = blank.shape, blank.sharding
-        blank.delete()
-        return jax.make_array_from_callback(shape, sharding, vectors.__getitem__)
-
-    return jax.tree_util.tree_map_with_path(load, variables)
-
-
-class ItemTable(nn.Module):
-    """The precomputed sentence embeddings, on the device: ids travel, vectors stay."""
-
-    channels: Sequence[Channel]
-
-    @nn.compact
-    def __call__(
-        self, items: Int[Array, "batch history"], ratings: Int[Array, "batch history"]
-    ) -> Float[Array, "batch history width"]:
-        """Returns the concatenated vectors; row 0 of every channel is padding, all zeros.
-
-        Sentence embeddings have unit length: their entries are about 1/sqrt(s), and a pre-norm
-        residual stream that starts so small is drowned by its first layer's output. So each
-        channel is multiplied by the square root of its width, which makes its entries about 1.
-        """
-        rows = {"item": items, "rating": ratings}
-        vectors = []
-        for channel in self.channels:
-            table = partitioning.variable_with_axes(
-                ITEM_TABLE,
-                channel.name,
-                _fresh_table,
-                channel,
-                axes=("items", "item_embed"),
-            )
-            vector = jnp.take(table.value, rows[channel.index], axis=0)
-            # Where the table is split by width, so is what is looked up, for all examples; then it
-            # travels to the devices of its examples. The table itself never does.
-            for axes in (("looked_up", "length", "item_embed"), ("batch", "length", "item_embed")):
-                vector = constrain(vector, axes)
-            vectors.append(vector * np.sqrt(vector.shape[-1]))
-        vectors = jnp.concatenate(vectors, axis=-1)
-        return constrain(vectors, ("batch", "length", "embed"))
 
 
 class UserEmbedding(nn.Module):
@@ -162,8 +82,8 @@ class UserEmbedding(nn.Module):
         enable_dropout: bool,
     ) -> Float[Array, "batch history embed"]:
         width = vectors.shape[-1]
-        x = network.Encoder(self.config.encoder_config(width), name="encoder")(
-            vectors, mask, deterministic=not enable_dropout
+        x = Encoder(self.config.encoder_config(width), name="encoder")(
+            vectors, mask, enable_dropout=enable_dropout
         )
         return layers.Dense(
             self.features, ("mlp", "embed"), dtype=self.config.dtype, name="projection"
@@ -189,97 +109,86 @@ class TaskPrompt(nn.Module):
         return jnp.broadcast_to(embedding, (batch_size, *embedding.shape))
 
 
-class PersonalizedTransformer(network.Transformer):
-    """T5 that reads `[P_e ; Pr_UEM(U) ; X_e]`.
+class UserPrompt(SoftPromptModule):
+    """The paper's soft prompt, `[P_e ; Pr_UEM(U)]`: task prompts, then one token an item.
+
+    It reads `history_items`, rows of the item table, oldest first, 0 for padding, and
+    `history_ratings`, half-stars 1..10, likewise.
 
     Attributes:
-      user_embedding_config: the UEM's sizes.
-      channels: the item table's channels, in the order they are concatenated.
+      config: the UEM's sizes.
+      channels: the item table's channels, in the order in which they are concatenated.
       prompt_length: k, the number of task prompts.
     """
 
-    user_embedding_config: UserEmbeddingConfig = UserEmbeddingConfig()
+    config: UserEmbeddingConfig = UserEmbeddingConfig()
     channels: Sequence[Channel] = dataclasses.field(kw_only=True)
     prompt_length: int = 20
 
-    def setup(self) -> None:
+    def __post_init__(self) -> None:
         check_at_least(0, PROMPT_LENGTH=self.prompt_length)
-        super().setup()
-        emb_dim = self.config.emb_dim
-        self.item_table = ItemTable(self.channels)
-        self.user_embedding = UserEmbedding(self.user_embedding_config, emb_dim)
-        if self.prompt_length:
-            self.task_prompt = TaskPrompt(self.prompt_length, emb_dim)
+        super().__post_init__()
 
-    def embed_user(
-        self,
-        history_items: Int[Array, "batch history"],
-        history_ratings: Int[Array, "batch history"],
-        *,
-        enable_dropout: bool = True,
-    ) -> network.SoftPrompt:
-        """Returns the soft prompt of each user: the task prompts, then one token an item.
-
-        Args:
-          history_items: rows of the item table, oldest first; 0 for padding.
-          history_ratings: half-stars 1..10; 0 for padding.
-          enable_dropout: whether to drop, which needs a `dropout` random key.
-        """
-        mask = history_items > 0
-        vectors = self.item_table(history_items, history_ratings)
-        prompt = self.user_embedding(vectors, mask, enable_dropout=enable_dropout)
-        if self.prompt_length:
-            task_prompt = self.task_prompt(mask.shape[0]).astype(prompt.dtype)
-            prompt = jnp.concatenate([task_prompt, prompt], axis=1)
-            task_mask = jnp.ones((mask.shape[0], self.prompt_length), bool)
-            mask = jnp.concatenate([task_mask, mask], axis=1)
-        return network.SoftPrompt(prompt, mask)
-
-    def encode(
-        self,
-        encoder_input_tokens: Int[Array, "batch text"],
-        history_items: Int[Array, "batch history"],
-        history_ratings: Int[Array, "batch history"],
-        *,
-        enable_dropout: bool = True,
-    ) -> network.Encoded:
-        """Encodes the user's soft prompt and the text after it.
-
-        Args:
-          encoder_input_tokens: the text; 0 pads it.
-          history_items: rows of the item table, oldest first; 0 pads them on the right.
-          history_ratings: half-stars 1..10, likewise.
-          enable_dropout: whether to drop, which needs a `dropout` random key.
-
-        Returns:
-          Hidden states and mask over [task prompts, items, text].
-        """
-        soft_prompt = self.embed_user(history_items, history_ratings, enable_dropout=enable_dropout)
-        return super().encode(encoder_input_tokens, soft_prompt, enable_dropout=enable_dropout)
-
+    @nn.compact
     def __call__(
-        self,
-        encoder_input_tokens: Int[Array, "batch text"],
-        decoder_input_tokens: Int[Array, "batch length"],
-        decoder_target_tokens: Int[Array, "batch length"],
-        *,
-        history_items: Int[Array, "batch history"],
-        history_ratings: Int[Array, "batch history"],
-        enable_dropout: bool = True,
-    ) -> Float[Array, "batch length vocab"]:
-        """Returns the logits of every target position.
+        self, features: Features, embed_dim: int, *, enable_dropout: bool = True
+    ) -> SoftPrompt:
+        items, ratings = features["history_items"], features["history_ratings"]
+        mask = items > 0
+        vectors = ItemTable(self.channels, name="item_table")(items, ratings)
+        prompt = UserEmbedding(self.config, embed_dim, name="user_embedding")(
+            vectors, mask, enable_dropout=enable_dropout
+        )
+        if self.prompt_length:
+            task_prompt = TaskPrompt(self.prompt_length, embed_dim, name="task_prompt")(len(mask))
+            prompt = jnp.concatenate([task_prompt.astype(prompt.dtype), prompt], axis=1)
+            task_mask = jnp.ones((len(mask), self.prompt_length), bool)
+            mask = jnp.concatenate([task_mask, mask], axis=1)
+        return SoftPrompt(prompt, mask)
 
-        Args:
-          encoder_input_tokens: see `encode`.
-          decoder_input_tokens: the targets shifted right by one.
-          decoder_target_tokens: what is to be written; 0 pads it.
-          history_items: see `encode`.
-          history_ratings: see `encode`.
-          enable_dropout: see `encode`.
-        """
-        encoded = self.encode(
-            encoder_input_tokens, history_items, history_ratings, enable_dropout=enable_dropout
-        )
-        return self.decode(
-            encoded, decoder_input_tokens, decoder_target_tokens, enable_dropout=enable_dropout
-        )
+    @property
+    def width(self) -> int:
+        """Columns of an item's concatenated vectors, and the UEM's width."""
+        return sum(channel.width for channel in self.channels)
+
+    def flops(self, feature_lengths: Mapping[str, int], embed_dim: int) -> int:
+        """Returns the FLOPs of the matrix products for one user, counted by hand."""
+        history = feature_lengths["history_items"]
+        encoder = flops.encoder_flops(self.config.encoder_config(self.width), history)
+        return encoder + 2 * history * self.width * embed_dim
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what it takes, beside the tensors, to compute the same elsewhere."""
+        if type(self) is not UserPrompt or type(self.config) is not UserEmbeddingConfig:
+            return super().describe()
+        encoder = self.config.encoder_config(self.width)
+        return {
+            # Along the encoder's positions; the history oldest first, masked where it is padding.
+            "encoder_input": ["task_prompt", "history", "text"],
+            "prompt_length": self.prompt_length,
+            # An item's vector: of each channel in turn the row that `index` selects, times
+            # `scaling`. Half-star ratings 1..10 are rows of a rating channel. Row 0 is padding.
+            "channels": [
+                {
+                    "name": channel.name,
+                    "tensor": f"item_table/{channel.name}",
+                    "index": channel.index,
+                    "width": channel.width,
+                    "scaling": channel.width**0.5,
+                }
+                for channel in self.channels
+            ],
+            # A T5 1.1 encoder over those vectors, then `user_embedding/projection/kernel`.
+            "encoder": {
+                "width": self.width,
+                "num_layers": encoder.num_encoder_layers,
+                "num_heads": encoder.num_heads,
+                "head_dim": encoder.head_dim,
+                "mlp_dim": encoder.mlp_dim,
+                "mlp_activations": list(encoder.mlp_activations),
+                "relative_attention_num_buckets": attention.RelativePositionBias.num_buckets,
+                "relative_attention_max_distance": attention.RelativePositionBias.max_distance,
+                "layer_norm_epsilon": layers.RMSNorm.epsilon,
+            },
+            "kernel_layout": "[in, out]",
+        }

@@ -18,8 +18,9 @@ import numpy as np
 from uem_t5x import __version__
 from uem_t5x.base import atomic, checksums
 from uem_t5x.base.errors import InputError
-from uem_t5x.report import figures, paper_results, run_plots, score_table, table_plots, tables
+from uem_t5x.report import figures, paper_results, run_plots, table_plots, tables
 from uem_t5x.report import settings as settings_lib
+from uem_t5x.report.columns import COLUMNS
 from uem_t5x.report.figures import Picture
 from uem_t5x.report.settings import Comparison, Summary
 from uem_t5x.report.tables import Table
@@ -185,8 +186,8 @@ def _render(
         sections=sections,
         skipped=skipped,
         paper=paper_results,
-        columns=score_table.COLUMNS,
-        f1_columns={name: score_table.COLUMNS[name] for name in _F1_COLUMNS},
+        columns=COLUMNS,
+        f1_columns={name: COLUMNS[name] for name in _F1_COLUMNS},
         stances=run_plots.STANCES,
         runs_file=RUNS,
         tables_file=TABLES,

@@ -18,7 +18,7 @@ from uem_t5x.data.dataset_folder import MOVIES, VOCABULARY
 from uem_t5x.data.manifest import Manifest, Split
 from uem_t5x.runs import model_dir as model_dir_lib
 from uem_t5x.runs import recipes
-from uem_t5x.tastes import mixtures
+from uem_t5x.tastes import metrics
 
 METRICS = "metrics.json"
 UEM, TEXT = "uem", "text"
@@ -214,7 +214,7 @@ class Run:
                 # A metric of a task's own may be a text or a table.
                 numbers = {k: value for k, value in row.items() if isinstance(value, int | float)}
                 by_step.setdefault(step, []).append(numbers)
-        return [{**mixtures.mean_scores(by_step[step]), "step": step} for step in sorted(by_step)]
+        return [{**metrics.mean_scores(by_step[step]), "step": step} for step in sorted(by_step)]
 
     @functools.cached_property
     def training_losses(self) -> list[tuple[int, float]]:

@@ -1,6 +1,7 @@
 """What a MODEL_DIR holds beside checkpoints and metrics, so that it predicts by itself.
 
 MODEL_DIR/config.gin      the recipe, as it was run
+MODEL_DIR/answering.gin   what it takes of it to answer
 MODEL_DIR/catalogue/      the dataset folder's manifest and movies, without users, and the
                           vocabulary that was trained with, wherever it came from
 
@@ -24,9 +25,9 @@ from uem_t5x.base import atomic, buckets, checksums
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import manifest
 from uem_t5x.data.dataset_folder import CATALOGUE, SPLITS, VOCABULARY, DatasetFolder, copy_catalogue
-from uem_t5x.runs import recipes
+from uem_t5x.runs import answering, recipes
 
-_RECIPE, _LOCK = "config.gin", ".lock"
+_RECIPE, _ANSWERING, _LOCK = recipes.TRAINING, recipes.ANSWERING, ".lock"
 _T5X_TRAIN = "from t5x import train\n"
 # A run may go on for longer than was planned, and at another rate; the last is a name in reports.
 _MAY_CHANGE = ("TRAIN_STEPS", "LEARNING_RATE", "WARMUP_STEPS", "DECAY_STEPS", "LANGUAGE_MODEL")
@@ -132,8 +133,28 @@ def vocabulary(model_dir: str | os.PathLike[str]) -> epath.Path:
     return epath.Path(model_dir) / CATALOGUE / VOCABULARY
 
 
-def check_is_same_run(model_dir: str | os.PathLike[str]) -> None:
+def answering_recipe(model_dir: str | os.PathLike[str]) -> str:
+    """Returns the text of what it takes to answer, see `answering`; of an older run, made anew.
+
+    Raises:
+      InputError: as in `recipe`, or that is no training recipe's.
+    """
+    whole = recipe(model_dir)
+    recorded = epath.Path(model_dir) / _ANSWERING
+    if recorded.is_file():
+        return recipes.text(recorded)
+    return answering.of_recipe(recipes.text(whole), os.fspath(whole))
+
+
+def check_is_same_run(
+    model_dir: str | os.PathLike[str], folder: DatasetFolder, vocabulary_file: epath.PathLike
+) -> None:
     """Refuses to go on with a run of another recipe, or of other movies, users or tokens.
+
+    Args:
+      model_dir: the run's folder.
+      folder: what is to be trained on.
+      vocabulary_file: the SentencePiece model of its tasks.
 
     Raises:
       InputError: if `model_dir` holds checkpoints of a run whose macros differ in more than how
@@ -141,7 +162,7 @@ def check_is_same_run(model_dir: str | os.PathLike[str]) -> None:
         another catalogue, or a damaged one.
     """
     _check_recipe(model_dir)
-    _check_catalogue(model_dir)
+    _check_catalogue(model_dir, folder, vocabulary_file)
 
 
 def _check_recipe(model_dir: str | os.PathLike[str]) -> None:
@@ -159,22 +180,21 @@ def _check_recipe(model_dir: str | os.PathLike[str]) -> None:
         )
 
 
-def _check_catalogue(model_dir: str | os.PathLike[str]) -> None:
+def _check_catalogue(
+    model_dir: str | os.PathLike[str], folder: DatasetFolder, vocabulary_file: epath.PathLike
+) -> None:
     if not _has_catalogue(model_dir):
         return
-    from uem_t5x.inputs import data_sources, vocabularies
-
-    current, own = data_sources.dataset_folder(), catalogue(model_dir)
-    if others := other_data(current, own):
+    own = catalogue(model_dir)
+    if others := other_data(folder, own):
         raise InputError(
-            f"{current.path}: {others} that {model_dir} was trained on; give its own DATA_DIR, or "
+            f"{folder.path}: {others} that {model_dir} was trained on; give its own DATA_DIR, or "
             "choose another MODEL_DIR"
         )
-    file = vocabularies.sentencepiece_model_file()
-    if checksums.sha256(file) != own.manifest.files[str(VOCABULARY)]:
+    if checksums.sha256(vocabulary_file) != own.manifest.files[str(VOCABULARY)]:
         raise InputError(
-            f"{file}: not the vocabulary that {model_dir} was trained with; give its own, which is "
-            f"{vocabulary(model_dir)}, or choose another MODEL_DIR"
+            f"{vocabulary_file}: not the vocabulary that {model_dir} was trained with; give its "
+            f"own, which is {vocabulary(model_dir)}, or choose another MODEL_DIR"
         )
 
 
@@ -195,28 +215,34 @@ def other_data(folder: DatasetFolder, own: DatasetFolder) -> str | None:
     return None
 
 
-def write(model_dir: str | os.PathLike[str]) -> str:
-    """Writes the recipe that gin holds and the current catalogue; returns the recipe's text.
+def write(
+    model_dir: str | os.PathLike[str], folder: DatasetFolder, vocabulary_file: epath.PathLike
+) -> str:
+    """Writes the recipe that gin holds, what it takes to answer, and the catalogue of movies.
+
+    Args:
+      model_dir: the run's folder.
+      folder: what is trained on.
+      vocabulary_file: the SentencePiece model of its tasks.
+
+    Returns:
+      The recipe's text.
 
     Raises:
       InputError: as in `check_is_same_run`, or checkpoints cannot lie there.
     """
     buckets.check_for_arrays(model_dir, are_written=True)
-    from uem_t5x.inputs import data_sources, vocabularies
-
-    check_is_same_run(model_dir)
-    folder = epath.Path(model_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_is_same_run(model_dir, folder, vocabulary_file)
+    destination = epath.Path(model_dir)
+    destination.mkdir(parents=True, exist_ok=True)
     if not _has_catalogue(model_dir):
-        copy_catalogue(
-            data_sources.dataset_folder(),
-            folder / CATALOGUE,
-            vocabularies.sentencepiece_model_file(),
-        )
+        copy_catalogue(folder, destination / CATALOGUE, vocabulary_file)
     text = gin.config_str()
     if _T5X_TRAIN in text:  # run by `t5x/main.py`; of other scripts, `train` is their own
         text = text.replace(_T5X_TRAIN, "").replace("\ntrain.train.", "\ntrain_script.train.")
-    atomic.write_text(folder / _RECIPE, text)
+    answers = answering.of_recipe(text, os.fspath(destination / _RECIPE))
+    atomic.write_text(destination / _ANSWERING, answers)
+    atomic.write_text(destination / _RECIPE, text)
     return text
 
 

@@ -1,6 +1,5 @@
 """A run of a sweep: the commands that it is, and whether they have been run."""
 
-import argparse
 import dataclasses
 import json
 import shlex
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
-from uem_t5x.answers import evaluate
 from uem_t5x.base import buckets, checksums
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import manifest
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from uem_t5x.data.dataset_folder import DatasetFolder
 
 FOLDER = "MODEL_DIR"
+SCORED_SPLIT = "test"  # what `uem-t5x evaluate` scores where nothing else is asked for
 _DATA, _VOCABULARY = "DATA_DIR", "SENTENCEPIECE_MODEL_FILE"
 _TOTAL_STEPS = "train_script.train.total_steps"
 
@@ -146,13 +145,11 @@ class PlannedRun:
             raise InputError(
                 f"{self.metrics_file}: not the scores of `uem-t5x evaluate`; {mend}"
             ) from error
-        parser = argparse.ArgumentParser()
-        evaluate.add_arguments(parser)
-        split, own = parser.get_default("split"), self._catalogue
-        users = own.manifest.splits.get(split) if own else None
+        own = self._catalogue
+        users = own.manifest.splits.get(SCORED_SPLIT) if own else None
         # Whether answers were kept within the grammar is for the task to say, and for reports.
         wanted = {
-            "split": split,
+            "split": SCORED_SPLIT,
             "split_sha256": users.sha256 if users else None,
             "is_best": True,
         }

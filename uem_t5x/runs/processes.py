@@ -1,6 +1,6 @@
 """The processes of a run, one a host: who they are, and how one joins the others."""
 
-import argparse
+import dataclasses
 import os
 import re
 import socket
@@ -14,79 +14,80 @@ _GIVE_ALL = "give --coordinator_address=HOST:PORT --process_count=N --process_in
 _PATIENCE = 300  # seconds
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the flags that say who the processes are."""
-    parser.add_argument(
-        "--multiprocess",
-        action="store_true",
-        help="one of a run's processes, as Cloud TPU, Slurm, Open MPI or Kubernetes have them",
-    )
-    parser.add_argument("--coordinator_address", help="HOST:PORT of the first process, elsewhere")
-    parser.add_argument("--process_count", type=int, help="how many there are")
-    parser.add_argument("--process_index", type=int, help="which one this is, from 0")
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """The processes of a run, as this one is told of them.
 
-
-def check(arguments: argparse.Namespace) -> None:
-    """Checks the flags, for JAX takes any: it crashes on some, and waits for minutes on others.
-
-    Raises:
-      InputError: an address that is not HOST:PORT, a host that is not known, a port that the first
-        process cannot have, or a count or an index that is out of range, or for nothing.
+    Attributes:
+      multiprocess: there are others, and the cluster names them.
+      coordinator_address: HOST:PORT of the first one; None where the cluster or the environment
+        names it.
+      process_count: how many there are; None where the cluster tells.
+      process_index: which one this is, from 0; None where the cluster tells.
     """
-    count, index = arguments.process_count, arguments.process_index
-    if not _joins(arguments) and (count, index) != (None, None):
-        name = "count" if index is None else "index"
-        raise InputError(f"--process_{name} says not where the others are: {_GIVE_ALL}")
-    if count is not None and count < 1:
-        raise InputError(f"--process_count={count}: give 1 or more")
-    if index is not None and not 0 <= index < (count or index + 1):
-        last = "or more" if count is None else f"to {count - 1}, of --process_count={count}"
-        raise InputError(f"--process_index={index}: give 0 {last}")
-    address = _address(arguments)
-    if _joins(arguments) and address is not None:
-        given = _ADDRESS if arguments.coordinator_address is None else "--coordinator_address"
-        _check_address(f"{given}={address}", address, listens=index == 0)
 
+    multiprocess: bool = False
+    coordinator_address: str | None = None
+    process_count: int | None = None
+    process_index: int | None = None
 
-def is_first(arguments: argparse.Namespace) -> bool:
-    """Tells whether this process is surely a run's first, or only, one before it has joined."""
-    return not _joins(arguments) or arguments.process_index == 0
+    @property
+    def is_first(self) -> bool:
+        """Whether this is surely a run's first, or only, process before it has joined."""
+        return not self._joins or self.process_index == 0
 
+    def check(self) -> None:
+        """Checks what is told, for JAX takes any: it crashes on some, and waits on others.
 
-def join(arguments: argparse.Namespace) -> None:
-    """Joins the other processes of a run, if there are any, before JAX looks at the devices.
+        Raises:
+          InputError: an address that is not HOST:PORT, a host that is not known, a port that the
+            first process cannot have, or a count or an index that is out of range, or for nothing.
+        """
+        count, index = self.process_count, self.process_index
+        if not self._joins and (count, index) != (None, None):
+            name = "count" if index is None else "index"
+            raise InputError(f"--process_{name} says not where the others are: {_GIVE_ALL}")
+        if count is not None and count < 1:
+            raise InputError(f"--process_count={count}: give 1 or more")
+        if index is not None and not 0 <= index < (count or index + 1):
+            last = "or more" if count is None else f"to {count - 1}, of --process_count={count}"
+            raise InputError(f"--process_index={index}: give 0 {last}")
+        address = self._address
+        if self._joins and address is not None:
+            given = _ADDRESS if self.coordinator_address is None else "--coordinator_address"
+            _check_address(f"{given}={address}", address, listens=index == 0)
 
-    Args:
-      arguments: the flags, as `check` wants them.
+    def join(self) -> None:
+        """Joins the others, if there are any, before JAX looks at the devices; after `check`.
 
-    Raises:
-      InputError: if there is nobody to join.
-    """
-    if not _joins(arguments):
-        return
-    import jax
+        Raises:
+          InputError: if there is nobody to join.
+        """
+        if not self._joins:
+            return
+        import jax
 
-    count, index = arguments.process_count, arguments.process_index
-    who = "all" if count is None else str(count)
-    where = _address(arguments) or "the address that the cluster names"
-    minutes = _PATIENCE // 60
-    line = f"uem_t5x.train: waiting up to {minutes} minutes until {who} processes are at {where}"
-    print(line, file=sys.stderr, flush=True)
-    try:
-        jax.distributed.initialize(
-            arguments.coordinator_address, count, index, initialization_timeout=_PATIENCE
-        )
-    except (ValueError, RuntimeError) as error:
-        raise InputError(f"cannot join the other processes: {error}; {_GIVE_ALL}") from error
+        count, index = self.process_count, self.process_index
+        who = "all" if count is None else str(count)
+        where = self._address or "the address that the cluster names"
+        wait = f"waiting up to {_PATIENCE // 60} minutes"
+        line = f"uem_t5x.train: {wait} until {who} processes are at {where}"
+        print(line, file=sys.stderr, flush=True)
+        try:
+            jax.distributed.initialize(
+                self.coordinator_address, count, index, initialization_timeout=_PATIENCE
+            )
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"cannot join the other processes: {error}; {_GIVE_ALL}") from error
 
+    @property
+    def _joins(self) -> bool:
+        return self.multiprocess or self.coordinator_address is not None
 
-def _joins(arguments: argparse.Namespace) -> bool:
-    return arguments.multiprocess or arguments.coordinator_address is not None
-
-
-def _address(arguments: argparse.Namespace) -> str | None:
-    given = arguments.coordinator_address
-    return os.environ.get(_ADDRESS) if given is None else given
+    @property
+    def _address(self) -> str | None:
+        given = self.coordinator_address
+        return os.environ.get(_ADDRESS) if given is None else given
 
 
 def _check_address(setting: str, address: str, listens: bool) -> None:

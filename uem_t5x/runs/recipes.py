@@ -19,6 +19,7 @@ from gin import config_parser
 
 from uem_t5x.base import buckets
 from uem_t5x.base.errors import InputError
+from uem_t5x.runs import older_recipes
 
 _PACKAGE = Path(__file__).parents[1]
 _ROOMS = ("", "inputs", "network", "training")  # of whose modules recipes bind parameters
@@ -26,6 +27,8 @@ _ROOMS = ("", "inputs", "network", "training")  # of whose modules recipes bind 
 SEARCH_PATHS = (Path(), _PACKAGE.parent, _PACKAGE)
 for _path in SEARCH_PATHS:
     gin.add_config_file_search_path(str(_path))
+# A recipe as gin writes it, below MODEL_DIR: that of training, and that of answering.
+RECORDED = TRAINING, ANSWERING = "config.gin", "answering.gin"
 # They say where, how often to look, or how to lay a run out, not what was run.
 CIRCUMSTANCES = frozenset(
     "MODEL_DIR DATA_DIR SENTENCEPIECE_MODEL_FILE USE_CACHED_TASKS LAYOUT SCAN_LAYERS REMAT_POLICY "  # noqa: SIM905
@@ -42,14 +45,19 @@ _REQUIRED = "%gin.REQUIRED"
 _NO_GIN = (SyntaxError, tokenize.TokenError)  # what its parser says of a text that is none
 
 
-def _text(recipe: epath.PathLike) -> str:
-    """Returns the text of a recipe, without the byte-order mark that some editors begin it with."""
-    return epath.Path(recipe).read_bytes().decode("utf-8-sig")
+def text(recipe: epath.PathLike) -> str:
+    """Returns the text of a recipe, without the byte-order mark that some editors begin it with.
+
+    What an older version has recorded is in the names of this one.
+    """
+    path = epath.Path(recipe)
+    found = path.read_bytes().decode("utf-8-sig")
+    return older_recipes.modernized(found) if path.name in RECORDED else found
 
 
 # Before gin's own reader, which takes a byte-order mark for a name, and knows no buckets.
 gin.config._FILE_READERS.insert(
-    0, (lambda path: io.StringIO(_text(path)), lambda path: epath.Path(path).is_file())
+    0, (lambda path: io.StringIO(text(path)), lambda path: epath.Path(path).is_file())
 )
 
 
@@ -92,11 +100,31 @@ def parse(files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ())
     Raises:
       InputError: a file that is missing or does not parse, or a macro that is left unbound.
     """
-    gin.clear_config(clear_constants=True)
     found = [os.fspath(find(file)) for file in files]
+    with _parsing(", ".join(map(str, files))), _not_logging():  # each folder where a recipe is not
+        gin.parse_config_files_and_bindings(found, list(bindings))
+
+
+def parse_text(recipe: str, where: str) -> None:
+    """Reads the text of a recipe into gin, after clearing what was there.
+
+    Args:
+      recipe: the text.
+      where: where it lies, for messages.
+
+    Raises:
+      InputError: if it does not parse, or a macro is left unbound.
+    """
+    with _parsing(where):
+        gin.parse_config(recipe)
+
+
+@contextlib.contextmanager
+def _parsing(where: str) -> Iterator[None]:
+    """Clears gin before it reads recipes; says in one line what it cannot read."""
+    gin.clear_config(clear_constants=True)
     try:
-        with _not_logging():  # each folder where a recipe is not
-            gin.parse_config_files_and_bindings(found, list(bindings))
+        yield
     except (
         ValueError,
         *_NO_GIN,
@@ -110,7 +138,7 @@ def parse(files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ())
         if found := _UNBOUND_MACRO.search(message):
             message = f"the macro {found[1]} is not bound; add --gin.{found[1]}=VALUE"
         gin.clear_config(clear_constants=True)  # nothing of a recipe that is half read stays
-        raise InputError(f"{', '.join(map(str, files))}: {message}") from error
+        raise InputError(f"{where}: {message}") from error
 
 
 @contextlib.contextmanager
@@ -121,12 +149,6 @@ def _not_logging() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def use_settings(settings: str) -> None:
-    """Makes gin's configuration what `gin.config_str()` said when it returned `settings`."""
-    gin.clear_config(clear_constants=True)
-    gin.parse_config(settings)
 
 
 def check_bindings(
@@ -150,7 +172,7 @@ def check_bindings(
         to the scope of a parameter; or one names a module that it does not import.
     """
     where = where or ", ".join(map(str, recipes))
-    references = _AsText()
+    references = AsText()
     for recipe in recipes:
         _check_imports(recipe)
     statements = [found for recipe in recipes for found in _statements(recipe, references)]
@@ -275,7 +297,7 @@ def read(
 
 def current_macros() -> dict[str, Any]:
     """Returns the macros that gin holds, by name; of a reference the text, as `read` gives it."""
-    return _current_macros(_AsText())
+    return _current_macros(AsText())
 
 
 def unused_macros() -> dict[str, str]:
@@ -283,17 +305,17 @@ def unused_macros() -> dict[str, str]:
 
     Where T5X's scripts have read the recipe, nobody has refused them.
     """
-    references = _AsText()
+    references = AsText()
     macros = _current_macros(references)
     used = references.macros | _ONLY_A_NAME
     return {name: _nearest([name], macros.keys() & used) for name in macros.keys() - used}
 
 
-def _current_macros(references: "_AsText") -> dict[str, Any]:
+def _current_macros(references: "AsText") -> dict[str, Any]:
     return _macros(_bindings(gin.config_str(), references))
 
 
-def _bindings(text: str, references: "_AsText") -> list[config_parser.BindingStatement]:
+def _bindings(text: str, references: "AsText") -> list[config_parser.BindingStatement]:
     """Returns what a text binds that includes nothing."""
     statements = config_parser.ConfigParser(text, references)
     return [found for found in statements if isinstance(found, config_parser.BindingStatement)]
@@ -341,7 +363,7 @@ def settings_bound(text: str) -> dict[str, Any]:
       Values of macros by name and of other settings by `scope/module.function.parameter`; of a
       reference the text, as `read` gives it.
     """
-    statements = _bindings(text, _AsText())
+    statements = _bindings(text, AsText())
     bound = _macros(statements) | _parameters(statements)
     return {name: value for name, value in bound.items() if not name.endswith(_PLACES)}
 
@@ -443,7 +465,7 @@ def _without_module(value: Any) -> Any:
 
 
 def _statements(
-    recipe: str | os.PathLike[str], references: "_AsText | None" = None
+    recipe: str | os.PathLike[str], references: "AsText | None" = None
 ) -> Iterator[config_parser.BindingStatement]:
     """Yields the bindings of a recipe in the order in which gin makes them.
 
@@ -451,9 +473,9 @@ def _statements(
       recipe: the file.
       references: gets what they refer to.
     """
-    references = references or _AsText()
-    with _refusing(recipe):
-        for statement in config_parser.ConfigParser(_text(find(recipe)), references):
+    references = references or AsText()
+    with refusing(recipe):
+        for statement in config_parser.ConfigParser(text(find(recipe)), references):
             if isinstance(statement, config_parser.IncludeStatement):
                 yield from _statements(statement.filename, references)
             elif isinstance(statement, config_parser.BindingStatement):
@@ -462,7 +484,7 @@ def _statements(
 
 
 @contextlib.contextmanager
-def _refusing(recipe: str | os.PathLike[str]) -> Iterator[None]:
+def refusing(recipe: str | os.PathLike[str]) -> Iterator[None]:
     """Raises an InputError where the text of a file turns out to be no recipe's."""
     try:
         yield
@@ -472,14 +494,20 @@ def _refusing(recipe: str | os.PathLike[str]) -> Iterator[None]:
 
 def _check_imports(recipe: str | os.PathLike[str]) -> None:
     """Checks that a recipe, and each that it includes, imports the modules that it names."""
-    references = _AsText()
+    references = AsText()
     imported, are_registered = {"gin"}, False
-    with _refusing(recipe):
-        for statement in config_parser.ConfigParser(_text(find(recipe)), references):
+    with refusing(recipe):
+        for statement in config_parser.ConfigParser(text(find(recipe)), references):
             if isinstance(statement, config_parser.IncludeStatement):
                 _check_imports(statement.filename)
                 continue
             if isinstance(statement, config_parser.ImportStatement):
+                if name := older_recipes.moved(statement.module):
+                    package, _, module = name.rpartition(".")
+                    raise InputError(
+                        f"{recipe}, line {statement.location.line_num}: {module} has moved; write "
+                        f"'from {package} import {module}'"
+                    )
                 are_registered |= statement.module == "__gin__.dynamic_registration"
                 imported.add(statement.bound_name())
                 continue
@@ -503,14 +531,14 @@ def _import_line(module: str) -> str:
     return f"import {module}"
 
 
-def _statement(binding: str, references: "_AsText | None" = None) -> config_parser.BindingStatement:
+def _statement(binding: str, references: "AsText | None" = None) -> config_parser.BindingStatement:
     """Returns what a line of gin binds.
 
     Raises:
       InputError: if it is none.
     """
     try:
-        (statement,) = config_parser.ConfigParser(binding, references or _AsText())
+        (statement,) = config_parser.ConfigParser(binding, references or AsText())
     except (*_NO_GIN, ValueError) as error:
         raise InputError(f"{binding}: gin cannot read it") from error
     return statement
@@ -525,7 +553,7 @@ def literal_value(literal: str) -> Any:
     return _statement(f"value = {literal}").value
 
 
-class _AsText(config_parser.ParserDelegate):
+class AsText(config_parser.ParserDelegate):
     """Leaves references of a recipe as they are written, and remembers them.
 
     Attributes:
@@ -553,6 +581,14 @@ class _AsText(config_parser.ParserDelegate):
         """Returns the text of `%NAME`."""
         self.macros.add(macro_name)
         return f"%{macro_name}"
+
+    def take(self) -> frozenset[str]:
+        """Returns what was referred to, macros as `%NAME` and scopes as `NAME/`; forgets it."""
+        macros, scopes = (f"%{name}" for name in self.macros), (f"{name}/" for name in self.scopes)
+        taken = frozenset([*macros, *scopes, *self.configurables])
+        for names in (self.macros, self.scopes, self.configurables):
+            names.clear()
+        return taken
 
 
 @contextlib.contextmanager

@@ -6,12 +6,11 @@ p most recent items it is the information limit at p, and a model's score mislea
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Int32, Int64, UInt8
 
-from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.inputs import data_sources
 from uem_t5x.tastes import labels
 from uem_t5x.tastes.labels import MAX_LABELS, MIN_COUNT, NO_GENRE
 from uem_t5x.tastes.metrics import Taste
@@ -34,22 +33,6 @@ class Users:
     half_stars: Int32[np.ndarray, " ratings"]
     offsets: Int64[np.ndarray, " users_and_1"]
     tastes: list[Taste]
-
-    @classmethod
-    def read(cls, split: str) -> "Users":
-        """Reads a split of the current dataset folder, in the order in which tasks read it."""
-        source = data_sources.DatasetFolderSource()
-        examples = list(source.get_dataset(split, shuffle=False).as_numpy_iterator())
-        lengths = [len(example["history_items"]) for example in examples]
-        return cls(
-            ids=[example["user_id"].decode() for example in examples],
-            items=np.concatenate([example["history_items"] for example in examples]),
-            half_stars=np.concatenate([example["history_ratings"] for example in examples]),
-            offsets=np.cumsum([0, *lengths], dtype=np.int64),
-            tastes=[
-                (_decode(example["liked"]), _decode(example["disliked"])) for example in examples
-            ],
-        )
 
     def most_recent(self, items_read: int | Int64[np.ndarray, " users"]) -> "Users":
         """Returns the same users with only the most recent items of each.
@@ -74,52 +57,59 @@ class Users:
         return self.items[own], self.half_stars[own]
 
     def genre_statistics(
-        self, folder: DatasetFolder
+        self, genre_matrix: UInt8[np.ndarray, "rows genres"]
     ) -> tuple[Int64[np.ndarray, "users genres"], Int64[np.ndarray, "users genres"]]:
-        """Returns how often each genre occurs in a history, and its sum of half-stars."""
-        return labels.genre_statistics(
-            folder.genre_matrix(), self.items, self.half_stars, self.offsets
-        )
+        """Returns how often each genre occurs in a history, and its sum of half-stars.
+
+        Args:
+            genre_matrix: 1 where the movie of a row has the genre, 0 elsewhere; row 0 is 0.
+        """
+        return labels.genre_statistics(genre_matrix, self.items, self.half_stars, self.offsets)
 
 
-def counting(users: Users, folder: DatasetFolder) -> list[Taste]:
+def counting(
+    users: Users, genre_matrix: UInt8[np.ndarray, "rows genres"], genres: Sequence[str]
+) -> list[Taste]:
     """Predicts that a user likes the three genres that occur most, and dislikes none.
 
     Args:
         users: with the histories to count in: whole in the paper.
-        folder: gives the genres of the movies.
+        genre_matrix: 1 where the movie of a row has the genre, 0 elsewhere; row 0 is 0.
+        genres: the names of its columns.
 
     Returns:
         A taste for each user; genres that occur equally often in genre order.
     """
-    counts, _ = users.genre_statistics(folder)
+    counts, _ = users.genre_statistics(genre_matrix)
     most = np.argsort(-counts, axis=-1, kind="stable")[:, :MAX_LABELS]
     liked = np.where(np.take_along_axis(counts, most, axis=-1) > 0, most, NO_GENRE)
-    return _tastes(folder, liked, np.full_like(liked, NO_GENRE))
+    return _tastes(genres, liked, np.full_like(liked, NO_GENRE))
 
 
-def rule(users: Users, folder: DatasetFolder, min_count: int = MIN_COUNT) -> list[Taste]:
+def rule(
+    users: Users,
+    genre_matrix: UInt8[np.ndarray, "rows genres"],
+    genres: Sequence[str],
+    min_count: int = MIN_COUNT,
+) -> list[Taste]:
     """Predicts what the label rule says.
 
     Args:
         users: with the histories to label: `users.most_recent(p)` for the limit at p.
-        folder: gives the genres of the movies.
+        genre_matrix: 1 where the movie of a row has the genre, 0 elsewhere; row 0 is 0.
+        genres: the names of its columns.
         min_count: how often a genre must occur to count.
 
     Returns:
         A taste for each user.
     """
-    return _tastes(folder, *labels.label_genres(*users.genre_statistics(folder), min_count))
+    return _tastes(genres, *labels.label_genres(*users.genre_statistics(genre_matrix), min_count))
 
 
 def _tastes(
-    folder: DatasetFolder,
+    genres: Sequence[str],
     liked: Int64[np.ndarray, "users labels"] | Int32[np.ndarray, "users labels"],
     disliked: Int64[np.ndarray, "users labels"] | Int32[np.ndarray, "users labels"],
 ) -> list[Taste]:
-    names = functools.partial(labels.names, folder.genres)
+    names = functools.partial(labels.names, genres)
     return [(names(likes), names(dislikes)) for likes, dislikes in zip(liked, disliked)]
-
-
-def _decode(names: np.ndarray) -> list[str]:
-    return [name.decode() for name in names]

@@ -6,14 +6,12 @@ A class weighs as much as users have it as their label.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Int64
 from sklearn.metrics import precision_recall_fscore_support
-
-from uem_t5x.inputs import data_sources
 
 # The liked and the disliked genres of a user.
 Taste: TypeAlias = tuple[Sequence[str], Sequence[str]]
@@ -130,9 +128,20 @@ def user_f1(target: Taste, prediction: Taste | None) -> float:
     return 2 * len(said & true) / (len(said) + len(true)) if said or true else 1.0
 
 
-def genre_scores(targets: Sequence[Taste], predictions: Sequence[Taste | None]) -> dict[str, float]:
-    """`score` over the genres of the current dataset folder: the tasks' SeqIO metric function."""
-    return score(targets, predictions, data_sources.dataset_folder().genres)
+def mean_scores(of_tasks: Iterable[Mapping[str, int | float]]) -> dict[str, float]:
+    """Returns each score's mean over the tasks of a mixture that have it; most often one task.
+
+    Where that of one task is not a number, neither is the mean: that of the others would compare
+    with no other step's.
+
+    Args:
+        of_tasks: the scores of each task, by name.
+    """
+    by_name: dict[str, list[float]] = {}
+    for scores in of_tasks:
+        for name, value in scores.items():
+            by_name.setdefault(name, []).append(float(value))
+    return {name: sum(values) / len(values) for name, values in by_name.items()}
 
 
 def _indicators(

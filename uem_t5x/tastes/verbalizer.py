@@ -92,6 +92,19 @@ def read_answer(text: str, genres: Iterable[str]) -> tuple[list[str], list[str]]
     return liked, disliked
 
 
+def read_taste(text: str, genres: Iterable[str]) -> tuple[list[str], list[str]] | None:
+    """Returns what `read_answer` does; None if the text neither names genres nor denies any."""
+    liked, disliked = read_answer(text, genres)
+    if not liked and not disliked and _words(text) != _words(_NO_TASTE):
+        return None
+    return liked, disliked
+
+
+def _words(sentence: str) -> str:
+    # A full stop that is missing hides no genre from the reader, either.
+    return normalize(sentence).rstrip(" .")
+
+
 def _enumerate(genres: Sequence[str]) -> str:
     *head, last = map(spell, genres)
     return f"{', '.join(head)} and {last}" if head else last

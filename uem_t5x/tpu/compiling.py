@@ -1,29 +1,22 @@
-"""`uem-t5x compile`: compiles a recipe for TPUs that are not there, and tells what it would take.
-
-    uem-t5x compile --gin_file=gin/uem_flan_t5_large.gin --topology v3-8 v4-8
+"""Compiles a recipe for TPUs that are not there, and tells what it would take.
 
 The real training step, or the real generation, goes through the TPU's own compiler (libtpu), which
 says how much memory each device needs and what it computes and moves in a step. Times are those of
 a device that is never idle: a real one is slower. No data, vocabulary or checkpoint is read.
 """
 
-import argparse
-import contextlib
 import dataclasses
 import itertools
-import json
 import re
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uem_t5x.base import atomic, startup
 from uem_t5x.base.errors import InputError
-from uem_t5x.tastes.rating_scale import RATING_ROWS
 from uem_t5x.tpu import topologies
+from uem_t5x.tpu.rows import PREDICT, TRAIN, Row
 
 if TYPE_CHECKING:
     import jax
@@ -31,194 +24,12 @@ if TYPE_CHECKING:
     from uem_t5x.tpu.topologies import Topology
     from uem_t5x.training import partitioning
 
-TRAIN, PREDICT = "train", "predict"
 # Below this part of the FLOPs counted by hand, XLA's count is taken to miss something.
 CREDIBLE_RATIO = 0.95
-_LAYOUT = "LAYOUT/macro.value"
 _UEM_PARAMETERS = ("user_embedding", "task_prompt")
 # `CompileTimeHbmOom: ... required ... (21.30G) exceeds available HBM (15.48G)`, and its like.
 _OUT_OF_MEMORY = re.compile(r"([\d.]+)([KMGT])\)? ?(?:exceeds|of) [^\d]*([\d.]+)([KMGT])")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the subcommand's arguments."""
-    parser.add_argument(
-        "--gin_file", action="append", required=True, help="a recipe, such as gin/uem_tiny.gin"
-    )
-    parser.add_argument(
-        "--topology",
-        nargs="+",
-        required=True,
-        metavar="NAME",
-        help="Cloud TPUs, such as v3-8, v4-32 or v5litepod-16",
-    )
-    parser.add_argument("--what", default=TRAIN, choices=(TRAIN, PREDICT))
-    parser.add_argument("--json", metavar="FILE", help="write JSON there; - for standard output")
-    parser.epilog = "--gin.NAME=VALUE sets a macro of the recipe. DATA_DIR is not needed."
-    parser.set_defaults(gin_macros=[])
-
-
-def run(args: argparse.Namespace) -> int:
-    """Runs the subcommand."""
-    chosen = [topologies.topology(name) for name in args.topology]
-    if args.json and args.json != "-":
-        atomic.check_file(args.json)
-    topologies.check_libtpu()
-    topologies.set_environment()
-
-    from rich.console import Console
-
-    from uem_t5x.runs import recipes
-    from uem_t5x.tpu import table
-
-    watch = Console(stderr=True)
-    _, bindings, _ = recipes.split_arguments(args.gin_macros)
-    rows = []
-    with recipe(args.gin_file, bindings) as arguments:
-        for topology in chosen:  # before minutes go into the first of them
-            _plan(arguments, topologies.devices(topology), args.what)
-        for topology in chosen:
-            with watch.status(f"compiling for {topology.name}, which may take minutes"):
-                rows.append(compile_for(arguments, topology, args.what))
-    if args.json:
-        result = {"recipe": args.gin_file, "macros": bindings, "what": args.what}
-        result["rows"] = [dataclasses.asdict(row) for row in rows]
-        text = json.dumps(result, indent=2) + "\n"
-        if args.json == "-":
-            sys.stdout.write(text)
-        else:
-            atomic.write_text(args.json, text)
-    if args.json != "-":
-        # A table that goes through a pipe is cut to 80 columns otherwise.
-        table.show(rows, Console(width=None if sys.stdout.isatty() else 160))
-    return 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """What a program takes on one topology. Bytes, FLOPs and collectives are those of one device.
-
-    Attributes:
-      topology: its Cloud name.
-      devices: JAX devices.
-      hosts: machines.
-      mesh: devices along each of its axes.
-      what: `train` (a step) or `predict` (generation for a batch).
-      batch_size: examples, over all devices.
-      parameters: of the model.
-      uem_parameters: of them, those of the user embedding module and the task prompts.
-      frozen_parameters: of them, those that training leaves as they are: the language model's, or
-        none.
-      available_bytes: memory that XLA lets a program have; the chip's is a little more.
-      hbm_bytes: the chip's memory.
-      argument_bytes: parameters, optimizer state, item table and batch.
-      fits: whether the program fits into memory.
-      peak_bytes: memory that it needs.
-      temporary_bytes: of it, activations and gradients; None for a program that does not fit.
-      suggestion: what would fit, by estimate, if this does not.
-      compile_seconds: how long compiling took.
-      by_hand_flops: the model's matrix products; see `model_flops`.
-      flops: as XLA counts, loops in full; None where a loop's rounds are unknown.
-      flops_ratio: of `flops` to `by_hand_flops`.
-      bytes_accessed: as XLA counts, loops in full; an upper bound of the traffic to memory.
-      flops_seconds: FLOPs (the larger count) at the chip's peak rate in bfloat16.
-      bytes_seconds: `bytes_accessed` at the chip's memory bandwidth.
-      xla_seconds: XLA's own estimate, where it has one.
-      seconds: the largest of these.
-      hours: so long for the recipe's TRAIN_STEPS; None for generation.
-      collectives: `count` and `bytes` by kind.
-      loops: `name`, `trips` and whether they are `assumed`.
-      notes: what to know about the figures.
-    """
-
-    topology: str
-    devices: int
-    hosts: int
-    mesh: Mapping[str, int]
-    what: str
-    batch_size: int
-    parameters: int
-    uem_parameters: int
-    frozen_parameters: int
-    available_bytes: int
-    hbm_bytes: int
-    argument_bytes: int
-    fits: bool
-    peak_bytes: int
-    temporary_bytes: int | None
-    suggestion: str | None
-    compile_seconds: float
-    by_hand_flops: float
-    flops: float | None = None
-    flops_ratio: float | None = None
-    bytes_accessed: float | None = None
-    flops_seconds: float | None = None
-    bytes_seconds: float | None = None
-    xla_seconds: float | None = None
-    seconds: float | None = None
-    hours: float | None = None
-    collectives: Mapping[str, Any] | None = None
-    loops: Sequence[Any] = ()
-    notes: Sequence[str] = ()
-
-
-@contextlib.contextmanager
-def recipe(files: Sequence[str], bindings: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yields the arguments that a recipe gives to `train`, and its `layout`; reads no data files.
-
-    Without a `DATA_DIR` among the bindings it reads a stand-in for a dataset folder.
-
-    Raises:
-      InputError: a recipe that cannot be read, or a macro that it does not have.
-    """
-    import gin
-
-    from uem_t5x.runs import recipes
-
-    recipes.check_bindings(files, bindings)  # before what takes seconds
-    startup.load("uem_t5x.train")
-    from uem_t5x import train
-    from uem_t5x.inputs import data_sources
-    from uem_t5x.network import layouts
-
-    places = ["MODEL_DIR = ''", "DATA_DIR = ''", "INITIAL_CHECKPOINT_PATH = ''"]
-    has_data = any(binding.startswith("DATA_DIR = ") for binding in bindings)
-    folder = contextlib.nullcontext() if has_data else data_sources.use_dataset_folder(_stand_in())
-    with folder, recipes.main_module(train):
-        recipes.parse(files, [*places, *bindings])
-        # The layout is of devices that are not here.
-        layout = layouts.Layout.parse(gin.query_parameter(_LAYOUT))
-        with gin.unlock_config():
-            gin.bind_parameter(_LAYOUT, str(layouts.Layout()))
-        yield gin.get_bindings(train.train, resolve_references=True) | {"layout": layout}
-
-
-def _stand_in() -> Any:
-    """Returns a dataset folder without files, of the paper's size: 8,200 movies, 3 x 768 wide."""
-    from etils import epath
-
-    from uem_t5x.data.dataset_folder import DatasetFolder
-    from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
-
-    rows = {"item": 8_201, "rating": RATING_ROWS}  # row 0 is padding
-
-    class StandIn(DatasetFolder):
-        def embedding_shape(self, channel: Channel) -> tuple[int, int]:
-            return rows[channel.index], channel.width
-
-    names = {"title_genres": "item", "description": "item", "rating": "rating"}
-    manifest = Manifest(
-        genres=(),
-        channels=tuple(Channel(name, 768, index) for name, index in names.items()),
-        encoder=EncoderRecord("sentence-t5-base", 768),
-        splits={},
-        has_vocabulary=False,
-        counts={},
-        options={},
-        inputs={},
-    )
-    return StandIn(epath.Path("a stand-in, without files"), manifest)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,11 +138,25 @@ def _device_bytes(shapes: Any) -> int:
     )
 
 
+def check(arguments: Mapping[str, Any], topology: "Topology", what: str) -> None:
+    """Checks, without the minutes of compiling, that a topology can run a recipe.
+
+    Args:
+      arguments: what `recipe.recipe` gave.
+      topology: the TPUs.
+      what: `train` or `predict`.
+
+    Raises:
+      InputError: if its devices cannot share the batch or the model, or libtpu is not installed.
+    """
+    _plan(arguments, topologies.devices(topology), what)
+
+
 def compile_for(arguments: Mapping[str, Any], topology: "Topology", what: str) -> Row:
     """Compiles a recipe for a topology.
 
     Args:
-      arguments: what `recipe` gave.
+      arguments: what `recipe.recipe` gave.
       topology: the TPUs.
       what: `train` or `predict`.
 

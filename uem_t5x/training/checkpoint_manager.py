@@ -5,23 +5,19 @@
     MODEL_DIR/checkpoint_<step>/metrics    validation metrics, where they were measured
     MODEL_DIR/checkpoint_<step>/checksums.json
 
-The tree below `state` has T5X's names: `target`, `state/step`, `state/param_states`,
-`flax_mutables`.
+The tree below `state` has T5X's names; see `saved_state`.
 """
 
 import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import absl.logging
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
@@ -31,11 +27,13 @@ from uem_t5x.base.errors import InputError, check_at_least, line_of
 from uem_t5x.checkpoints import folders, t5x
 from uem_t5x.inputs import batches
 from uem_t5x.inputs.batches import TrainIterator
-from uem_t5x.network import stacks
 from uem_t5x.network.types import PyTree
+from uem_t5x.training.optimizers import ADAFACTOR
+from uem_t5x.training.saved_state import from_t5x, struct_of_layer, to_t5x
 from uem_t5x.training.trainer import TrainState
 
 STATE, DATASET = "state", "dataset"
+_SLOTS = "state/param_states/"
 
 
 class _WithoutOrbaxTracebacks(logging.Filter):
@@ -116,7 +114,10 @@ class CheckpointManager:
     """Saves and restores the state of a run; saving goes on in the background."""
 
     def __init__(
-        self, model_dir: str | os.PathLike[str], config: CheckpointConfig | None = None
+        self,
+        model_dir: str | os.PathLike[str],
+        config: CheckpointConfig | None = None,
+        saved_as: str = ADAFACTOR,
     ) -> None:
         """Opens the checkpoints of a run.
 
@@ -124,7 +125,9 @@ class CheckpointManager:
           model_dir: the run's folder.
           config: what to keep; without it, of a run that another process may be training, nothing
             is written or removed.
+          saved_as: how the optimizer's state is, see `optimizers.Optimizer`.
         """
+        self._saved_as = saved_as
         trains = config is not None
         config = config or CheckpointConfig()
         policies = [LatestN(config.keep)]
@@ -193,7 +196,7 @@ class CheckpointManager:
           OSError: if this checkpoint, or the one before, cannot be written.
         """
         items = {
-            STATE: ocp.args.PyTreeSave(_to_t5x(state)),
+            STATE: ocp.args.PyTreeSave(to_t5x(state, self._saved_as)),
             DATASET: _DatasetArgs(iterator, writes_position),
         }
         with self._explaining():
@@ -235,15 +238,15 @@ class CheckpointManager:
         Raises:
           InputError: if the checkpoint is of another model.
         """
-        target = _to_t5x(template, _struct_of_layer)
-        self._check_shapes(step, target)
+        target = to_t5x(template, self._saved_as, struct_of_layer)
+        has_more = self._check_shapes(step, target)
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                **{STATE: _restore_like(target), DATASET: _DatasetArgs(iterator)}
+                **{STATE: _restore_like(target, partial=has_more), DATASET: _DatasetArgs(iterator)}
             ),
         )
-        return jax.tree.map(_own, template, _from_t5x(restored[STATE], template))
+        return jax.tree.map(_own, template, from_t5x(restored[STATE], template, self._saved_as))
 
     def restore_for_inference(
         self, step: int, variables: PyTree | None = None
@@ -317,13 +320,20 @@ class CheckpointManager:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), wanted
         )
 
-    def _check_shapes(self, step: int, template: PyTree) -> None:
-        """Raises an InputError if a checkpoint holds other arrays below the template's names."""
+    def _check_shapes(self, step: int, template: PyTree) -> bool:
+        """Raises an InputError if a checkpoint holds other arrays below the template's names.
+
+        Returns:
+          Whether it holds more: optimizer state of parameters that are frozen, which older runs
+          have saved.
+        """
         metadata = self._manager.item_metadata(step)[STATE]
         saved = _shapes({name: metadata[name] for name in template if name in metadata})
         wanted = _shapes(template)
+        more = {name for name in saved.keys() - wanted.keys() if name.startswith(_SLOTS)}
+        saved = {name: shape for name, shape in saved.items() if name not in more}
         if saved == wanted:
-            return
+            return bool(more)
         differing = sorted(name for name in saved | wanted if saved.get(name) != wanted.get(name))
         name = differing[0]
         what, mend = "model", ""
@@ -366,96 +376,3 @@ def _own(leaf: jax.ShapeDtypeStruct, restored: jax.Array | tuple[jax.Array, ...]
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
     flat = flax.traverse_util.flatten_dict(dict(tree), sep="/")
     return {name: tuple(leaf.shape) for name, leaf in flat.items() if leaf is not None}
-
-
-def _to_t5x(
-    state: TrainState, take_layer: Callable[[Any, int], Any] = stacks.take_layer
-) -> dict[str, Any]:
-    """Names the parts of a state as T5X's checkpoints do, layers one by one.
-
-    Optax keeps one tree for each of Adafactor's accumulators, T5X one record of accumulators for
-    each parameter; momentum (`m`), which neither uses here, is T5X's placeholder of one zero. The
-    state of another optimizer, for which T5X has no names, is kept as it is.
-    """
-
-    def flat(tree: PyTree) -> dict[tuple[str, ...], Any]:
-        return flax.traverse_util.flatten_dict(stacks.unstack(tree, take_layer))
-
-    tree = {
-        "target": stacks.unstack(state.params, take_layer),
-        "state": {"step": state.step},
-    }
-    if _is_adafactors(state.opt_state):
-        adafactor = state.opt_state[0]
-        accumulators = {name: flat(getattr(adafactor, name)) for name in ("v", "v_col", "v_row")}
-        param_states = {
-            (*path, name): values[path] for name, values in accumulators.items() for path in values
-        }
-        param_states |= {(*path, "m"): np.zeros(1, np.float32) for path in accumulators["v"]}
-        tree["state"]["param_states"] = flax.traverse_util.unflatten_dict(param_states)
-    else:
-        tree["state"] |= {f"optimizer{path}": leaf for path, leaf in _leaves(state.opt_state)}
-    if state.flax_mutables:
-        tree["flax_mutables"] = state.flax_mutables
-    return tree
-
-
-def _is_adafactors(opt_state: optax.OptState) -> bool:
-    """Whether an optimizer's state is that of `engine.adafactor`, and no more."""
-    is_chain = isinstance(opt_state, tuple) and len(opt_state) > 0
-    return (
-        is_chain
-        and isinstance(opt_state[0], optax.FactoredState)
-        and not jax.tree.leaves(opt_state[1:])
-    )
-
-
-def _leaves(tree: PyTree) -> list[tuple[str, Any]]:
-    """Returns the leaves of a tree and their names, such as `.0.mu.decoder.logits_dense.kernel`."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [
-        ("." + jax.tree_util.keystr(path, simple=True, separator="."), leaf)
-        for path, leaf in leaves
-    ]
-
-
-def _struct_of_layer(stacked: jax.ShapeDtypeStruct, _: int) -> jax.ShapeDtypeStruct:
-    spec = jax.sharding.PartitionSpec(*stacked.sharding.spec[1:])
-    sharding = jax.sharding.NamedSharding(stacked.sharding.mesh, spec)
-    return jax.ShapeDtypeStruct(stacked.shape[1:], stacked.dtype, sharding=sharding)
-
-
-def _from_t5x(tree: PyTree, template: TrainState) -> TrainState:
-    """Undoes `_to_t5x`, but that a leaf of a stack is a tuple of the layers' ones."""
-
-    def as_in_template(tree: PyTree) -> PyTree:
-        if stacks.is_stacked(template.params):
-            return stacks.stack(tree, join=lambda *layers: layers)
-        return tree
-
-    step = tree["state"]["step"]
-    if _is_adafactors(template.opt_state):
-        flat = flax.traverse_util.flatten_dict(tree["state"]["param_states"])
-        accumulators = {
-            name: as_in_template(
-                flax.traverse_util.unflatten_dict(
-                    {path[:-1]: value for path, value in flat.items() if path[-1] == name}
-                )
-            )
-            for name in ("v", "v_col", "v_row")
-        }
-        # T5X has one count of steps, and each of these is given up by itself.
-        count = jnp.copy(step)
-        adafactor: optax.FactoredState = template.opt_state[0]._replace(count=count, **accumulators)
-        opt_state = (adafactor, *template.opt_state[1:])
-    else:
-        opt_state = jax.tree.unflatten(
-            jax.tree.structure(template.opt_state),
-            [tree["state"][f"optimizer{path}"] for path, _ in _leaves(template.opt_state)],
-        )
-    return TrainState(
-        step=step,
-        params=as_in_template(tree["target"]),
-        opt_state=opt_state,
-        flax_mutables=tree.get("flax_mutables", {}),
-    )

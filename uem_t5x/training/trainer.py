@@ -10,17 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import seqio
 from clu import metrics as clu_metrics
 from jaxtyping import Array, Float
 
 from uem_t5x import checkpoints
-from uem_t5x.inputs import vocabularies
 from uem_t5x.models import EncoderDecoderModel, Metrics
-from uem_t5x.network import stacks, user_embedding
+from uem_t5x.network import item_table, parameters, stacks
 from uem_t5x.network.types import Batch, PyTree
 from uem_t5x.training.learning_rates import LearningRateFn
 from uem_t5x.training.partitioning import Partitioner
+
+ItemVectors = Callable[[str], Float[np.ndarray, "rows width"]]
 
 
 @flax.struct.dataclass
@@ -33,7 +33,7 @@ class TrainState:
     Attributes:
       step: int32, steps taken so far.
       params: the network's parameters.
-      opt_state: the optimizer's state.
+      opt_state: the optimizer's state, of the parameters that are trained.
       flax_mutables: the item table; empty for a network without one.
     """
 
@@ -51,7 +51,7 @@ class TrainState:
         return cls(
             step=jnp.zeros((), jnp.int32),
             params=params,
-            opt_state=model.optimizer_def.init(params),
+            opt_state=model.optimizer_def.init(parameters.split(params, model.trainable)[0]),
             flax_mutables={
                 name: value for name, value in frozen.items() if not name.endswith("_axes")
             },
@@ -63,6 +63,7 @@ class TrainStateInitializer:
 
     Attributes:
       state_shape: the state's shapes, types and places on the devices.
+      initial_checkpoint_path: where parameters come from; None for random ones.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class TrainStateInitializer:
         input_shapes: Mapping[str, tuple[int, ...]],
         partitioner: Partitioner,
         initial_checkpoint_path: str | None = None,
+        item_vectors: ItemVectors | None = None,
     ) -> None:
         """Works out the shapes; nothing is made yet.
 
@@ -80,14 +82,14 @@ class TrainStateInitializer:
           partitioner: lays the state out on the devices.
           initial_checkpoint_path: see `checkpoints.start_from_checkpoint`; None for random
             parameters.
+          item_vectors: returns the matrix of a channel of the item table, by its name; None for
+            zeros.
         """
-        self._initial_checkpoint_path = initial_checkpoint_path
-        self._vocabulary = model.input_vocabulary
+        self.initial_checkpoint_path = initial_checkpoint_path
+        self._item_vectors = item_vectors
 
         def make(rng: jax.Array) -> TrainState:
-            with user_embedding.blank_item_tables(True):
-                variables = model.get_initial_variables(rng, input_shapes)
-            state = TrainState.create(model, variables)
+            state = TrainState.create(model, model.get_initial_variables(rng, input_shapes))
             if initial_checkpoint_path:
                 return state.replace(params=checkpoints.blank_language_model(state.params))
             return state
@@ -101,7 +103,9 @@ class TrainStateInitializer:
         self.state_shape = TrainState(
             step=partitioner.place(shapes.step),
             params=params,
-            opt_state=partitioner.lay_out_like(shapes.opt_state, params),
+            opt_state=partitioner.lay_out_like(
+                shapes.opt_state, parameters.split(params, model.trainable)[0]
+            ),
             flax_mutables=placed,
         )
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.state_shape)
@@ -111,13 +115,16 @@ class TrainStateInitializer:
         """Returns a fresh state, on the devices, with the initial checkpoint's parameters.
 
         Raises:
-          InputError: if the checkpoint is of another model, or the vocabulary does not fit it.
+          InputError: if the checkpoint is of another model.
         """
         state = self._make(rng)
-        return state.replace(
-            params=starting_params(state.params, self._vocabulary, self._initial_checkpoint_path),
-            flax_mutables=user_embedding.load_item_table(state.flax_mutables),
-        )
+        if self.initial_checkpoint_path:
+            params = checkpoints.start_from_checkpoint(state.params, self.initial_checkpoint_path)
+            state = state.replace(params=params)
+        if self._item_vectors:
+            mutables = item_table.fill(state.flax_mutables, self._item_vectors)
+            state = state.replace(flax_mutables=mutables)
+        return state
 
 
 def variable_shapes(
@@ -129,31 +136,8 @@ def variable_shapes(
       model: the model.
       input_shapes: the shape of every feature of a batch.
     """
-    with user_embedding.blank_item_tables(True):
-        shapes = jax.eval_shape(
-            lambda: model.get_initial_variables(jax.random.key(0), input_shapes)
-        )
+    shapes = jax.eval_shape(lambda: model.get_initial_variables(jax.random.key(0), input_shapes))
     return flax.core.unfreeze(shapes)
-
-
-def starting_params(
-    params: PyTree, vocabulary: seqio.Vocabulary, initial_checkpoint_path: str | None
-) -> PyTree:
-    """Returns what a run starts from, given fresh parameters, which are given up.
-
-    Args:
-      params: nested dictionaries of arrays on their devices.
-      vocabulary: of the task.
-      initial_checkpoint_path: see `checkpoints.start_from_checkpoint`; None for `params`.
-
-    Raises:
-      InputError: if the checkpoint is of another model, or the vocabulary does not fit it.
-    """
-    rows = params["token_embedder"]["embedding"].shape[0]
-    vocabularies.check_rows(vocabulary, rows, initial_checkpoint_path)
-    if initial_checkpoint_path:
-        return checkpoints.start_from_checkpoint(params, initial_checkpoint_path)
-    return params
 
 
 def num_microbatches(trainer_cls: Callable[..., "Trainer"]) -> int:
@@ -201,7 +185,9 @@ class Trainer:
         self._key_impl = jax.random.key_impl(rng)
         everywhere = partitioner.replicated
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state_shape)
-        self._param_shardings = shardings.params
+        self._shardings_of_trained = jax.tree.map(
+            lambda leaf: leaf.sharding, parameters.split(state_shape.params, model.trainable)[0]
+        )
         # The state is overwritten in place.
         self.train_step = partitioner.jit(
             self._train_step, donate_argnums=0, out_shardings=(shardings, everywhere)
@@ -211,37 +197,38 @@ class Trainer:
     def _train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         rng = jax.random.wrap_key_data(self._key_data, impl=self._key_impl)
         dropout_rng = jax.random.fold_in(rng, state.step)
-        gradients, metrics = self._gradients(state, batch, dropout_rng)
+        # What is frozen has no gradient, and no update without one either, such as weight decay.
+        trained, frozen = parameters.split(state.params, self._model.trainable)
+        gradients, metrics = self._gradients(trained, frozen, state, batch, dropout_rng)
         # They come to lie as their parameters do before they are added up over layers.
-        gradients = jax.lax.with_sharding_constraint(gradients, self._param_shardings)
+        gradients = jax.lax.with_sharding_constraint(gradients, self._shardings_of_trained)
         metrics["gradient_norm"] = _average(optax.global_norm(gradients))
-        updates, opt_state = self._model.optimizer_def.update(
-            gradients, state.opt_state, state.params
-        )
+        updates, opt_state = self._model.optimizer_def.update(gradients, state.opt_state, trained)
         learning_rate = self.learning_rate_fn(state.step)
         metrics["learning_rate"] = _average(learning_rate)
-        # What is frozen stays: weight decay, say, is an update without a gradient.
-        params = {
-            name: values
-            if name in self._model.frozen_modules
-            else jax.tree.map(lambda x, update: x - learning_rate * update, values, updates[name])
-            for name, values in state.params.items()
-        }
+        trained = jax.tree.map(lambda x, update: x - learning_rate * update, trained, updates)
+        params = parameters.merge(trained, frozen)
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     def _gradients(
-        self, state: TrainState, batch: Batch, dropout_rng: jax.Array
+        self,
+        trained: PyTree,
+        frozen: PyTree,
+        state: TrainState,
+        batch: Batch,
+        dropout_rng: jax.Array,
     ) -> tuple[PyTree, Metrics]:
         mutables = state.flax_mutables or None
 
         @functools.partial(jax.grad, has_aux=True)
-        def gradients_and_metrics(params: PyTree, batch: Batch, rng: jax.Array) -> tuple[Any, Any]:
+        def gradients_and_metrics(trained: PyTree, batch: Batch, rng: jax.Array) -> tuple[Any, Any]:
+            params = parameters.merge(trained, frozen)
             loss, aux = self._model.loss_fn(params, batch, rng, mutables)
             return loss, (aux if mutables is None else aux[0])
 
         parts = self.num_microbatches or 1
         if parts == 1:
-            return gradients_and_metrics(state.params, batch, dropout_rng)
+            return gradients_and_metrics(trained, batch, dropout_rng)
 
         # Every part takes each `parts`-th example, so that it lies on all devices as the batch did.
         microbatches = {
@@ -250,10 +237,10 @@ class Trainer:
         }
 
         def add_part(total: PyTree, part: tuple[Batch, jax.Array]) -> tuple[PyTree, Metrics]:
-            gradients, metrics = gradients_and_metrics(state.params, *part)
+            gradients, metrics = gradients_and_metrics(trained, *part)
             return jax.tree.map(jnp.add, total, gradients), metrics
 
-        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        zeros = jax.tree.map(jnp.zeros_like, trained)
         rngs = jax.random.split(dropout_rng, parts)
         gradients, metrics = jax.lax.scan(add_part, zeros, (microbatches, rngs))
         # The scan stacked the parts' metrics; totals and counts simply add up.

@@ -16,7 +16,7 @@ from uem_t5x.inputs import batches
 from uem_t5x.inputs.batches import DatasetConfig
 from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.network.types import Batch
-from uem_t5x.tastes import mixtures
+from uem_t5x.tastes import metrics
 from uem_t5x.training import training_log
 from uem_t5x.training.partitioning import Partitioner
 from uem_t5x.training.predictor import Predictor, grammar_of
@@ -142,7 +142,7 @@ class Validation:
             if error := future.exception():
                 # SeqIO's own says neither that a disk is full nor that an input is refused.
                 raise error.__cause__ or error
-            scores |= mixtures.mean_scores((future.result() or {}).values())
+            scores |= metrics.mean_scores((future.result() or {}).values())
         return scores
 
 

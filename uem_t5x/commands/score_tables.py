@@ -5,13 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-COLUMNS = {
-    "f1": "F1",
-    "precision": "prec.",
-    "recall": "recall",
-    "liked_f1": "liked",
-    "disliked_f1": "disliked",
-}
+from uem_t5x.report.columns import COLUMNS
 
 
 def method_label(name: str, history_length: int) -> str:

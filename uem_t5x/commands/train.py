@@ -5,16 +5,14 @@ seconds that JAX and TensorFlow take to be imported.
 """
 
 import argparse
+import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from etils import epath
-
-from uem_t5x.base import buckets, startup
-from uem_t5x.base.errors import InputError, exit_code
-from uem_t5x.data.manifest import Manifest
-from uem_t5x.runs import processes, recipes
+from uem_t5x.base import startup
+from uem_t5x.base.errors import exit_code
+from uem_t5x.runs import checks, recipes
+from uem_t5x.runs.processes import Processes
 
 
 def main(argv: Sequence[str], program: str = "uem_t5x.train") -> int:
@@ -32,15 +30,16 @@ def main(argv: Sequence[str], program: str = "uem_t5x.train") -> int:
 
     def run() -> int:
         files, bindings, arguments = parse(argv)
-        check(files, bindings, arguments)
-        if processes.is_first(arguments):
+        processes = told_of_processes(arguments)
+        checks.check(files, bindings, processes)
+        if processes.is_first:
             print("loading JAX and TensorFlow", file=sys.stderr, flush=True)
         startup.load("uem_t5x.train")
         import seqio
 
         from uem_t5x import train
 
-        processes.join(arguments)
+        processes.join()
         startup.find_devices()
         seqio.add_global_cache_dirs(arguments.seqio_additional_cache_dirs)
         train.run_recipe(files, bindings)
@@ -63,44 +62,10 @@ def parse(argv: Sequence[str]) -> tuple[list[str], list[str], argparse.Namespace
     return files, bindings, arguments
 
 
-def check(files: Sequence[str], bindings: Sequence[str], arguments: argparse.Namespace) -> None:
-    """Checks what `parse` returns, as far as that can be told without reading data.
-
-    Raises:
-      InputError: as in `gin_utils.check_bindings` and `processes.check`; a macro without value; or
-        a folder of this machine that is not what its macro says.
-    """
-    macros = recipes.check_bindings(files, bindings)
-    if unbound := recipes.unbound(macros):
-        name = min(unbound)
-        raise InputError(
-            f"{', '.join(files)}: the macro {name} is not bound; add --gin.{name}=VALUE"
-        )
-    processes.check(arguments)
-    check_folders(macros)
-
-
-def check_folders(macros: Mapping[str, Any]) -> None:
-    """Checks the folders that a run reads and writes; those in buckets, when they are reached.
-
-    Raises:
-      InputError: if a folder of this machine is not what its macro says.
-    """
-
-    def is_here(name: str) -> bool:
-        path = macros.get(name)
-        if not isinstance(path, str) or not path or path.startswith(("%", "@")):
-            return False
-        buckets.check(path)
-        return not buckets.is_remote(path)
-
-    if is_here("DATA_DIR"):
-        Manifest.read(macros["DATA_DIR"])
-    if is_here("MODEL_DIR"):
-        buckets.check_for_arrays(macros["MODEL_DIR"], are_written=True)
-    start = "INITIAL_CHECKPOINT_PATH"
-    if is_here(start) and not epath.Path(macros[start]).is_dir():
-        raise InputError(f"{macros[start]}: no such folder; name a checkpoint's folder")
+def told_of_processes(arguments: argparse.Namespace) -> Processes:
+    """Returns what the flags say of a run's processes."""
+    names = [field.name for field in dataclasses.fields(Processes)]
+    return Processes(**{name: getattr(arguments, name) for name in names})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,7 +75,14 @@ def _parser() -> argparse.ArgumentParser:
         "[--gin.NAME=VALUE ...] [--multiprocess]",
         allow_abbrev=False,
     )
-    processes.add_arguments(parser)
+    parser.add_argument(
+        "--multiprocess",
+        action="store_true",
+        help="one of a run's processes, as Cloud TPU, Slurm, Open MPI or Kubernetes have them",
+    )
+    parser.add_argument("--coordinator_address", help="HOST:PORT of the first process, elsewhere")
+    parser.add_argument("--process_count", type=int, help="how many there are")
+    parser.add_argument("--process_index", type=int, help="which one this is, from 0")
     parser.add_argument(
         "--seqio_additional_cache_dirs",
         type=lambda folders: folders.split(","),

@@ -4,26 +4,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-
-@dataclasses.dataclass(frozen=True)
-class SynthesizeOptions:
-    """What `synthetic.synthesize` is asked for.
-
-    Attributes:
-        output: the folder to write.
-        users: how many users.
-        movies: how many movies; each has a description.
-        ratings: about how many ratings; None gives 110 a user, as in the paper.
-        seed: the same options and seed give the same bytes.
-        overwrite: replaces a synthetic folder at `output`.
-    """
-
-    output: Path
-    users: int = 600
-    movies: int = 1500
-    ratings: int | None = None
-    seed: int = 0
-    overwrite: bool = False
+from uem_t5x.data.options import SynthesizeOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,16 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the folder and says what to do with it."""
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from uem_t5x.base import progress
     from uem_t5x.data import synthetic
 
     names = [field.name for field in dataclasses.fields(SynthesizeOptions)]
     options = SynthesizeOptions(**{name: getattr(args, name) for name in names})
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        ratings = synthetic.synthesize(options, progress)
+    with progress.steps() as start:
+        ratings = synthetic.synthesize(options, start)
     print(
         f"{options.output}: {options.users:,} users, {options.movies:,} movies, "
         f"{ratings:,} ratings\n"

@@ -1,19 +1,17 @@
 """What `uem-t5x compile` found, as tables for a terminal: a row a topology."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from uem_t5x.tpu.compiling import Row
+from uem_t5x.tpu.rows import Row
 
 _GIB = 2**30
 
 
-def show(rows: Sequence["Row"], console: Console) -> None:
+def show(rows: Sequence[Row], console: Console) -> None:
     """Prints memory, time and collectives, and what to know about them."""
     row = rows[0]
     frozen = ""
@@ -34,9 +32,7 @@ def show(rows: Sequence["Row"], console: Console) -> None:
             console.print(f"{row.topology}: {note}", highlight=False, soft_wrap=True)
 
 
-def _table(
-    title: str, columns: Mapping[str, Callable[["Row"], str]], rows: Sequence["Row"]
-) -> Table:
+def _table(title: str, columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
     for heading in columns:
@@ -62,11 +58,11 @@ def _scaled(count: float | None, scale: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
-def _ratio(row: "Row") -> str:
+def _ratio(row: Row) -> str:
     return "" if row.flops_ratio is None else f"{row.flops_ratio:.2f}"
 
 
-def _collectives(row: "Row") -> str:
+def _collectives(row: Row) -> str:
     return "\n".join(
         f"{collective.count} {kind}, {collective.bytes / 1e6:,.1f} MB"
         for kind, collective in (row.collectives or {}).items()

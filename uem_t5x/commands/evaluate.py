@@ -1,0 +1,44 @@
+"""`uem-t5x evaluate`: scores a checkpoint beside the baselines."""
+
+import argparse
+
+from uem_t5x.base import atomic, buckets
+from uem_t5x.base.errors import InputError
+from uem_t5x.commands import model_arguments
+from uem_t5x.runs.planned_runs import SCORED_SPLIT
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the subcommand's arguments."""
+    model_arguments.add_arguments(parser)
+    parser.add_argument("--data-dir", help="a dataset folder; the one it was trained on by default")
+    parser.add_argument("--split", default=SCORED_SPLIT, choices=("train", "validation", "test"))
+    parser.add_argument("--batch-size", type=int, help="the recipe's by default")
+    parser.add_argument("--output", help="where to write the scores as JSON")
+    parser.add_argument("--answers", help="where to write each user's answer, as JSON lines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the subcommand."""
+    from rich.console import Console
+
+    from uem_t5x.answers import evaluate
+    from uem_t5x.commands import score_tables
+
+    outputs = [*filter(None, (args.output, args.answers))]
+    for output in outputs:
+        atomic.check_file(output)
+    if len(outputs) == 2 and buckets.absolute(args.output) == buckets.absolute(args.answers):
+        raise InputError(f"--answers {args.answers}: the scores go there; give another name")
+    trained = model_arguments.load(args)
+    result = evaluate.evaluate(trained, args.split, args.data_dir, args.batch_size, args.answers)
+    if args.output:
+        evaluate.write_metrics(result, args.output)
+    console = Console(markup=False)
+    console.print(score_tables.methods_table(result))
+    console.print(score_tables.genres_table(result))
+    if args.output:
+        console.print(f"scores written to {args.output}")
+    if args.answers:
+        console.print(f"{result['examples']} answers written to {args.answers}")
+    return 0

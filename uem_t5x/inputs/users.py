@@ -1,0 +1,33 @@
+"""The users of a split of a dataset folder, all at once."""
+
+import numpy as np
+
+from uem_t5x.data.dataset_folder import DatasetFolder
+from uem_t5x.inputs.data_sources import DatasetFolderSource
+from uem_t5x.tastes.baselines import Users
+
+
+def read(folder: DatasetFolder, split: str) -> Users:
+    """Reads a split in the order in which tasks read it.
+
+    Args:
+        folder: the dataset folder; it need not be the current one.
+        split: `train`, `validation` or `test`; one that has users.
+
+    Raises:
+        InputError: if there is no such split.
+    """
+    source = DatasetFolderSource(folder)
+    examples = list(source.get_dataset(split, shuffle=False).as_numpy_iterator())
+    lengths = [len(example["history_items"]) for example in examples]
+    return Users(
+        ids=[example["user_id"].decode() for example in examples],
+        items=np.concatenate([example["history_items"] for example in examples]),
+        half_stars=np.concatenate([example["history_ratings"] for example in examples]),
+        offsets=np.cumsum([0, *lengths], dtype=np.int64),
+        tastes=[(_decode(example["liked"]), _decode(example["disliked"])) for example in examples],
+    )
+
+
+def _decode(names: np.ndarray) -> list[str]:
+    return [name.decode() for name in names]
