@@ -13,6 +13,7 @@ from etils import epath
 from uem_t5x import network
 from uem_t5x.base.errors import InputError
 from uem_t5x.network import layers
+from uem_t5x.network.attention import RelativePositionBias
 
 ACTIVATIONS = ("gelu", "linear")
 
@@ -32,8 +33,8 @@ _ATTENTION_MODULES = {
 
 # What `layers` and the tasks compute with; another value in `config.json` is another network.
 _FIXED = {
-    "relative_attention_num_buckets": layers.RelativePositionBias.num_buckets,
-    "relative_attention_max_distance": layers.RelativePositionBias.max_distance,
+    "relative_attention_num_buckets": RelativePositionBias.num_buckets,
+    "relative_attention_max_distance": RelativePositionBias.max_distance,
     "layer_norm_epsilon": layers.RMSNorm.epsilon,
     "pad_token_id": 0,
     "decoder_start_token_id": 0,
@@ -166,7 +167,7 @@ def places(
     """
     embed, mlp_dim, heads = config.emb_dim, config.mlp_dim, config.num_heads
     joined = heads * config.head_dim
-    buckets = layers.RelativePositionBias.num_buckets
+    buckets = RelativePositionBias.num_buckets
     places = {"token_embedder/embedding": Place(embedding, (config.vocab_size, embed))}
 
     def kernel(ours: str, theirs: str, inputs: int, outputs: int) -> None:
