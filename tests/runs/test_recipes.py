@@ -10,7 +10,7 @@ import pytest
 from uem_t5x import train
 from uem_t5x.base.errors import InputError
 from uem_t5x.inputs import data_sources
-from uem_t5x.runs import recipes
+from uem_t5x.runs import comparison, recipes
 from uem_t5x.training import trainer
 
 RECIPES = sorted(path.stem for path in Path(__file__).parents[2].glob("gin/*.gin"))
@@ -228,14 +228,14 @@ def test_macros_that_a_run_was_recorded_with(tmp_path):
     recipe = tmp_path / "config.gin"
     recipe.write_text("A = 1\nTASK = @movielens.uem_task()\nMODEL_DIR = 'here'\nOLD = 2\n")
     same = {"A": 1, "TASK": "@uem_t5x.tasks.movielens.uem_task()", "MODEL_DIR": "there", "NEW": 3}
-    assert recipes.other_macros(recipe, same) is None
+    assert comparison.other_macros(recipe, same) is None
     for name, value, shown in (
         ("A", 2, "A = 1, and not 2"),
         ("TASK", "mine", "TASK = '@movielens.uem_task()', and not 'mine'"),
         ("TASK", "@movielens.text_task()", "and not '@movielens.text_task()'"),
     ):
-        assert recipes.other_macros(recipe, {**same, name: value}).endswith(shown)
-    assert recipes.other_macros(recipe, {**same, "A": 2}, but=("A",)) is None
+        assert comparison.other_macros(recipe, {**same, name: value}).endswith(shown)
+    assert comparison.other_macros(recipe, {**same, "A": 2}, but=("A",)) is None
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -246,8 +246,8 @@ def test_what_a_run_is_recorded_with_is_what_its_recipe_says(name, dataset_folde
     recorded.write_text(gin.config_str())
     planned = recipes.read(f"gin/{name}.gin", beside)
     asked_for = ["trapezoid.peak", "seqio.Evaluator.num_examples"]
-    assert recipes.other_parameters(recorded, *planned, asked_for) is None
-    assert recipes.other_parameters(recorded, *recipes.read(f"gin/{name}.gin"), ()) == (
+    assert comparison.other_parameters(recorded, *planned, asked_for) is None
+    assert comparison.other_parameters(recorded, *recipes.read(f"gin/{name}.gin"), ()) == (
         "seqio.Evaluator.num_examples = 2, and not None, "
         "learning_rates.trapezoid.peak = 0.5, and not '%LEARNING_RATE'"
     )

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from gin import config_parser
 
 from uem_t5x.base.errors import InputError
-from uem_t5x.runs import recipes
-from uem_t5x.runs.recipes import AsText
+from uem_t5x.runs import recipe_text
+from uem_t5x.runs.recipe_text import AsText
 
 _ASKED = ("infer_eval_dataset_cfg", "train_eval_dataset_cfg", "train_dataset_cfg")
 _ENGINE = "from uem_t5x import engine\n"
@@ -83,7 +83,7 @@ def of_recipe(text: str, where: str) -> str:
 def _statements(text: str, where: str) -> list[_Statement]:
     references = AsText()
     parsed = []
-    with recipes.refusing(where):
+    with recipe_text.refusing(where):
         for statement in config_parser.ConfigParser(text, references):
             parsed.append((statement, references.take()))
     lines = text.splitlines(keepends=True)

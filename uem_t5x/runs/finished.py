@@ -16,8 +16,8 @@ from uem_t5x.base.errors import InputError
 from uem_t5x.checkpoints import folders
 from uem_t5x.data.dataset_folder import MOVIES, VOCABULARY
 from uem_t5x.data.manifest import Manifest, Split
+from uem_t5x.runs import comparison, recipes
 from uem_t5x.runs import model_dir as model_dir_lib
-from uem_t5x.runs import recipes
 from uem_t5x.tastes import metrics
 
 METRICS = "metrics.json"
@@ -149,7 +149,7 @@ class Run:
         chosen = {
             name: value
             for name, value in self.macros.items()
-            if name not in recipes.CIRCUMSTANCES and name != _SEED
+            if name not in comparison.CIRCUMSTANCES and name != _SEED
         }
         return {**chosen, **self.bindings, **self._learned_from, **self._asked}
 

@@ -25,9 +25,9 @@ from uem_t5x.base import atomic, buckets, checksums
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import manifest
 from uem_t5x.data.dataset_folder import CATALOGUE, SPLITS, VOCABULARY, DatasetFolder, copy_catalogue
-from uem_t5x.runs import answering, recipes
+from uem_t5x.runs import answering, comparison, recipe_text, recipes
 
-_RECIPE, _ANSWERING, _LOCK = recipes.TRAINING, recipes.ANSWERING, ".lock"
+_RECIPE, _ANSWERING, _LOCK = recipe_text.TRAINING, recipe_text.ANSWERING, ".lock"
 _T5X_TRAIN = "from t5x import train\n"
 # A run may go on for longer than was planned, and at another rate; the last is a name in reports.
 _MAY_CHANGE = ("TRAIN_STEPS", "LEARNING_RATE", "WARMUP_STEPS", "DECAY_STEPS", "LANGUAGE_MODEL")
@@ -142,8 +142,8 @@ def answering_recipe(model_dir: str | os.PathLike[str]) -> str:
     whole = recipe(model_dir)
     recorded = epath.Path(model_dir) / _ANSWERING
     if recorded.is_file():
-        return recipes.text(recorded)
-    return answering.of_recipe(recipes.text(whole), os.fspath(whole))
+        return recipe_text.text_of(recorded)
+    return answering.of_recipe(recipe_text.text_of(whole), os.fspath(whole))
 
 
 def check_is_same_run(
@@ -173,7 +173,7 @@ def _check_recipe(model_dir: str | os.PathLike[str]) -> None:
     if not (checkpoints and is_model_dir(model_dir)):
         return
     path = epath.Path(model_dir) / _RECIPE
-    if others := recipes.other_macros(path, recipes.current_macros(), but=_MAY_CHANGE):
+    if others := comparison.other_macros(path, recipes.current_macros(), but=_MAY_CHANGE):
         raise InputError(
             f"{model_dir}: holds a run with {others}; give it these, or another MODEL_DIR, which "
             f"INITIAL_CHECKPOINT_PATH='{[*checkpoints.values()][-1]}' has start from its weights"

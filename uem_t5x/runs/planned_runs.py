@@ -11,7 +11,7 @@ from etils import epath
 from uem_t5x.base import buckets, checksums
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import manifest
-from uem_t5x.runs import recipes
+from uem_t5x.runs import comparison, recipes
 
 if TYPE_CHECKING:
     from uem_t5x.data.dataset_folder import DatasetFolder
@@ -67,8 +67,8 @@ class PlannedRun:
         if not recipe.is_file():
             return False
         others = (
-            recipes.other_macros(recipe, self.macros),
-            recipes.other_parameters(recipe, self.macros, self.parameters, self.bound),
+            comparison.other_macros(recipe, self.macros),
+            comparison.other_parameters(recipe, self.macros, self.parameters, self.bound),
             self._other_data(recipe),
         )
         if any(others):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from uem_t5x.base.errors import InputError
-from uem_t5x.runs import recipes
+from uem_t5x.runs import recipe_text, recipes
 from uem_t5x.runs.planned_runs import FOLDER, PlannedRun
 
 _KEYS = {"seeds", "runs", "recipes"}
@@ -97,7 +97,7 @@ def _by_file(path: str, sweep: Mapping[str, Any]) -> dict[str, Mapping[str, Any]
 
 
 def _read_toml(path: str) -> dict[str, Any]:
-    found = next((f for p in recipes.SEARCH_PATHS if (f := p / path).is_file()), None)
+    found = next((f for p in recipe_text.SEARCH_PATHS if (f := p / path).is_file()), None)
     if found is None:
         raise InputError(f"{path}: no such sweep; see the folder gin/sweeps/ for those there are")
     try:
@@ -155,7 +155,7 @@ def _place(file: str) -> str:
     Raises:
       InputError: if there is no such file.
     """
-    return os.path.realpath(recipes.find(file))
+    return os.path.realpath(recipe_text.find(file))
 
 
 def _combinations(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
