@@ -28,7 +28,7 @@ from safetensors.numpy import save_file
 from uem_t5x import network
 from uem_t5x.base import buckets, file_kinds
 from uem_t5x.base.errors import InputError
-from uem_t5x.network import layers
+from uem_t5x.network import attention, layers
 from uem_t5x.network.types import Index, PyTree, StoredTensor
 
 CONFIG = "config.json"
@@ -58,8 +58,8 @@ _ATTENTION_MODULES = {
 
 # What `layers` and the tasks compute with; another value in `config.json` is another network.
 _FIXED = {
-    "relative_attention_num_buckets": layers.RelativePositionBias.num_buckets,
-    "relative_attention_max_distance": layers.RelativePositionBias.max_distance,
+    "relative_attention_num_buckets": attention.RelativePositionBias.num_buckets,
+    "relative_attention_max_distance": attention.RelativePositionBias.max_distance,
     "layer_norm_epsilon": layers.RMSNorm.epsilon,
     "pad_token_id": 0,
     "decoder_start_token_id": 0,
@@ -374,7 +374,7 @@ def _places(
     """
     embed, mlp_dim, heads = config.emb_dim, config.mlp_dim, config.num_heads
     joined = heads * config.head_dim
-    buckets = layers.RelativePositionBias.num_buckets
+    buckets = attention.RelativePositionBias.num_buckets
     places = {"token_embedder/embedding": _Place(embedding, (config.vocab_size, embed))}
 
     def kernel(ours: str, theirs: str, inputs: int, outputs: int) -> None:

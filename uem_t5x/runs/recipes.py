@@ -353,21 +353,6 @@ def _scopes(scope: str) -> set[str]:
     return {name for name in scope.split("/") if name}
 
 
-def settings_bound(text: str) -> dict[str, Any]:
-    """Returns all that a text as of `gin.config_str()` binds, but for folders and files.
-
-    Args:
-      text: the settings.
-
-    Returns:
-      Values of macros by name and of other settings by `scope/module.function.parameter`; of a
-      reference the text, as `read` gives it.
-    """
-    statements = _bindings(text, AsText())
-    bound = _macros(statements) | _parameters(statements)
-    return {name: value for name, value in bound.items() if not name.endswith(_PLACES)}
-
-
 def other_macros(
     recipe: str | os.PathLike[str], macros: Mapping[str, Any], but: Collection[str] = ()
 ) -> str | None:
