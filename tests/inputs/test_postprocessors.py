@@ -1,13 +1,9 @@
 import pytest
 
-from uem_t5x.inputs import data_sources, postprocessors
+from uem_t5x.inputs import postprocessors
 from uem_t5x.tastes import verbalizer
 
-
-@pytest.fixture(autouse=True)
-def current_folder(dataset_folder):
-    with data_sources.use_dataset_folder(dataset_folder):
-        yield dataset_folder
+pytestmark = pytest.mark.usefixtures("current_folder")
 
 
 def test_reads_what_was_written(current_folder):

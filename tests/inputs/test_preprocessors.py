@@ -1,23 +1,15 @@
-from unittest import mock
-
 import numpy as np
 import pytest
 import seqio
 import tensorflow as tf
 
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import vocabulary
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.inputs import data_sources, preprocessors
 from uem_t5x.tastes import labels, sentences, verbalizer
 
+pytestmark = pytest.mark.usefixtures("current_folder")
 SEED = 7
-
-
-@pytest.fixture(autouse=True)
-def current_folder(dataset_folder):
-    with data_sources.use_dataset_folder(dataset_folder):
-        yield dataset_folder
 
 
 def read(split="train"):
@@ -62,54 +54,6 @@ def label(example, folder):
 def is_part_of(part, whole):
     remaining = iter(whole)
     return all(item in remaining for item in part)
-
-
-class TestLabelHistory:
-    def test_equals_the_label_rule_on_thousands_of_histories(self):
-        rng = np.random.default_rng(0)
-        genre_matrix = rng.integers(0, 2, (40, 7), dtype=np.uint8)
-        # Few distinct ratings and short histories: most of these have ties in mean, many in count.
-        shape = (3000, 30)
-        half_stars = rng.choice([2, 6, 7, 8], shape).astype(np.int32)
-        items = rng.integers(1, 40, shape, dtype=np.int32)
-        items[np.arange(30) >= rng.integers(1, 31, (3000, 1))] = 0  # padding: of no genre
-        genre_matrix[0] = 0
-        table = tf.constant(genre_matrix)
-
-        offsets = np.arange(0, items.size + 1, items.shape[1])
-        expected = labels.label_genres(
-            *labels.genre_statistics(genre_matrix, items.ravel(), half_stars.ravel(), offsets)
-        )
-        histories = tf.data.Dataset.from_tensor_slices((items, half_stars))
-        labelled = histories.map(lambda *history: preprocessors.label_history(*history, table))
-        padded = labelled.padded_batch(
-            len(items), padded_shapes=([labels.MAX_LABELS],) * 2, padding_values=labels.NO_GENRE
-        )
-
-        for got, wanted in zip(next(padded.as_numpy_iterator()), expected):
-            np.testing.assert_array_equal(got, wanted)
-
-    def test_ties_go_to_the_higher_count_and_then_to_genre_order(self):
-        # Genres 0 and 2 occur three times, genre 1 four times; all have a mean of 4 stars.
-        genre_matrix = tf.constant([[0, 0, 0], [1, 1, 1], [0, 1, 0]], tf.uint8)
-
-        liked, disliked = preprocessors.label_history(
-            tf.constant([1, 1, 1, 2]), tf.constant([8, 8, 8, 8]), genre_matrix
-        )
-
-        assert liked.numpy().tolist() == [1, 0, 2]
-        assert disliked.numpy().tolist() == []
-
-    def test_labels_of_the_folder_come_out_again(self, current_folder):
-        genre_matrix = tf.constant(current_folder.genre_matrix())
-        genres = np.array(current_folder.genres, "S")
-
-        for example in read():
-            liked, disliked = preprocessors.label_history(
-                example["history_items"], example["history_ratings"], genre_matrix
-            )
-            np.testing.assert_array_equal(genres[liked], example["liked"])
-            np.testing.assert_array_equal(genres[disliked], example["disliked"])
 
 
 class TestTrainingStretches:
@@ -328,73 +272,6 @@ class TestAnswer:
     def test_a_genre_that_the_folder_lacks_is_named(self):
         with pytest.raises(tf.errors.InvalidArgumentError, match="Western"):
             self.write(["Drama"], ["Western"])
-
-
-class TestAnswersInTokens:
-    """What cannot be written in the tokens of `targets` is warned of, and written all the same."""
-
-    GENRES = ("Drama", "\u041a\u043e\u043c\u0435\u0434\u0438\u044f", "War")
-
-    @pytest.fixture
-    def warned(self, monkeypatch):
-        """What is logged, from now on."""
-        monkeypatch.setattr(DatasetFolder, "genres", self.GENRES)
-        preprocessors._warn_once.cache_clear()
-        said = []
-        log = mock.Mock(warning=lambda text, *values: said.append(text % values))
-        monkeypatch.setattr(preprocessors, "logging", log)
-        return said
-
-    def write(self, tmp_path, texts=(), length=None, genres=GENRES):
-        file = tmp_path / "vocabulary/spm.model"
-        texts = [verbalizer.write_answer(["Drama"], ["War"]), *texts] * 9
-        vocabulary.train_vocabulary(file, texts, genres[::2], size=64)
-        features = {"targets": seqio.Feature(seqio.SentencePieceVocabulary(str(file)))}
-        example = {"liked": tf.constant(genres[:1]), "disliked": tf.constant(genres[1:])}
-        dataset = tf.data.Dataset.from_tensors(example)
-        for _ in range(2):
-            written = preprocessors.answer(dataset, features, length and {"targets": length})
-        (target,) = written.as_numpy_iterator()
-        assert target["targets"].decode() == verbalizer.write_answer(genres[:1], genres[1:])
-        return len(features["targets"].vocabulary.encode(target["targets"].decode()))
-
-    def test_a_script_that_the_vocabulary_lacks(self, warned, tmp_path):
-        self.write(tmp_path)
-        (message,) = warned
-        assert f"answers with {self.GENRES[1]!r} cannot be read back from the tokens of" in message
-        letters = ", ".join(map(repr, sorted(self.GENRES[1])))
-        assert f"{tmp_path}/vocabulary/spm.model, which has none for {letters}; take" in message
-
-    def test_a_vocabulary_without_an_apostrophe(self, warned, tmp_path):
-        """That is no fault of the genres."""
-        file = tmp_path / "vocabulary/spm.model"
-        likes = verbalizer.write_answer(["Drama"], [])
-        vocabulary.train_vocabulary(file, [likes, f"{likes[:-1]} doesn, t"] * 9, ["Drama"], 64)
-        features = {"targets": seqio.Feature(seqio.SentencePieceVocabulary(str(file)))}
-        example = {"liked": tf.constant(["Drama"]), "disliked": tf.constant(["War"])}
-        preprocessors.answer(tf.data.Dataset.from_tensors(example), features)
-        told, of_genres = warned
-        assert told.startswith(f'{file}: no token for "\'", so that answers that hold it')
-        assert f"answers with {self.GENRES[1]!r}, 'War' cannot" in of_genres
-
-    def test_a_genre_that_no_vocabulary_writes(self, warned, tmp_path):
-        """SentencePiece keeps this sign for itself."""
-        genres = ("Drama", "A\u2585b", "War")
-        with mock.patch.object(DatasetFolder, "genres", genres):
-            self.write(tmp_path, genres, genres=genres)
-        (message,) = warned
-        assert f"answers with {genres[1]!r} cannot be read back" in message
-
-    def test_answers_that_are_too_long(self, warned, tmp_path):
-        tokens = self.write(tmp_path, self.GENRES)
-        assert warned == []
-        self.write(tmp_path, self.GENRES, length=tokens + 1)  # with the token at its end
-        assert warned == []
-        self.write(tmp_path, self.GENRES, length=tokens)
-        assert warned == [
-            f"answers have up to {tokens + 1} tokens, and lose those beyond {tokens}; raise the "
-            "length of 'targets' in TASK_FEATURE_LENGTHS"
-        ]
 
 
 class TestTextHistory:

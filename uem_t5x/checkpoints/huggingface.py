@@ -5,8 +5,7 @@
     model-0000i-of-0000n.safetensors      shards of them, beside
     model.safetensors.index.json          which tensor lies in which shard
 
-PyTorch keeps a kernel as [out, in], T5X as [in, out]; relative position biases are [buckets, heads]
-there and [heads, buckets] here. All other parameters lie the same way.
+`huggingface_names` says what parameters and sizes are called there.
 """
 
 import dataclasses
@@ -28,7 +27,8 @@ from safetensors.numpy import save_file
 from uem_t5x import network
 from uem_t5x.base import buckets, file_kinds
 from uem_t5x.base.errors import InputError
-from uem_t5x.network import attention, layers
+from uem_t5x.checkpoints import huggingface_names
+from uem_t5x.checkpoints.huggingface_names import ACTIVATIONS, EMBEDDING, OUTPUT, SKIPPED, Place
 from uem_t5x.network.types import Index, PyTree, StoredTensor
 
 CONFIG = "config.json"
@@ -40,42 +40,8 @@ _PICKLED_WEIGHTS = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt")
 # What Transformers 4 converts, and by which argument.
 _FOREIGN_WEIGHTS = {"flax_model.msgpack": "from_flax", "tf_model.h5": "from_tf"}
 _DTYPES = ("F32", "F16", "BF16")
-_ACTIVATIONS = ("gelu", "linear")
-
-# The names of T5's one token embedding: a file holds it under the first, or any, or all.
-_EMBEDDING = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-_OUTPUT = "lm_head.weight"
-# Old files hold a bias of the cross-attention that T5 does not have; Transformers skips it too.
-_SKIPPED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
-
-# How Transformers calls an encoder's attention: in `config.json`, and among a layer's tensors.
-_ATTENTION_TYPES = {network.LOCAL: "local", network.TRANSIENT_GLOBAL: "transient-global"}
-_ATTENTION_MODULES = {
-    network.FULL: "SelfAttention",
-    network.LOCAL: "LocalSelfAttention",
-    network.TRANSIENT_GLOBAL: "TransientGlobalSelfAttention",
-}
-
-# What `layers` and the tasks compute with; another value in `config.json` is another network.
-_FIXED = {
-    "relative_attention_num_buckets": attention.RelativePositionBias.num_buckets,
-    "relative_attention_max_distance": attention.RelativePositionBias.max_distance,
-    "layer_norm_epsilon": layers.RMSNorm.epsilon,
-    "pad_token_id": 0,
-    "decoder_start_token_id": 0,
-}
-
 _ROWS_COMPARED = 4096
 _PROBLEMS_SHOWN = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """Where Transformers keeps a parameter: a tensor's name, and which way round it lies."""
-
-    name: str
-    shape: tuple[int, ...]
-    transposed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,31 +82,31 @@ def open_checkpoint(
     folder = epath.Path(folder)
     path = folder / CONFIG
     fields = _read_config(path)
-    config = _network_config(fields, path)
+    config = huggingface_names.network_config(fields, path)
     weights = _find_weights(folder)
     headers = _read_headers(weights)
 
-    embedding = next((name for name in _EMBEDDING if name in headers), _EMBEDDING[0])
+    embedding = next((name for name in EMBEDDING if name in headers), EMBEDDING[0])
     # Transformers 5 writes every T5 as tied, and gives it an output layer of its own where the
     # file holds one. An untied T5 without one is a part of a checkpoint.
     tied = fields.get("tie_word_embeddings") is not False
-    if fields["model_type"] == "mt5" and tied and _OUTPUT not in headers:
+    if fields["model_type"] == "mt5" and tied and OUTPUT not in headers:
         raise InputError(
-            f"{path}: an mT5 without an output layer of its own ({_OUTPUT}), whose outputs "
+            f"{path}: an mT5 without an output layer of its own ({OUTPUT}), whose outputs "
             "Transformers 4 scales and Transformers 5 does not; say which by model_type 't5' and "
             "scale_decoder_outputs true or false"
         )
-    output = embedding if tied and _OUTPUT not in headers else _OUTPUT
-    places = _places(config, embedding, output)
+    output = embedding if tied and OUTPUT not in headers else OUTPUT
+    places = huggingface_names.places(config, embedding, output)
     used = {place.name for place in places.values()}
     copies = [
         dataclasses.replace(places["token_embedder/embedding"], name=name)
-        for name in (*_EMBEDDING, _OUTPUT)
+        for name in (*EMBEDDING, OUTPUT)
         if name in headers and name not in used
     ]
     _check_tensors([*places.values(), *copies], headers, weights)
 
-    def stored(place: _Place) -> StoredTensor:
+    def stored(place: Place) -> StoredTensor:
         return StoredTensor(place.shape, functools.partial(_read, place, headers[place.name].file))
 
     tensors = {name: stored(place) for name, place in places.items()}
@@ -149,7 +115,7 @@ def open_checkpoint(
             mend = (
                 "set tie_word_embeddings and scale_decoder_outputs to false there if the output "
                 "layer is separate"
-                if copy.name == _OUTPUT
+                if copy.name == OUTPUT
                 else "download both again"
             )
             raise InputError(
@@ -184,10 +150,10 @@ def write_language_model(
       InputError: if the network is neither a T5 1.1 nor a LongT5, or the parameters are not its own
         to the last one.
     """
-    if tuple(config.mlp_activations) != _ACTIVATIONS:
+    if tuple(config.mlp_activations) != ACTIVATIONS:
         raise InputError(
             f"network.T5Config.mlp_activations = {tuple(config.mlp_activations)}: Transformers' T5 "
-            f"1.1 has {_ACTIVATIONS}; models with others cannot be exported"
+            f"1.1 has {ACTIVATIONS}; models with others cannot be exported"
         )
     if problems := parameter_problems(config, params):
         raise InputError(
@@ -197,7 +163,7 @@ def write_language_model(
         )
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / CONFIG, _config_fields(config))
+    _write_json(folder / CONFIG, huggingface_names.config_fields(config))
     generation = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
     if max_new_tokens is not None:
         generation["max_new_tokens"] = max_new_tokens
@@ -220,9 +186,8 @@ def parameter_problems(config: network.T5Config, params: PyTree) -> list[str]:
       params: its parameters, or those of its encoder alone, as nested dictionaries.
     """
     found = traverse_util.flatten_dict(params, sep="/")
-    expected = {
-        name: place.shape for name, place in _places(config).items() if name.split("/")[0] in params
-    }
+    places = huggingface_names.places(config)
+    expected = {name: place.shape for name, place in places.items() if name.split("/")[0] in params}
     problems = [f"{name} is unexpected" for name in found if name not in expected]
     problems += [f"{name} is missing" for name in expected if name not in found]
     problems += [
@@ -256,178 +221,6 @@ def _read_json(path: epath.Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise InputError(f"{path}: not a JSON object; download it again")
     return fields
-
-
-def _network_config(fields: Mapping[str, Any], path: epath.Path) -> network.T5Config:
-    """Checks that `config.json` is a T5 1.1's, and returns its sizes."""
-    model_type = fields["model_type"]
-    if model_type not in ("t5", "mt5", "longt5"):
-        raise InputError(
-            f"{path}: model_type {model_type!r} is not T5's; use T5 1.1, Flan-T5, mT5 or LongT5 "
-            "(model_type 't5', 'mt5' or 'longt5')"
-        )
-    # As in Transformers, a T5 that does not name its feed-forward block has T5 1.0's.
-    projection = fields.get("feed_forward_proj", "gated-gelu" if model_type == "mt5" else "relu")
-    if projection != "gated-gelu":
-        was = "T5 1.0 (feed_forward_proj 'relu')" if projection == "relu" else repr(projection)
-        raise InputError(
-            f"{path}: {was}: T5 1.1's feed-forward block is 'gated-gelu'; use T5 1.1, its "
-            "LM-adapted form, Flan-T5 or LongT5"
-        )
-    for key, expected in _FIXED.items():
-        if fields.get(key) not in (None, expected):
-            raise InputError(
-                f"{path}: {key} {fields[key]!r} is not {expected!r}, which T5 1.1 has; use another "
-                "checkpoint"
-            )
-
-    def size(key: str) -> int:
-        value = fields.get(key)
-        if type(value) is not int or value < 1:
-            problem = f"{key} {value!r} is no size" if key in fields else f"lacks {key!r}"
-            raise InputError(f"{path}: {problem}; download it again")
-        return value
-
-    encoder_layers = size("num_layers")
-    has_decoder_layers = fields.get("num_decoder_layers") is not None
-    return network.T5Config(
-        vocab_size=size("vocab_size"),
-        emb_dim=size("d_model"),
-        num_heads=size("num_heads"),
-        head_dim=size("d_kv"),
-        mlp_dim=size("d_ff"),
-        num_encoder_layers=encoder_layers,
-        num_decoder_layers=size("num_decoder_layers") if has_decoder_layers else encoder_layers,
-        mlp_activations=_ACTIVATIONS,
-        logits_via_embedding=_scales_outputs(fields),
-        **(_long_attention(fields, path) if model_type == "longt5" else {}),
-    )
-
-
-def _long_attention(fields: Mapping[str, Any], path: epath.Path) -> dict[str, Any]:
-    """Returns what a LongT5's `config.json` says of its encoder's attention."""
-    # Transformers' own default is local attention.
-    wanted = fields.get("encoder_attention_type", _ATTENTION_TYPES[network.LOCAL])
-    kinds = {name: kind for kind, name in _ATTENTION_TYPES.items()}
-    if wanted not in kinds:
-        raise InputError(
-            f"{path}: encoder_attention_type {wanted!r} is none of LongT5's "
-            f"({', '.join(map(repr, kinds))}); download it again"
-        )
-    sizes = {}
-    for name in ("local_radius", "global_block_size"):
-        sizes[name] = fields.get(name, getattr(network.T5Config, name))
-        if type(sizes[name]) is not int or sizes[name] < 1:
-            raise InputError(f"{path}: {name} {sizes[name]!r} is no size; download it again")
-    return {"encoder_attention": kinds[wanted], **sizes}
-
-
-def _scales_outputs(fields: Mapping[str, Any]) -> bool:
-    """Whether the embedding is the output layer, with the decoder's outputs divided by sqrt(e).
-
-    Transformers 5 says so by `scale_decoder_outputs`, earlier ones by `tie_word_embeddings`. Its
-    mT5 never scales.
-    """
-    if fields["model_type"] == "mt5":
-        return False
-    return bool(fields.get("scale_decoder_outputs", fields.get("tie_word_embeddings") is not False))
-
-
-def _config_fields(config: network.T5Config) -> dict[str, Any]:
-    model = {"architectures": ["T5ForConditionalGeneration"], "model_type": "t5"}
-    if config.encoder_attention != network.FULL:
-        model = {
-            "architectures": ["LongT5ForConditionalGeneration"],
-            "model_type": "longt5",
-            "encoder_attention_type": _ATTENTION_TYPES[config.encoder_attention],
-            "local_radius": config.local_radius,
-            "global_block_size": config.global_block_size,
-        }
-    return {
-        **model,
-        "is_encoder_decoder": True,
-        "vocab_size": config.vocab_size,
-        "d_model": config.emb_dim,
-        "d_kv": config.head_dim,
-        "d_ff": config.mlp_dim,
-        "num_layers": config.num_encoder_layers,
-        "num_decoder_layers": config.num_decoder_layers,
-        "num_heads": config.num_heads,
-        "feed_forward_proj": "gated-gelu",
-        "dropout_rate": config.dropout_rate,
-        "tie_word_embeddings": config.logits_via_embedding,
-        "eos_token_id": 1,
-        "dtype": "float32",
-        **_FIXED,
-    }
-
-
-def _places(
-    config: network.T5Config, embedding: str = _EMBEDDING[0], output: str = _OUTPUT
-) -> dict[str, _Place]:
-    """Returns where each parameter lies, by its T5X name.
-
-    Args:
-      config: the network's sizes.
-      embedding: the tensor that is the token embedding.
-      output: the tensor that is the output layer, where the network has one.
-    """
-    embed, mlp_dim, heads = config.emb_dim, config.mlp_dim, config.num_heads
-    joined = heads * config.head_dim
-    buckets = attention.RelativePositionBias.num_buckets
-    places = {"token_embedder/embedding": _Place(embedding, (config.vocab_size, embed))}
-
-    def kernel(ours: str, theirs: str, inputs: int, outputs: int) -> None:
-        places[f"{ours}/kernel"] = _Place(f"{theirs}.weight", (inputs, outputs), transposed=True)
-
-    def norm(ours: str, theirs: str) -> None:
-        places[f"{ours}/scale"] = _Place(f"{theirs}.weight", (embed,))
-
-    def attention(ours: str, theirs: str) -> None:
-        kernel(f"{ours}/query", f"{theirs}.q", embed, joined)
-        kernel(f"{ours}/key", f"{theirs}.k", embed, joined)
-        kernel(f"{ours}/value", f"{theirs}.v", embed, joined)
-        kernel(f"{ours}/out", f"{theirs}.o", joined, embed)
-
-    def mlp(ours: str, theirs: str) -> None:
-        kernel(f"{ours}/wi_0", f"{theirs}.wi_0", embed, mlp_dim)
-        kernel(f"{ours}/wi_1", f"{theirs}.wi_1", embed, mlp_dim)
-        kernel(f"{ours}/wo", f"{theirs}.wo", mlp_dim, embed)
-
-    encoder_attention = _ATTENTION_MODULES[config.encoder_attention]
-    has_summaries = config.encoder_attention == network.TRANSIENT_GLOBAL
-    for index in range(config.num_encoder_layers):
-        ours, theirs = f"encoder/layers_{index}", f"encoder.block.{index}.layer"
-        norm(f"{ours}/pre_attention_layer_norm", f"{theirs}.0.layer_norm")
-        attention(f"{ours}/attention", f"{theirs}.0.{encoder_attention}")
-        if has_summaries:
-            summary_norm = f"{theirs}.0.{encoder_attention}.global_input_layer_norm"
-            norm(f"{ours}/attention/T5LayerNorm_0", summary_norm)
-        norm(f"{ours}/pre_mlp_layer_norm", f"{theirs}.1.layer_norm")
-        mlp(f"{ours}/mlp", f"{theirs}.1.DenseReluDense")
-    for index in range(config.num_decoder_layers):
-        ours, theirs = f"decoder/layers_{index}", f"decoder.block.{index}.layer"
-        norm(f"{ours}/pre_self_attention_layer_norm", f"{theirs}.0.layer_norm")
-        attention(f"{ours}/self_attention", f"{theirs}.0.SelfAttention")
-        norm(f"{ours}/pre_cross_attention_layer_norm", f"{theirs}.1.layer_norm")
-        attention(f"{ours}/encoder_decoder_attention", f"{theirs}.1.EncDecAttention")
-        norm(f"{ours}/pre_mlp_layer_norm", f"{theirs}.2.layer_norm")
-        mlp(f"{ours}/mlp", f"{theirs}.2.DenseReluDense")
-
-    def relative_bias(ours: str, theirs: str) -> None:
-        places[f"{ours}/rel_embedding"] = _Place(f"{theirs}.weight", (heads, buckets), True)
-
-    for stack, module in (("encoder", encoder_attention), ("decoder", "SelfAttention")):
-        norm(f"{stack}/{stack}_norm", f"{stack}.final_layer_norm")
-        # One bias a stack; Transformers keeps it in the first layer.
-        first = f"{stack}.block.0.layer.0.{module}"
-        relative_bias(f"{stack}/relpos_bias", f"{first}.relative_attention_bias")
-    if has_summaries:
-        first = f"encoder.block.0.layer.0.{encoder_attention}"
-        relative_bias("encoder/side_relpos_bias", f"{first}.global_relative_attention_bias")
-    if not config.logits_via_embedding:
-        places["decoder/logits_dense/kernel"] = _Place(output, (embed, config.vocab_size), True)
-    return places
 
 
 def _find_weights(folder: epath.Path) -> epath.Path:
@@ -493,13 +286,13 @@ def _read_header(file: epath.Path) -> dict[str, _Header]:
 
 
 def _check_tensors(
-    places: Iterable[_Place], headers: Mapping[str, _Header], weights: epath.Path
+    places: Iterable[Place], headers: Mapping[str, _Header], weights: epath.Path
 ) -> None:
     """Raises an InputError that lists what is missing, unexpected or of another form."""
     expected = {place.name: place for place in places}
     problems = [f"{name} is missing" for name in expected if name not in headers]
     problems += [
-        f"{name} is unexpected" for name in headers if name not in expected and name != _SKIPPED
+        f"{name} is unexpected" for name in headers if name not in expected and name != SKIPPED
     ]
     for name in expected.keys() & headers.keys():
         place, header = expected[name], headers[name]
@@ -516,7 +309,7 @@ def _check_tensors(
         )
 
 
-def _read(place: _Place, file: epath.Path, index: Index) -> np.ndarray:
+def _read(place: Place, file: epath.Path, index: Index) -> np.ndarray:
     part = index[::-1] if place.transposed else index
     try:
         with safe_open(os.fspath(file), framework="numpy") as opened:
@@ -546,7 +339,7 @@ def _damaged(file: epath.Path, error: Exception) -> InputError:
 def _write_weights(
     folder: epath.Path, config: network.T5Config, params: PyTree, max_shard_size: int
 ) -> None:
-    places = _places(config)
+    places = huggingface_names.places(config)
     arrays = traverse_util.flatten_dict(params, sep="/")
     shards = _shards(places, max_shard_size)
     weight_map = {}
@@ -567,7 +360,7 @@ def _write_weights(
         _write_json(folder / WEIGHTS_INDEX, index)
 
 
-def _shards(places: Mapping[str, _Place], max_shard_size: int) -> list[list[str]]:
+def _shards(places: Mapping[str, Place], max_shard_size: int) -> list[list[str]]:
     """Fills one shard after the other, in the order of the parameters."""
     shards, room = [[]], max_shard_size
     for name, place in places.items():
@@ -579,7 +372,7 @@ def _shards(places: Mapping[str, _Place], max_shard_size: int) -> list[list[str]
     return shards
 
 
-def _size(place: _Place) -> int:
+def _size(place: Place) -> int:
     """Returns the bytes of a tensor in float32."""
     return math.prod(place.shape) * 4
 

@@ -4,22 +4,19 @@ Nothing here runs before `seqio.CacheDatasetPlaceholder`: the cache holds whole 
 which is small, serves every history length, and lets each epoch draw its training stretches anew.
 """
 
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import gin
 import seqio
 import tensorflow as tf
-from absl import logging
 
 from uem_t5x.base.errors import InputError, check_at_least
-from uem_t5x.inputs import data_sources
+from uem_t5x.inputs import answer_checks, data_sources, label_rule
 from uem_t5x.tastes import sentences, verbalizer
-from uem_t5x.tastes.labels import DISLIKED_BELOW_STARS, LIKED_ABOVE_STARS, MAX_LABELS, MIN_COUNT
-from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS, RATING_ROWS
+from uem_t5x.tastes.labels import MAX_LABELS
+from uem_t5x.tastes.rating_scale import MAX_HALF_STARS, RATING_ROWS
 
 MOST_RECENT_FIRST, MOST_RECENT_LAST = "most_recent_first", "most_recent_last"
-_NAMED = 10  # in a message
 
 Example = Mapping[str, tf.Tensor]
 SequenceLength = Mapping[str, int] | None
@@ -150,7 +147,7 @@ def _relabeller() -> Callable[[Example, tf.Tensor, tf.Tensor], Example]:
     genre_names = tf.constant(folder.genres)
 
     def relabel(example: Example, items: tf.Tensor, half_stars: tf.Tensor) -> Example:
-        liked, disliked = label_history(items, half_stars, genre_matrix)
+        liked, disliked = label_rule.label_history(items, half_stars, genre_matrix)
         return {
             **example,
             "history_items": items,
@@ -182,38 +179,6 @@ def _change_training_examples(
         )
 
     return maybe_change(dataset)
-
-
-def label_history(
-    items: tf.Tensor, half_stars: tf.Tensor, genre_matrix: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Applies the label rule in TensorFlow, as `labels.label_genres` does in NumPy.
-
-    Args:
-        items: [history] rows of `genre_matrix`.
-        half_stars: [history] int32 ratings, 1..10.
-        genre_matrix: [rows, genres] uint8, 1 where a movie has a genre.
-
-    Returns:
-        The liked genres, best first, and the disliked ones, worst first: [at most 3] int32 indices
-        of genres each.
-    """
-    occurs = tf.cast(tf.gather(genre_matrix, items), tf.int32)
-    # float64 for the reason that `label_genres` gives: its quotients order like the fractions.
-    counts = tf.cast(tf.reduce_sum(occurs, axis=0), tf.float64)
-    sums = tf.cast(tf.reduce_sum(occurs * half_stars[:, tf.newaxis], axis=0), tf.float64)
-    means = sums / tf.maximum(counts, 1)
-    enough = counts >= MIN_COUNT
-    liked = enough & (sums > HALF_STARS_PER_STAR * LIKED_ABOVE_STARS * counts)
-    disliked = enough & (sums < HALF_STARS_PER_STAR * DISLIKED_BELOW_STARS * counts)
-    by_count = tf.argsort(-counts, stable=True)
-
-    def first(eligible: tf.Tensor, rank: tf.Tensor) -> tf.Tensor:
-        # A stable sort of what is sorted by count: ties of rank stay in that order.
-        order = tf.gather(by_count, tf.argsort(tf.gather(rank, by_count), stable=True))
-        return tf.boolean_mask(order, tf.gather(eligible, order))[:MAX_LABELS]
-
-    return first(liked, -means), first(disliked, means)
 
 
 def most_recent_items(
@@ -340,7 +305,8 @@ def answer(
     """
     genres = data_sources.dataset_folder().genres
     if output_features and "targets" in output_features:
-        _check_answers(genres, output_features["targets"], (sequence_length or {}).get("targets"))
+        length = (sequence_length or {}).get("targets")
+        answer_checks.check(genres, output_features["targets"], length)
     names, spellings = tf.constant(genres), tf.constant([verbalizer.spell(name) for name in genres])
     parts = tf.constant(_answer_parts())
 
@@ -359,75 +325,6 @@ def answer(
     return write(dataset)
 
 
-def _check_answers(genres: Sequence[str], targets: seqio.Feature, length: int | None) -> None:
-    """Warns of genres and answers that a model could not learn to write.
-
-    That is no error: the answers that can be written may be all that is asked for.
-    """
-    vocabulary = targets.vocabulary
-    file = getattr(vocabulary, "sentencepiece_model_file", "the vocabulary")
-
-    def is_written(liked: list[str], disliked: list[str]) -> bool:
-        text = verbalizer.write_answer(liked, disliked)
-        written = vocabulary.decode(vocabulary.encode(text))
-        if verbalizer.normalize(written) == verbalizer.normalize(text):
-            return True  # reading takes longer
-        return verbalizer.read_answer(written, genres) == (liked, disliked)
-
-    def lacks(texts: Iterable[str]) -> list[str]:
-        """Returns the characters of texts that are unknown to the vocabulary."""
-        unknown = [text for text in texts if vocabulary.unk_id in vocabulary.encode(text)]
-        return [
-            c for c in sorted(set("".join(unknown))) if vocabulary.unk_id in vocabulary.encode(c)
-        ]
-
-    mend = (
-        "take a vocabulary that has them, such as one that `uem-t5x prepare --vocabulary-size N` "
-        "trains"
-    )
-    lost = [name for name in genres if not (is_written([name], []) and is_written([], [name]))]
-    parts = _answer_parts()
-    if lost and (lacking := lacks([*parts[1][0], *parts[0][1]])):
-        _warn_once(
-            f"{file}: no token for {_list(lacking)}, so that answers that hold it, whatever their "
-            f"genres, cannot be read back; {mend}"
-        )
-        lost = [name for name in lost if lacks([name])]
-    if lost:
-        unknown = lacks(lost)
-        why = f", which has none for {_list(unknown)}; {mend}, or" if unknown else ";"
-        _warn_once(
-            f"answers with {_list(lost)} cannot be read back from the tokens of {file}{why} spell "
-            "these genres otherwise"
-        )
-    if length is None:
-        return
-    by_tokens = sorted(genres, key=lambda name: -len(vocabulary.encode(verbalizer.spell(name))))
-    longest = by_tokens[: 2 * MAX_LABELS]
-    answers = [
-        verbalizer.write_answer(longest[:liked], longest[liked:])
-        for liked in range(MAX_LABELS + 1)
-        if len(longest) - liked <= MAX_LABELS  # few genres fit in several ways
-    ]
-    tokens = max(map(len, map(vocabulary.encode, answers))) + int(targets.add_eos)
-    if tokens > length:
-        _warn_once(
-            f"answers have up to {tokens} tokens, and lose those beyond {length}; raise the length "
-            "of 'targets' in TASK_FEATURE_LENGTHS"
-        )
-
-
-def _list(names: Sequence[str]) -> str:
-    """Names the first few."""
-    named = ", ".join(map(repr, names[:_NAMED]))
-    return f"{named} and {len(names) - _NAMED} more" if len(names) > _NAMED else named
-
-
-@functools.cache
-def _warn_once(message: str) -> None:
-    logging.warning("%s", message)
-
-
 def _answer_parts() -> list[list[list[str]]]:
     """Returns what stands before, between and after the names in an answer.
 
@@ -436,10 +333,10 @@ def _answer_parts() -> list[list[list[str]]]:
     Returns:
         [liked][disliked]: by the number of either, 2 * MAX_LABELS + 1 strings, the last ones empty.
     """
-    name, numbers, length = "\0", range(MAX_LABELS + 1), 2 * MAX_LABELS + 1
+    numbers, length = range(MAX_LABELS + 1), 2 * MAX_LABELS + 1
 
     def parts(liked: int, disliked: int) -> list[str]:
-        found = verbalizer.write_answer([name] * liked, [name] * disliked).split(name)
+        found = verbalizer.answer_parts(liked, disliked)
         return found + [""] * (length - len(found))
 
     return [[parts(liked, disliked) for disliked in numbers] for liked in numbers]

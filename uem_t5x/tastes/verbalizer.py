@@ -51,6 +51,12 @@ def write_answer(liked: Sequence[str], disliked: Sequence[str]) -> str:
     return f"The user {' and '.join(clauses)}." if clauses else _NO_TASTE
 
 
+def answer_parts(liked: int, disliked: int) -> list[str]:
+    """Returns what stands before, between and after so many liked and disliked names."""
+    name = "\0"
+    return write_answer([name] * liked, [name] * disliked).split(name)
+
+
 def read_answer(text: str, genres: Iterable[str]) -> tuple[list[str], list[str]]:
     """Reads the genres out of an answer.
 
