@@ -32,6 +32,7 @@ torture: $(VENV)/.installed-torture
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 $(BIN)/python:
 	$(if $(PYTHON),,$(error no Python from 3.11 to 3.13 with `venv` here (looked for $(PYTHONS)): \

@@ -36,7 +36,9 @@ class _Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, embeddings: jax.Array, mask: jax.Array) -> jax.Array:
-        encoded = network.Encoder(self.config, name="encoder")(embeddings, mask, deterministic=True)
+        encoded = network.Encoder(self.config, name="encoder")(
+            embeddings, mask, enable_dropout=False
+        )
         weights = mask[..., None].astype(encoded.dtype)
         mean = jnp.sum(encoded * weights, axis=1) / jnp.sum(weights, axis=1)
         vectors = nn.Dense(self.config.emb_dim, use_bias=False, name="projection")(mean)

@@ -28,17 +28,18 @@ import jax
 import seqio
 from clu import metric_writers
 
+from uem_t5x import engine
 from uem_t5x.base import file_handles
 from uem_t5x.base.errors import InputError, Preempted, check_at_least
 from uem_t5x.base.progress import TrainingProgress
 from uem_t5x.checkpoints import folders
-from uem_t5x.inputs import batches
+from uem_t5x.inputs import batches, data_sources, vocabularies
 from uem_t5x.inputs.batches import DatasetConfig
 from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.runs import model_dir as model_dir_lib
 from uem_t5x.runs import recipes
+from uem_t5x.training import optimizers, training_log
 from uem_t5x.training import trainer as trainer_lib
-from uem_t5x.training import training_log
 from uem_t5x.training import validation as validation_lib
 from uem_t5x.training.checkpoint_manager import (
     CheckpointConfig,
@@ -118,7 +119,9 @@ def train(
     with PreemptionNotice() as notice, progress, contextlib.ExitStack() as stack:
         progress.doing("reading the training data")
         folders.set_aside_damaged(model_dir)
-        model_dir_lib.check_is_same_run(model_dir)
+        model_dir_lib.check_is_same_run(
+            model_dir, data_sources.dataset_folder(), vocabularies.sentencepiece_model_file()
+        )
         impl = "unsafe_rbg" if use_hardware_rng else None
         init_rng, trainer_rng = jax.random.split(jax.random.key(random_seed, impl=impl))
         train_dataset_cfg = _as_before(train_dataset_cfg, saved_num_shards(model_dir))
@@ -135,12 +138,20 @@ def train(
             partitioner=partitioner,
             state_shape=initializer.state_shape,
         )
-        manager = stack.enter_context(CheckpointManager(model_dir, checkpoint_cfg))
+        manager = stack.enter_context(
+            CheckpointManager(model_dir, checkpoint_cfg, optimizers.saved_as(model.optimizer_def))
+        )
         if (latest := manager.latest_step()) is not None:
             progress.doing(f"restoring checkpoint_{latest}")
             state = manager.restore(latest, initializer.state_shape, iterator)
         else:
-            sizes = [leaf.size for leaf in jax.tree.leaves(initializer.state_shape.params)]
+            params = initializer.state_shape.params
+            vocabularies.check_rows(
+                model.input_vocabulary,
+                params["token_embedder"]["embedding"].shape[0],
+                initializer.initial_checkpoint_path,
+            )
+            sizes = [leaf.size for leaf in jax.tree.leaves(params)]
             progress.doing(f"initializing {sum(sizes):,} parameters")
             state = initializer.from_scratch(init_rng)
         step = int(state.step)
@@ -302,7 +313,7 @@ def run_recipe(
     """
     file_handles.take()
     recipes.check_bindings(files, bindings)
-    with recipes.main_module(sys.modules[__name__]):
+    with engine.built_in(), recipes.main_module(sys.modules[__name__]):
         recipes.parse(files, bindings)
         arguments = gin.get_bindings(train, resolve_references=True)
         with model_dir_lib.lock(arguments["model_dir"]):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from etils import epath
@@ -62,9 +62,8 @@ def evaluate(
 
     from uem_t5x.base import progress
     from uem_t5x.data.dataset_folder import DatasetFolder
-    from uem_t5x.inputs import batches, postprocessors, questions
     from uem_t5x.inputs import users as users_lib
-    from uem_t5x.tastes import baselines, metrics
+    from uem_t5x.tastes import baselines, metrics, verbalizer
 
     if data_dir is None and not epath.Path(trained.data_dir).exists():
         raise InputError(
@@ -86,29 +85,24 @@ def evaluate(
     if not folder.num_examples(split):
         raise InputError(f"{folder.path}: the split {split!r} has no users; choose another --split")
     batch_size = trained.batch_size if batch_size is None else batch_size
-    config = batches.DatasetConfig(trained.task, trained.feature_lengths, split, batch_size, seed=0)
     answerer = trained.answerer(batch_size)
-    with trained.current(folder):
-        users = users_lib.read(folder, split)
-        asked = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)
-        answers: list[str] = []
-        read: list[int] = []
-        user_ids: list[bytes | None] = []
-        with progress.counting("answering", folder.num_examples(split)) as advance:
-            for index, batch in enumerate(asked):
-                answers += answerer(batch.features, index=index)
-                read += batch.items_read.tolist()
-                user_ids += batch.user_ids
-                advance(len(batch.user_ids))
-        questions.check_one_each(trained.task, [user.encode() for user in users.ids], user_ids)
-        items_read = np.array(read)
-        predicted = [postprocessors.genres(answer) for answer in answers]
-        genres = folder.genre_matrix(), folder.genres
-        predictions = {
-            "uem" if trained.reads_embeddings else "text": predicted,
-            "counting": baselines.counting(users, *genres),
-            "rule": baselines.rule(users.most_recent(items_read), *genres),
-        }
+    users = users_lib.read(folder, split)
+    answers: list[str] = []
+    read: list[int] = []
+    with progress.counting("answering", len(users.ids)) as advance:
+        for index, batch in enumerate(_batches(users, batch_size)):
+            asked = trained.ask(batch)
+            answers += answerer(asked.features, index=index)
+            read += asked.items_read.tolist()
+            advance(len(batch))
+    items_read = np.array(read)
+    predicted = [verbalizer.read_taste(answer, folder.genres) for answer in answers]
+    genres = folder.genre_matrix(), folder.genres
+    predictions = {
+        "uem" if trained.reads_embeddings else "text": predicted,
+        "counting": baselines.counting(users, *genres),
+        "rule": baselines.rule(users.most_recent(items_read), *genres),
+    }
     answered = _answered(users, read, answers, predicted)
     if answers_file is not None:
         with atomic.writing_file(answers_file) as file:
@@ -139,6 +133,17 @@ def evaluate(
         "split_sha256": folder.manifest.splits[split].sha256,
         "task": trained.task,
     }
+
+
+def _batches(users: "baselines.Users", size: int) -> Iterator[list[dict[str, Any]]]:
+    """Yields users as a dataset folder holds them, so many at once."""
+    for first in range(0, len(users.ids), size):
+        batch = []
+        for user in range(first, min(first + size, len(users.ids))):
+            items, half_stars = users.history(user)
+            ratings = {"history_items": items, "history_ratings": half_stars}
+            batch.append({"user_id": users.ids[user].encode(), **ratings})
+        yield batch
 
 
 def _answered(

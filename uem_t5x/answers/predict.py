@@ -65,22 +65,18 @@ def predict(
       InputError: if an item is no row of the catalogue, or only described, and the model cannot
         be told of it; or the task leaves users out or changes their order.
     """
-    from uem_t5x.inputs import batches, questions
     from uem_t5x.tastes import verbalizer
 
     genres = trained.catalogue.genres
     encoder = _ItemEncoder(trained)
     answerer = trained.answerer(batch_size)
-    config = batches.DatasetConfig(trained.task, trained.feature_lengths, "predict", batch_size)
-    with trained.current():
-        ask = questions.Questioner(config, trained.model.FEATURE_CONVERTER_CLS)
 
     def told(users: Sequence[User], index: int) -> Iterator[tuple[int, str]]:
         """Yields how many items were read of each user, and the answer."""
         if not users:
             return
         examples, described = encoder.examples(users)
-        asked = ask(examples)
+        asked = trained.ask(examples)
         answers = answerer(*encoder.embed(asked.features, described), index)
         yield from zip(asked.items_read.tolist(), answers)
 

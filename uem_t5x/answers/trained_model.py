@@ -1,24 +1,24 @@
 """A trained model, read back from its MODEL_DIR alone."""
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gin
-from etils import epath
+import seqio
 
-from uem_t5x import train
+from uem_t5x import engine
 from uem_t5x.base import file_handles
 from uem_t5x.base.errors import InputError
 from uem_t5x.checkpoints import folders
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.inputs import batches, data_sources, vocabularies
-from uem_t5x.inputs.answer_grammar import Grammar
-from uem_t5x.inputs.batches import DatasetConfig
+from uem_t5x.inputs.questions import Questioner, Questions
 from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.network import layouts
+from uem_t5x.network.grammar import Grammar
 from uem_t5x.network.types import Batch, PyTree
 from uem_t5x.runs import model_dir as model_dir_lib
 from uem_t5x.runs import recipes
@@ -26,12 +26,15 @@ from uem_t5x.training import partitioning, trainer
 from uem_t5x.training.checkpoint_manager import CheckpointManager
 from uem_t5x.training.predictor import Predictor, grammar_of
 
-_CHANGES_OF_TRAINING_USERS = ("training_stretches", "random_tastes")
+# gin holds one recipe at a time.
+_READING = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """A checkpoint, the recipe that made it, and the catalogue of movies it knows.
+    """A checkpoint, what it takes to ask it, and the catalogue of movies it knows.
+
+    Once it is loaded it needs nothing that other models share, and answers in any thread.
 
     Attributes:
       model: the model.
@@ -42,11 +45,11 @@ class TrainedModel:
       trained_steps: how far training had come by then: the step of the most recent checkpoint.
       is_best: whether the checkpoint is what is taken where no step is given.
       catalogue: movies, genres, sentence encoder and vocabulary, but no examples.
-      data_dir: the dataset folder it was trained on.
+      data_dir: the dataset folder it was trained on; None where the recipe names none.
       task: the SeqIO task that it is asked by.
+      questioners: by the names of the task, or of each task of a mixture, what asks about users.
       feature_lengths: the padded length of every feature of the task.
       batch_size: of evaluation, as in the recipe.
-      settings: gin's configuration, of the recipe as it is answered with.
       grammar: what its answers are kept within, so that they can be read back; None for nothing.
     """
 
@@ -58,11 +61,11 @@ class TrainedModel:
     trained_steps: int
     is_best: bool
     catalogue: DatasetFolder
-    data_dir: str
+    data_dir: str | None
     task: str
+    questioners: Mapping[str, Questioner]
     feature_lengths: Mapping[str, int]
     batch_size: int
-    settings: str
     grammar: Grammar | None = None
 
     @classmethod
@@ -79,8 +82,8 @@ class TrainedModel:
         Args:
           model_dir: what `python -m uem_t5x.train` wrote.
           step: of the checkpoint; None for the best by validation F1, or else the latest.
-          well_formed: whether answers are kept within a grammar, see `infer.grammar_of`; None for
-            wherever the task has one.
+          well_formed: whether answers are kept within a grammar, see `predictor.grammar_of`; None
+            for wherever the task has one.
           layout: what is split over the devices, see `layouts.Layout.parse`; it need not be that
             of training, and changes no answer.
           task: what to ask, of the same features: one of the mixture that it was trained on; None
@@ -93,18 +96,8 @@ class TrainedModel:
         """
         file_handles.take()
         partitioner = partitioning.Partitioner(layouts.Layout.parse(layout))
-        recipe = model_dir_lib.recipe(model_dir)
         catalogue = model_dir_lib.catalogue(model_dir)
-        with data_sources.use_dataset_folder(catalogue):
-            arguments = _train_arguments(recipe, model_dir_lib.vocabulary(model_dir))
-            dataset_cfg, model = arguments["infer_eval_dataset_cfg"], arguments["model"]
-            if task:
-                dataset_cfg = dataclasses.replace(dataset_cfg, mixture_or_task_name=task)
-            grammar = None
-            if well_formed is not False:
-                asked = batches.task_of(dataclasses.replace(dataset_cfg, use_cached=False))
-                grammar = grammar_of(model, asked, required=bool(well_formed))
-            variables = _lay_out(model, dataset_cfg, partitioner)
+        recorded = _read(model_dir, catalogue, task, well_formed)
         found = folders.find(model_dir)
         if not found or (step is not None and step not in found):
             raise InputError(
@@ -116,13 +109,10 @@ class TrainedModel:
             step = folders.choose(model_dir)
         else:
             folders.check(found[step])
+        variables = _lay_out(recorded["model"], recorded["feature_lengths"], partitioner)
         with CheckpointManager(model_dir) as manager:
             params, flax_mutables = manager.restore_for_inference(step, variables)
-        # Its own, and not the current one, which another model may have set by then.
-        vocabulary = vocabularies.load(str(catalogue.vocabulary_path))
-        model.input_vocabulary = model.output_vocabulary = vocabulary
         return cls(
-            model=model,
             partitioner=partitioner,
             params=params,
             flax_mutables=flax_mutables,
@@ -130,31 +120,8 @@ class TrainedModel:
             trained_steps=max(found),
             is_best=is_best,
             catalogue=catalogue,
-            data_dir=gin.query_parameter("DATA_DIR/macro.value"),
-            task=dataset_cfg.mixture_or_task_name,
-            feature_lengths=dataset_cfg.task_feature_lengths,
-            batch_size=dataset_cfg.batch_size,
-            settings=gin.config_str(),
-            grammar=grammar,
+            **recorded,
         )
-
-    @contextlib.contextmanager
-    def current(self, folder: DatasetFolder | None = None) -> Iterator[None]:
-        """Lets tasks, their steps, vocabularies and metrics mean this model's, inside a `with`.
-
-        They ask gin, which may hold the recipe of a model that was loaded since; it holds this one
-        afterwards. One thread at a time may do so; an `Answerer` does not need it.
-
-        Args:
-          folder: where to read users, of the model's catalogue; the catalogue itself has none.
-        """
-        with recipes.main_module(train):
-            recipes.use_settings(self.settings)
-        with (
-            data_sources.use_dataset_folder(folder or self.catalogue),
-            vocabularies.use_model_file(str(self.catalogue.vocabulary_path)),
-        ):
-            yield
 
     @property
     def well_formed(self) -> bool:
@@ -170,12 +137,23 @@ class TrainedModel:
     def history_length(self) -> int | None:
         """The number of most recent items that the model reads: the paper's p.
 
-        None if neither the task's name ends in it nor its features are so many.
+        None if neither its task nor its features say how many.
         """
-        given = [self.feature_lengths["history_items"]] if self.reads_embeddings else []
-        if (number := self.task.rpartition("_")[2]).isdecimal():
-            given.append(int(number))
-        return min(given, default=None)
+        lengths = [questioner.history_length for questioner in self.questioners.values()]
+        return None if None in lengths else max(lengths)
+
+    def ask(self, users: Sequence[Mapping[str, Any]]) -> Questions:
+        """Returns an example of each user, by the steps of its task; see `Questioner`.
+
+        Raises:
+          InputError: if it was trained on a mixture of tasks, or as in `Questioner`.
+        """
+        if self.task not in self.questioners:
+            raise InputError(
+                f"{self.task}: a mixture of tasks has no one question; name one of its tasks: "
+                f"--task {', '.join(sorted(self.questioners))}"
+            )
+        return self.questioners[self.task](users)
 
     def answerer(self, batch_size: int) -> "Answerer":
         """Returns what writes answers, compiled for batches of one size.
@@ -211,26 +189,54 @@ class Answerer:
         return [trained.model.output_vocabulary.decode(ids) for ids in tokens.tolist()]
 
 
+def _read(
+    model_dir: str | os.PathLike[str],
+    catalogue: DatasetFolder,
+    task: str | None,
+    well_formed: bool | None,
+) -> dict[str, Any]:
+    """Returns those attributes of a model that its recipe tells; of gin nothing is left."""
+    recipe = model_dir_lib.answering_recipe(model_dir)
+    vocabulary_file = os.fspath(model_dir_lib.vocabulary(model_dir))
+    with (
+        _READING,
+        engine.built_in(),
+        data_sources.use_dataset_folder(catalogue),
+        vocabularies.use_model_file(vocabulary_file),
+    ):
+        try:
+            recipes.parse_text(recipe, os.fspath(model_dir))
+            data_dir = recipes.current_macros().get("DATA_DIR")
+            arguments = gin.get_bindings(engine.answering, resolve_references=True)
+            model, config = arguments["model"], arguments["dataset_cfg"]
+            config = dataclasses.replace(
+                config, mixture_or_task_name=task or config.mixture_or_task_name, use_cached=False
+            )
+            asked = batches.task_of(config)
+            grammar = None
+            if well_formed is not False:
+                grammar = grammar_of(model, asked, required=bool(well_formed))
+            converter, lengths = model.FEATURE_CONVERTER_CLS, config.task_feature_lengths
+            asks = [Questioner(part, lengths, converter) for part in seqio.get_subtasks(asked)]
+        finally:
+            gin.clear_config(clear_constants=True)
+    # Its own, and not the current one.
+    model.input_vocabulary = model.output_vocabulary = vocabularies.load(vocabulary_file)
+    return {
+        "model": model,
+        "data_dir": data_dir,
+        "task": config.mixture_or_task_name,
+        "questioners": {questioner.task: questioner for questioner in asks},
+        "feature_lengths": lengths,
+        "batch_size": config.batch_size,
+        "grammar": grammar,
+    }
+
+
 def _lay_out(
-    model: EncoderDecoderModel, config: DatasetConfig, partitioner: partitioning.Partitioner
+    model: EncoderDecoderModel, lengths: Mapping[str, int], partitioner: partitioning.Partitioner
 ) -> dict[str, PyTree]:
     """Returns the shapes of a model's variables by collection, and where they shall lie."""
-    converter = model.FEATURE_CONVERTER_CLS(pack=False)
-    lengths = converter.get_model_feature_lengths(config.task_feature_lengths)
+    lengths = model.FEATURE_CONVERTER_CLS(pack=False).get_model_feature_lengths(lengths)
     shapes = {name: (1, length) for name, length in lengths.items()}
     return partitioner.lay_out(trainer.variable_shapes(model, shapes))
-
-
-def _train_arguments(recipe: epath.Path, vocabulary: epath.Path) -> dict[str, Any]:
-    """Returns the arguments that a recipe gives to `train`.
-
-    What they say of the vocabulary's place, and of the devices that T5X shared the model over, was
-    true of the training machines. Training users are asked about as they are, too.
-    """
-    here = [f"SENTENCEPIECE_MODEL_FILE = {os.fspath(vocabulary)!r}", "LAYOUT = 'data'"]
-    with recipes.main_module(train):
-        recipes.parse([recipe], here)
-        with gin.unlock_config():
-            for change in _CHANGES_OF_TRAINING_USERS:
-                gin.bind_parameter(f"uem_t5x.inputs.preprocessors.{change}.probability", 0.0)
-        return gin.get_bindings(train.train, resolve_references=True)

@@ -270,21 +270,6 @@ def _current_macros(references: "recipe_text.AsText") -> dict[str, Any]:
     return recipe_text.macros(recipe_text.bindings(gin.config_str(), references))
 
 
-def settings_bound(text: str) -> dict[str, Any]:
-    """Returns all that a text as of `gin.config_str()` binds, but for folders and files.
-
-    Args:
-      text: the settings.
-
-    Returns:
-      Values of macros by name and of other settings by `scope/module.function.parameter`; of a
-      reference the text, as `read` gives it.
-    """
-    statements = recipe_text.bindings(text, recipe_text.AsText())
-    bound = recipe_text.macros(statements) | recipe_text.parameters(statements)
-    return {name: value for name, value in bound.items() if not name.endswith(_PLACES)}
-
-
 def _check_imports(recipe: str | os.PathLike[str]) -> None:
     """Checks that a recipe, and each that it includes, imports the modules that it names."""
     references = recipe_text.AsText()

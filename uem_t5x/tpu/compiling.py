@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 # Below this part of the FLOPs counted by hand, XLA's count is taken to miss something.
 CREDIBLE_RATIO = 0.95
-_UEM_PARAMETERS = ("user_embedding", "task_prompt")
 # `CompileTimeHbmOom: ... required ... (21.30G) exceeds available HBM (15.48G)`, and its like.
 _OUT_OF_MEMORY = re.compile(r"([\d.]+)([KMGT])\)? ?(?:exceeds|of) [^\d]*([\d.]+)([KMGT])")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -42,7 +41,7 @@ class _Plan:
     batch_size: int
     feature_lengths: Mapping[str, int]
     num_microbatches: int
-    frozen_modules: Sequence[str] = ()
+    trained: Any  # the shapes of the parameters that have gradients
 
     @property
     def batch_parts(self) -> int:
@@ -62,6 +61,7 @@ def _plan(arguments: Mapping[str, Any], devices: Sequence[Any], what: str) -> _P
     import jax
     import numpy as np
 
+    from uem_t5x.network import parameters
     from uem_t5x.training import partitioning, trainer
 
     model = arguments["model"]
@@ -91,7 +91,7 @@ def _plan(arguments: Mapping[str, Any], devices: Sequence[Any], what: str) -> _P
         config.batch_size,
         lengths,
         num_microbatches,
-        model.frozen_modules,
+        parameters.split(state.params, model.trainable)[0],
     )
 
 
@@ -119,12 +119,6 @@ def _lower(arguments: Mapping[str, Any], plan: _Plan, what: str) -> "jax.stages.
     state = plan.state_shape
     key = np.zeros(2, np.uint32)  # of NumPy: a key of JAX's would lie on the CPU
     return predictor.predict_step.lower(state.params, state.flax_mutables, plan.batch, key)
-
-
-def _trained(plan: _Plan) -> Mapping[str, Any]:
-    """Returns the parameters that have gradients."""
-    params = plan.state_shape.params
-    return {name: params[name] for name in params if name not in plan.frozen_modules}
 
 
 def _device_bytes(shapes: Any) -> int:
@@ -166,12 +160,14 @@ def compile_for(arguments: Mapping[str, Any], topology: "Topology", what: str) -
     import jax
 
     from uem_t5x.network import flops as model_flops
+    from uem_t5x.network import parameters
 
     plan = _plan(arguments, topologies.devices(topology), what)
     params = plan.state_shape.params
     counted = arguments["model"].module, plan.feature_lengths, plan.batch_size
     if what == TRAIN:
-        flops = model_flops.training_flops(*counted, bool(plan.frozen_modules))
+        trains_language_model = not plan.trained.keys().isdisjoint(parameters.LANGUAGE_MODEL)
+        flops = model_flops.training_flops(*counted, trains_language_model)
     else:
         flops = model_flops.forward_flops(*counted)
     row = Row(
@@ -182,8 +178,8 @@ def compile_for(arguments: Mapping[str, Any], topology: "Topology", what: str) -
         what=what,
         batch_size=plan.batch_size,
         parameters=_size(params),
-        uem_parameters=_size([params[name] for name in _UEM_PARAMETERS if name in params]),
-        frozen_parameters=_size(params) - _size(_trained(plan)),
+        uem_parameters=_size(parameters.split(params, parameters.soft_prompt_alone)[0]),
+        frozen_parameters=_size(params) - _size(plan.trained),
         available_bytes=topology.usable_hbm_bytes,
         hbm_bytes=topology.hbm_bytes,
         argument_bytes=plan.argument_bytes,
@@ -249,7 +245,7 @@ def _suggestion(row: Row, plan: _Plan, needed: int, available: int) -> str:
     """Estimates what would fit: all but the state and its gradients grows with the batch."""
     fixed = row.argument_bytes
     if row.what == TRAIN:
-        fixed += _device_bytes(_trained(plan))
+        fixed += _device_bytes(plan.trained)
     choices = [] if plan.partitioner.layout.fsdp else ["LAYOUT='fsdp'"]
     share = (available - fixed) / max(needed - fixed, 1)
     at_once = int(row.batch_size / plan.num_microbatches * share)

@@ -14,7 +14,7 @@ _LAYOUT = "LAYOUT/macro.value"
 def recipe(files: Sequence[str], bindings: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yields the arguments that a recipe gives to `train`, and its `layout`; reads no data files.
 
-    Without a `DATA_DIR` among the bindings it reads a stand-in for a dataset folder.
+    Without a `DATA_DIR` among the bindings the item table is of the paper's size.
 
     Raises:
       InputError: a recipe that cannot be read, or a macro that it does not have.
@@ -25,14 +25,14 @@ def recipe(files: Sequence[str], bindings: Sequence[str]) -> Iterator[dict[str, 
 
     recipes.check_bindings(files, bindings)  # before what takes seconds
     startup.load("uem_t5x.train")
-    from uem_t5x import train
+    from uem_t5x import engine, train
     from uem_t5x.inputs import data_sources
     from uem_t5x.network import layouts
 
     places = ["MODEL_DIR = ''", "DATA_DIR = ''", "INITIAL_CHECKPOINT_PATH = ''"]
     has_data = any(binding.startswith("DATA_DIR = ") for binding in bindings)
-    folder = contextlib.nullcontext() if has_data else data_sources.use_dataset_folder(_stand_in())
-    with folder, recipes.main_module(train):
+    channels = contextlib.nullcontext() if has_data else data_sources.use_channels(_stand_in())
+    with channels, engine.built_in(), recipes.main_module(train):
         recipes.parse(files, [*places, *bindings])
         # The layout is of devices that are not here.
         layout = layouts.Layout.parse(gin.query_parameter(_LAYOUT))
@@ -41,28 +41,10 @@ def recipe(files: Sequence[str], bindings: Sequence[str]) -> Iterator[dict[str, 
         yield gin.get_bindings(train.train, resolve_references=True) | {"layout": layout}
 
 
-def _stand_in() -> Any:
-    """Returns a dataset folder without files, of the paper's size: 8,200 movies, 3 x 768 wide."""
-    from etils import epath
-
-    from uem_t5x.data.dataset_folder import DatasetFolder
-    from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
+def _stand_in() -> list[Any]:
+    """Returns the channels of a catalogue of the paper's size: 8,200 movies, 3 x 768 wide."""
+    from uem_t5x.network.item_table import Channel
 
     rows = {"item": 8_201, "rating": RATING_ROWS}  # row 0 is padding
-
-    class StandIn(DatasetFolder):
-        def embedding_shape(self, channel: Channel) -> tuple[int, int]:
-            return rows[channel.index], channel.width
-
     names = {"title_genres": "item", "description": "item", "rating": "rating"}
-    manifest = Manifest(
-        genres=(),
-        channels=tuple(Channel(name, 768, index) for name, index in names.items()),
-        encoder=EncoderRecord("sentence-t5-base", 768),
-        splits={},
-        has_vocabulary=False,
-        counts={},
-        options={},
-        inputs={},
-    )
-    return StandIn(epath.Path("a stand-in, without files"), manifest)
+    return [Channel(name, rows[index], 768, index) for name, index in names.items()]
