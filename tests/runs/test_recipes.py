@@ -7,11 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from uem_t5x import train
+from uem_t5x import engine, train
 from uem_t5x.base.errors import InputError
-from uem_t5x.inputs import data_sources
+from uem_t5x.inputs import data_sources, vocabularies
 from uem_t5x.runs import comparison, recipes
-from uem_t5x.training import trainer
 
 RECIPES = sorted(path.stem for path in Path(__file__).parents[2].glob("gin/*.gin"))
 PRETRAINED = [name for name in RECIPES if "t5_" in name]
@@ -22,7 +21,7 @@ def arguments_of(name, dataset_folder, *bindings):
     places = ["MODEL_DIR = 'm'", f"DATA_DIR = {str(dataset_folder.path)!r}"]
     if name in PRETRAINED:
         places.append("INITIAL_CHECKPOINT_PATH = 'checkpoint'")
-    with recipes.main_module(train):
+    with engine.built_in(), recipes.main_module(train):
         recipes.parse([f"gin/{name}.gin"], [*places, *bindings])
         return gin.get_bindings(train.train, resolve_references=True)
 
@@ -61,9 +60,9 @@ def test_the_papers_values(name, dataset_folder):
     expected = 5e-3 if name.startswith("uem") else 1e-2
     assert rate(0) == rate(9_999) == pytest.approx(expected)
     if name.startswith("uem"):
-        module = arguments["model"].module
-        assert module.prompt_length == 20
-        uem = module.user_embedding_config
+        prompt = arguments["model"].module.soft_prompt
+        assert prompt.prompt_length == 20
+        uem = prompt.config
         assert (uem.num_layers, uem.num_heads, uem.head_dim, uem.mlp_dim) == (3, 12, 64, 2048)
 
 
@@ -112,8 +111,8 @@ def test_one_macro_each(dataset_folder):
     )
     module = arguments["model"].module
     assert module.config.emb_dim == 512
-    assert module.user_embedding_config.num_layers == 2
-    assert module.prompt_length == 7
+    assert module.soft_prompt.config.num_layers == 2
+    assert module.soft_prompt.prompt_length == 7
     assert arguments["trainer_cls"].keywords["learning_rate_fn"](0) == pytest.approx(0.001)
     assert arguments["train_dataset_cfg"].task_feature_lengths["history_items"] == 100
     assert arguments["train_dataset_cfg"].mixture_or_task_name == "movielens_genres_uem_100"
@@ -146,12 +145,12 @@ def test_a_pretrained_recipe_asks_for_its_checkpoint():
 
 def test_a_vocabulary_larger_than_the_embedding_is_refused(dataset_folder):
     arguments = arguments_of("uem_tiny", dataset_folder, "VOCAB_SIZE = 200")
-    params = {"token_embedder": {"embedding": np.zeros((200, 2))}}
+    model = arguments["model"]
     with (
         data_sources.use_dataset_folder(dataset_folder),
         pytest.raises(InputError, match=r"256 tokens, but VOCAB_SIZE=200; set VOCAB_SIZE to 256"),
     ):
-        trainer.starting_params(params, arguments["model"].input_vocabulary, None)
+        vocabularies.check_rows(model.input_vocabulary, model.module.config.vocab_size)
 
 
 @pytest.mark.parametrize(
