@@ -7,6 +7,7 @@ each period the trainer, which is the loop's only way to the device, runs as man
 
 import argparse
 import dataclasses
+import functools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from benchmarks import jax_model, made_up_data, sizes, timing
 from benchmarks.timing import Stopwatch
 from uem_t5x import train
 from uem_t5x.inputs import batches, data_sources, vocabularies
+from uem_t5x.inputs.feature_converters import UserEmbeddingFeatureConverter
 from uem_t5x.models import EncoderDecoderModel, Metrics
 from uem_t5x.network.types import Batch
 from uem_t5x.tasks import movielens
@@ -100,8 +102,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         data_sources.use_dataset_folder(folder),
         tempfile.TemporaryDirectory() as model_dir,
     ):
-        module = jax_model.personalized_transformer(size, arguments.dtype, folder.channels)
-        model = jax_model.model(module, vocabularies.TaskVocabulary())
+        module = jax_model.personalized_transformer(size, arguments.dtype, data_sources.channels())
+        vocabulary = vocabularies.TaskVocabulary()
+        model = jax_model.model(
+            module,
+            input_vocabulary=vocabulary,
+            output_vocabulary=vocabulary,
+            feature_converter_cls=UserEmbeddingFeatureConverter,
+        )
         takes_turns = _train(model, size, arguments, model_dir)
         loop, bare = takes_turns.loop.timing, takes_turns.bare.timing
     ratio = timing.ratio(loop, bare)
@@ -154,7 +162,9 @@ def _train(
         checkpoint_cfg=CheckpointConfig(period=0),
         partitioner=Partitioner(),
         trainer_cls=make_trainer,
-        train_state_initializer_cls=TrainStateInitializer,
+        train_state_initializer_cls=functools.partial(
+            TrainStateInitializer, item_vectors=data_sources.item_vectors
+        ),
         model_dir=model_dir,
         # The last call ends the last turn.
         total_steps=_WARMUP_STEPS

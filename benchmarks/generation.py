@@ -7,9 +7,8 @@ vocabulary that is trained for this.
 
 import argparse
 import dataclasses
-import tempfile
+import itertools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,13 +18,10 @@ import torch
 from benchmarks import jax_model, sizes, timing, torch_model
 from benchmarks.sizes import Sizes
 from benchmarks.timing import Timing
-from uem_t5x.data import fiction
-from uem_t5x.data.vocabulary import train_vocabulary
-from uem_t5x.inputs import vocabularies
-from uem_t5x.inputs.answer_grammar import Grammar, compile_grammar
-from uem_t5x.tastes import sentences, verbalizer
+from uem_t5x.network.grammar import Grammar, Sentence, Spelling, compile_grammar
 from uem_t5x.training.predictor import Predictor
 
+_GENRES, _END = 19, 1  # as MovieLens has them; the token that ends a sequence
 _OURS, _CONSTRAINED, _TORCH = "ours", "ours within the grammar", "torch generate"
 _LEAST_SPEEDUP, _MOST_GRAMMAR_COST = 2.0, 1.10
 
@@ -116,18 +112,27 @@ def _bounds(timings: dict[str, Timing], batch_size: int) -> list[dict[str, Any]]
 
 
 def _genre_grammar(size: Sizes) -> Grammar:
-    """Returns the grammar in a vocabulary of at most the model's size."""
-    movies = fiction.make_movies(size.movies, np.random.default_rng(0))
-    listed = movies.select("title", "genres").iter_rows()
-    texts = [
-        verbalizer.write_answer(fiction.GENRES[:3], fiction.GENRES[3:6]),
-        *(sentences.title_genres_sentence(title, genres.split("|")) for title, genres in listed),
-        *movies["movie_info"],
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "sentencepiece.model"
-        train_vocabulary(path, texts, fiction.GENRES, size.vocabulary)
-        return compile_grammar(fiction.GENRES, vocabularies.load(str(path)))
+    """Returns the grammar of up to three liked and three disliked genres, of made-up tokens."""
+    rng = np.random.default_rng(0)
+
+    def word(tokens: int) -> tuple[int, ...]:
+        return tuple(rng.integers(2, size.vocabulary, tokens).tolist())
+
+    genres, comma, full_stop, both = [word(3) for _ in range(_GENRES)], word(1), word(1), word(1)
+    sides = [word(2), word(4)]
+
+    def sentence(*numbers: int) -> Sentence:
+        words = [[Spelling(None, word_of_all)]]
+        for side, number in zip(sides, numbers):
+            words += [[Spelling(None, side)]] if number else []
+            for place in range(number):
+                behind = comma if place < number - 1 else both
+                words.append([Spelling(g, tokens + behind) for g, tokens in enumerate(genres)])
+        return [*words, [Spelling(None, full_stop)], [Spelling(None, (_END,))]]
+
+    word_of_all = word(2)
+    numbers = itertools.product(range(4), repeat=2)
+    return compile_grammar([sentence(*of_sides) for of_sides in numbers], _GENRES)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,21 @@
 """This package's model at a benchmark's sizes."""
 
 import dataclasses
+import types
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import seqio
-from flax import linen as nn
 
 from benchmarks import sizes as sizes_lib
 from benchmarks.sizes import Sizes
-from uem_t5x import engine, network
-from uem_t5x.data.manifest import Channel
-from uem_t5x.inputs import data_sources
-from uem_t5x.inputs.feature_converters import HISTORY_FEATURES, UserEmbeddingFeatureConverter
+from uem_t5x import network
 from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.network import user_embedding
+from uem_t5x.network.item_table import Channel
 from uem_t5x.network.types import Batch, PyTree
-from uem_t5x.training import learning_rates
+from uem_t5x.training import learning_rates, optimizers
 from uem_t5x.training.partitioning import Partitioner
 from uem_t5x.training.trainer import Trainer, TrainState, TrainStateInitializer
 
@@ -45,10 +41,9 @@ def t5_config(sizes: Sizes, dtype: str = "float32", **options: Any) -> network.T
 
 def personalized_transformer(
     sizes: Sizes, dtype: str = "float32", channels: Sequence[Channel] | None = None
-) -> user_embedding.PersonalizedTransformer:
+) -> network.Transformer:
     """Returns the network; `channels` replace those of the sizes."""
-    return user_embedding.PersonalizedTransformer(
-        t5_config(sizes, dtype),
+    user_prompt = user_embedding.UserPrompt(
         user_embedding.UserEmbeddingConfig(
             num_layers=sizes.uem_layers,
             num_heads=sizes.uem_heads,
@@ -59,31 +54,20 @@ def personalized_transformer(
         channels=channels or sizes.channels,
         prompt_length=sizes.prompts,
     )
+    return network.Transformer(t5_config(sizes, dtype), user_prompt)
 
 
-def model(module: nn.Module, vocabulary: seqio.Vocabulary | None = None) -> EncoderDecoderModel:
-    """Returns a network as a model, by default over a vocabulary without an end of sequence."""
-    vocabulary = vocabulary or seqio.PassThroughVocabulary(module.config.vocab_size, NEVER)
-    return EncoderDecoderModel(
-        module,
-        vocabulary,
-        vocabulary,
-        engine.adafactor(),
-        feature_converter_cls=UserEmbeddingFeatureConverter,
-    )
+def model(module: network.Transformer, **options: Any) -> EncoderDecoderModel:
+    """Returns a network as a model, by default over a vocabulary without an end of sequence.
 
-
-class _ItemTableOnly:
-    """As much of a dataset folder as the network asks for."""
-
-    def __init__(self, sizes: Sizes) -> None:
-        self._table = sizes_lib.item_table(sizes)
-
-    def embedding(self, channel: str) -> np.ndarray:
-        return self._table[channel]
-
-    def embedding_shape(self, channel: Channel) -> tuple[int, int]:
-        return self.embedding(channel.name).shape
+    Args:
+        module: the network.
+        **options: further arguments of `EncoderDecoderModel`.
+    """
+    vocabulary = types.SimpleNamespace(vocab_size=module.config.vocab_size, eos_id=NEVER)
+    vocabularies = {"input_vocabulary": vocabulary, "output_vocabulary": vocabulary}
+    given = {**vocabularies, "optimizer_def": optimizers.adafactor(), **options}
+    return EncoderDecoderModel(module, **given)
 
 
 @dataclasses.dataclass
@@ -105,9 +89,9 @@ class Training:
         """Draws parameters, and the item table of the sizes."""
         partitioner = Partitioner()
         shapes = {name: array.shape for name, array in batch.items()}
-        with data_sources.use_dataset_folder(_ItemTableOnly(sizes)):
-            initializer = TrainStateInitializer(model, shapes, partitioner)
-            state = initializer.from_scratch(jax.random.key(0))
+        vectors = sizes_lib.item_table(sizes).__getitem__
+        initializer = TrainStateInitializer(model, shapes, partitioner, item_vectors=vectors)
+        state = initializer.from_scratch(jax.random.key(0))
         trainer = make_trainer(
             model=model,
             rng=jax.random.key(1),
@@ -140,4 +124,4 @@ def feature_lengths(batch: Batch) -> dict[str, int]:
 
 def without_history(batch: Batch) -> Batch:
     """Returns what a T5 reads that is told no history."""
-    return {name: array for name, array in batch.items() if name not in HISTORY_FEATURES}
+    return {name: array for name, array in batch.items() if not name.startswith("history_")}

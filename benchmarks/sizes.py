@@ -5,7 +5,7 @@ import dataclasses
 
 import numpy as np
 
-from uem_t5x.data.manifest import Channel
+from uem_t5x.network.item_table import Channel
 from uem_t5x.network.types import Batch
 
 HEAD_DIM = 64
@@ -51,8 +51,9 @@ class Sizes:
     @property
     def channels(self) -> tuple[Channel, ...]:
         """The channels of the item table, as in a dataset folder."""
+        rows = {"item": self.movies + 1, "rating": _RATINGS}
         kinds = {"title_genres": "item", "rating": "rating", "description": "item"}
-        return tuple(Channel(name, self.channel, kind) for name, kind in kinds.items())
+        return tuple(Channel(name, rows[kind], self.channel, kind) for name, kind in kinds.items())
 
     @property
     def item_width(self) -> int:
@@ -99,10 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def item_table(sizes: Sizes) -> dict[str, np.ndarray]:
     """Draws the vectors of each channel, of unit length; row 0 is padding."""
     rng = np.random.default_rng(0)
-    rows = {"item": sizes.movies + 1, "rating": _RATINGS}
     table = {}
     for channel in sizes.channels:
-        vectors = rng.standard_normal((rows[channel.index], channel.width), np.float32)
+        vectors = rng.standard_normal((channel.rows, channel.width), np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors[0] = 0
         table[channel.name] = vectors

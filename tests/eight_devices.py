@@ -20,12 +20,11 @@ import jax
 import numpy as np
 import seqio
 
-from uem_t5x import engine, models, network
-from uem_t5x.data.manifest import Channel
-from uem_t5x.inputs import data_sources
+from uem_t5x import models, network
 from uem_t5x.network import long_attention, user_embedding
+from uem_t5x.network.item_table import Channel
 from uem_t5x.network.layouts import Layout
-from uem_t5x.training import learning_rates, partitioning, trainer
+from uem_t5x.training import learning_rates, optimizers, partitioning, trainer
 
 ROWS, WIDTH, VOCAB_SIZE, BATCH = {"title": 51, "rating": 11}, 16, 64, 32
 RUNS = [
@@ -52,27 +51,24 @@ def model(scan_layers, encoder_attention):
         global_block_size=2,
         **sizes,
     )
-    module = user_embedding.PersonalizedTransformer(
-        config,
+    user_prompt = user_embedding.UserPrompt(
         user_embedding.UserEmbeddingConfig(num_layers=2, **sizes),
-        channels=(Channel("title", WIDTH, "item"), Channel("rating", WIDTH, "rating")),
+        channels=(
+            Channel("title", ROWS["title"], WIDTH, "item"),
+            Channel("rating", ROWS["rating"], WIDTH, "rating"),
+        ),
         prompt_length=4,
     )
+    module = network.Transformer(config, user_prompt)
     vocabulary = seqio.PassThroughVocabulary(VOCAB_SIZE, eos_id=1)
-    return models.EncoderDecoderModel(module, vocabulary, vocabulary, engine.adafactor())
+    return models.EncoderDecoderModel(module, vocabulary, vocabulary, optimizers.adafactor())
 
 
-class Folder:
-    """As much of a dataset folder as a UEM asks for."""
-
-    def embedding(self, channel):
-        vectors = np.random.default_rng(len(channel)).normal(size=(ROWS[channel], WIDTH))
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        vectors[0] = 0
-        return vectors.astype(np.float32)
-
-    def embedding_shape(self, channel):
-        return ROWS[channel.name], WIDTH
+def item_vectors(channel):
+    vectors = np.random.default_rng(len(channel)).normal(size=(ROWS[channel], WIDTH))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[0] = 0
+    return vectors.astype(np.float32)
 
 
 def batch():
@@ -100,6 +96,7 @@ def run(layout, devices, scan_layers, encoder_attention="full"):
         model(scan_layers, encoder_attention),
         {name: array.shape for name, array in examples.items()},
         partitioner,
+        item_vectors=item_vectors,
     )
     state = initializer.from_scratch(jax.random.PRNGKey(0))
     training = trainer.Trainer(
@@ -125,10 +122,6 @@ def run(layout, devices, scan_layers, encoder_attention="full"):
 
 
 if __name__ == "__main__":
-    with (
-        data_sources.use_dataset_folder(Folder()),
-        mock.patch.object(trainer.vocabularies, "check_rows", lambda *_: None),
-        mock.patch.object(long_attention, "CHUNK_QUERIES", 8),
-    ):
+    with mock.patch.object(long_attention, "CHUNK_QUERIES", 8):
         for arguments in RUNS:
             print(json.dumps([arguments, run(*arguments)]), flush=True)

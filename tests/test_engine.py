@@ -1,5 +1,6 @@
 """What both engines share: T5X's optimizer semantics and the choice of types."""
 
+import importlib.util
 from pathlib import Path
 from unittest import mock
 
@@ -12,7 +13,7 @@ from uem_t5x.base.errors import InputError
 from uem_t5x.inputs import batches
 from uem_t5x.network import layouts
 from uem_t5x.runs import recipes
-from uem_t5x.training import checkpoint_manager, partitioning
+from uem_t5x.training import checkpoint_manager, optimizers, partitioning
 
 GOLDEN = Path(__file__).parent / "golden/adafactor_t5x.npz"
 
@@ -30,7 +31,7 @@ def test_adafactor_equals_t5x():
         "tiny": np.full((4,), 1e-5, np.float32),  # below the least scale of a parameter
     }
     shapes = {name: value.shape for name, value in params.items()}
-    optimizer = engine.adafactor()
+    optimizer = optimizers.adafactor()
     state = optimizer.init(params)
     for step in range(3):
         gradients = {
@@ -79,15 +80,22 @@ def test_macros_to_no_effect_are_told_of(tmp_path, monkeypatch):
     recipes.parse([recipe])
     told = []
     monkeypatch.setattr(engine.logging, "warning", lambda text, *words: told.append(text % words))
-    monkeypatch.setattr(engine.model_dir_lib, "write", lambda _: "")
+    monkeypatch.setattr(engine.model_dir_lib, "write", lambda *_: "")
     engine.summarize_config("model", mock.Mock(), 0)
     assert "Nothing refers to the macro HISTORY_LENGHT; there is HISTORY_LENGTH" in told
     assert len(told) == 2
 
 
-def test_without_t5x_running_the_built_in_types_are_made():
-    assert not engine.running_on_t5x()
-    assert isinstance(engine.partitioner(), partitioning.Partitioner)
-    config = engine.dataset_config("task", {"inputs": 4}, "train", 8)
-    assert isinstance(config, batches.DatasetConfig)
-    assert isinstance(engine.checkpoint_config(10), checkpoint_manager.CheckpointConfig)
+def test_inside_the_built_in_engine_its_types_are_made():
+    with engine.built_in():
+        assert isinstance(engine.partitioner(), partitioning.Partitioner)
+        config = engine.dataset_config("task", {"inputs": 4}, "train", 8)
+        assert isinstance(config, batches.DatasetConfig)
+        assert isinstance(engine.checkpoint_config(10), checkpoint_manager.CheckpointConfig)
+        assert engine.adafactor().saved_as == optimizers.ADAFACTOR
+
+
+@pytest.mark.skipif(importlib.util.find_spec("t5x") is not None, reason="T5X is installed")
+def test_whoever_hands_in_no_engine_is_taken_for_t5x():
+    with pytest.raises(ModuleNotFoundError, match="t5x"):
+        engine.adafactor()

@@ -4,7 +4,6 @@ PYTHONPATH=tests:${T5X_DIR} python tests/golden/make_t5x.py
 """
 
 from pathlib import Path
-from unittest import mock
 
 import flax.core
 import jax
@@ -14,6 +13,7 @@ from t5x import adafactor, decoding, models, utils
 from t5x.examples.t5 import network
 
 from uem_t5x import engine
+from uem_t5x.network import item_table
 from uem_t5x.training import learning_rates
 
 GOLDEN = Path(__file__).with_name("t5x.npz")
@@ -50,34 +50,36 @@ def language_model() -> dict[str, np.ndarray]:
 
 def uem_training() -> dict[str, np.ndarray]:
     """Returns the loss of each step that T5X's trainer takes with this package's model."""
-    with mock.patch.object(engine, "running_on_t5x", lambda: True), case.items_in_place():
-        model = case.uem_model()
-        batch = case.uem_batch()
-        partitioner = engine.partitioner()
-        initializer = utils.TrainStateInitializer(
-            optimizer_def=model.optimizer_def,
-            init_fn=model.get_initial_variables,
-            input_shapes={name: array.shape for name, array in batch.items()},
-            partitioner=partitioner,
-        )
-        state = initializer.from_scratch(jax.random.PRNGKey(0))
-        params = case.draw_params(flax.core.unfreeze(state.params))
-        training = engine.trainer(learning_rates.trapezoid(case.LEARNING_RATE, case.STEPS))(
-            model=model,
-            train_state=state.replace_params(flax.core.freeze(params)),
-            partitioner=partitioner,
-            train_state_axes=initializer.train_state_axes,
-            eval_names=[],
-            summary_dir=None,
-            rng=jax.random.PRNGKey(0),
-        )
-        losses = []
-        for _ in range(case.STEPS):
-            metrics = training.train(iter([batch]), num_steps=1).result()
-            losses.append(metrics["loss"].value)
-        logits = model.compute_logits(
-            training.train_state.params, batch, flax_mutables=training.train_state.flax_mutables
-        )
+    model = case.uem_model(engine.adafactor())
+    batch = case.uem_batch()
+    partitioner = engine.partitioner()
+    initializer = utils.TrainStateInitializer(
+        optimizer_def=model.optimizer_def,
+        init_fn=model.get_initial_variables,
+        input_shapes={name: array.shape for name, array in batch.items()},
+        partitioner=partitioner,
+    )
+    state = initializer.from_scratch(jax.random.PRNGKey(0))
+    params = case.draw_params(flax.core.unfreeze(state.params))
+    mutables = item_table.fill(flax.core.unfreeze(state.flax_mutables), case.item_vectors)
+    training = engine.trainer(learning_rates.trapezoid(case.LEARNING_RATE, case.STEPS))(
+        model=model,
+        train_state=state.replace_params(flax.core.freeze(params)).replace_flax_mutables(
+            flax.core.freeze(mutables)
+        ),
+        partitioner=partitioner,
+        train_state_axes=initializer.train_state_axes,
+        eval_names=[],
+        summary_dir=None,
+        rng=jax.random.PRNGKey(0),
+    )
+    losses = []
+    for _ in range(case.STEPS):
+        metrics = training.train(iter([batch]), num_steps=1).result()
+        losses.append(metrics["loss"].value)
+    logits = model.compute_logits(
+        training.train_state.params, batch, flax_mutables=training.train_state.flax_mutables
+    )
     return {"uem_losses": losses, "uem_logits": logits}
 
 

@@ -1,6 +1,5 @@
 """What `make_t5x.py` asks T5X about, and the tests ask this package: parameters and batches."""
 
-import contextlib
 from typing import Any
 
 import jax
@@ -8,11 +7,11 @@ import numpy as np
 import seqio
 from flax import traverse_util
 
-from uem_t5x import engine, models, network
-from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.data.manifest import Channel
-from uem_t5x.inputs import data_sources, feature_converters
+from uem_t5x import models, network
+from uem_t5x.inputs import feature_converters
 from uem_t5x.network import user_embedding
+from uem_t5x.network.item_table import Channel
+from uem_t5x.training import optimizers
 
 VOCABULARY = seqio.PassThroughVocabulary(48, eos_id=1)
 SIZES = {
@@ -48,23 +47,23 @@ def transformer() -> network.Transformer:
     return network.Transformer(network.T5Config(**SIZES))
 
 
-def personalized_transformer() -> user_embedding.PersonalizedTransformer:
+def personalized_transformer() -> network.Transformer:
     """Returns the language model under a UEM of two channels."""
-    return user_embedding.PersonalizedTransformer(
-        network.T5Config(**SIZES),
+    user_prompt = user_embedding.UserPrompt(
         user_embedding.UserEmbeddingConfig(num_layers=1, num_heads=2, head_dim=4, mlp_dim=12),
-        channels=(Channel("title", 6, "item"), Channel("rating", 6, "rating")),
+        channels=(Channel("title", 7, 6, "item"), Channel("rating", 11, 6, "rating")),
         prompt_length=2,
     )
+    return network.Transformer(network.T5Config(**SIZES), user_prompt)
 
 
-def item_table() -> dict[str, np.ndarray]:
-    """Returns the vectors of six items and ten ratings; row 0 is padding."""
+def item_vectors(channel: str) -> np.ndarray:
+    """Returns the vectors of six items, or of ten ratings; row 0 is padding."""
     rng = np.random.default_rng(2)
     table = {name: rng.standard_normal((rows, 6)) for name, rows in (("title", 7), ("rating", 11))}
     for vectors in table.values():
         vectors[0] = 0
-    return {name: vectors.astype(np.float32) for name, vectors in table.items()}
+    return table[channel].astype(np.float32)
 
 
 def draw_params(shapes: dict) -> dict:
@@ -86,31 +85,13 @@ def language_model_params() -> dict:
     return draw_params(shapes["params"])
 
 
-class _Folder(DatasetFolder):
-    """As much of a dataset folder as a UEM asks for."""
-
-    def __init__(self) -> None:
-        pass
-
-    def embedding(self, channel: str) -> np.ndarray:
-        return item_table()[channel]
-
-    def embedding_shape(self, channel: Channel) -> tuple[int, ...]:
-        return self.embedding(channel.name).shape
-
-
-def items_in_place() -> contextlib.AbstractContextManager[None]:
-    """Lets the UEM find `item_table()` where it would read the dataset folder's."""
-    return data_sources.use_dataset_folder(_Folder())
-
-
 def uem_model(optimizer_def: Any = None) -> models.EncoderDecoderModel:
-    """Returns `personalized_transformer()` as a model, with the running engine's Adafactor."""
+    """Returns `personalized_transformer()` as a model, by default with the built-in Adafactor."""
     return models.EncoderDecoderModel(
         personalized_transformer(),
         VOCABULARY,
         VOCABULARY,
-        optimizer_def or engine.adafactor(),
+        optimizer_def or optimizers.adafactor(),
         feature_converter_cls=feature_converters.UserEmbeddingFeatureConverter,
     )
 

@@ -168,7 +168,7 @@ def encoder_loss(config, mask):
     def loss(params):
         rngs = {"dropout": jax.random.PRNGKey(1)}
         encoder = network.Encoder(config)
-        y = encoder.apply({"params": params}, embeddings, mask, deterministic=False, rngs=rngs)
+        y = encoder.apply({"params": params}, embeddings, mask, rngs=rngs)
         return (y * mask[..., None]).sum() ** 2
 
     return loss

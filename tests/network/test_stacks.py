@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from uem_t5x import engine, network
+from uem_t5x import network
 from uem_t5x.network import stacks
+from uem_t5x.training import optimizers
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_what_has_no_layers_stays_as_it_is(params):
 
 def test_the_optimizer_treats_each_layer_by_itself(params):
     """Adafactor clips and scales by root mean squares that must not mix layers."""
-    one_by_one = stacked = engine.adafactor()
+    one_by_one = stacked = optimizers.adafactor()
     stacked_params = stacks.stack(params)
     states = one_by_one.init(params), stacked.init(stacked_params)
     rng = np.random.default_rng(1)

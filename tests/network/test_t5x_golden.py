@@ -42,27 +42,29 @@ def test_scores_and_greedy_answers_of_the_language_model(params):
 
 
 def test_the_built_in_trainer_takes_the_steps_of_t5x():
-    with case.items_in_place():
-        model = case.uem_model()
-        batch = case.uem_batch()
-        partitioner = Partitioner()
-        initializer = trainer.TrainStateInitializer(
-            model, {name: array.shape for name, array in batch.items()}, partitioner
-        )
-        state = initializer.from_scratch(jax.random.PRNGKey(0))
-        state = state.replace(params=case.draw_params(state.params))
-        training = trainer.Trainer(
-            model,
-            jax.random.PRNGKey(0),
-            partitioner,
-            initializer.state_shape,
-            learning_rates.trapezoid(case.LEARNING_RATE, case.STEPS),
-        )
-        losses = []
-        for _ in range(case.STEPS):
-            state, metrics = training.train_step(state, batch)
-            losses.append(metrics["loss"].compute())
-        logits = model.compute_logits(state.params, batch, flax_mutables=state.flax_mutables)
+    model = case.uem_model()
+    batch = case.uem_batch()
+    partitioner = Partitioner()
+    initializer = trainer.TrainStateInitializer(
+        model,
+        {name: array.shape for name, array in batch.items()},
+        partitioner,
+        item_vectors=case.item_vectors,
+    )
+    state = initializer.from_scratch(jax.random.PRNGKey(0))
+    state = state.replace(params=case.draw_params(state.params))
+    training = trainer.Trainer(
+        model,
+        jax.random.PRNGKey(0),
+        partitioner,
+        initializer.state_shape,
+        learning_rates.trapezoid(case.LEARNING_RATE, case.STEPS),
+    )
+    losses = []
+    for _ in range(case.STEPS):
+        state, metrics = training.train_step(state, batch)
+        losses.append(metrics["loss"].compute())
+    logits = model.compute_logits(state.params, batch, flax_mutables=state.flax_mutables)
     np.testing.assert_allclose(losses, GOLDEN["uem_losses"], **CLOSE)
     # Adafactor's first steps go by the gradient's sign, where rounding is no longer small.
     np.testing.assert_allclose(logits, GOLDEN["uem_logits"], rtol=2e-3, atol=2e-3)

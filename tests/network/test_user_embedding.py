@@ -10,12 +10,12 @@ import pytest
 import seqio
 from flax import traverse_util
 
-from uem_t5x import engine, models, network
+from uem_t5x import models, network
 from uem_t5x.data import dataset_folder as dataset_folder_lib
-from uem_t5x.data.manifest import Channel
 from uem_t5x.inputs import data_sources
-from uem_t5x.network import user_embedding
-from uem_t5x.training import partitioning, trainer
+from uem_t5x.network import item_table, user_embedding
+from uem_t5x.network.item_table import Channel
+from uem_t5x.training import optimizers, partitioning, trainer
 
 T5 = network.T5Config(
     vocab_size=32,
@@ -31,27 +31,22 @@ TEXT = np.array([[5, 6, 7], [5, 6, 0]], np.int32)
 ANSWER = np.array([[3, 4, 1], [3, 1, 0]], np.int32)
 ITEMS = np.array([[3, 9, 4, 0], [8, 0, 0, 0]], np.int32)
 RATINGS = np.array([[9, 2, 7, 0], [10, 0, 0, 0]], np.int32)
+HISTORY = {"history_items": ITEMS, "history_ratings": RATINGS}
 
 
 @pytest.fixture(scope="module")
 def personalized(dataset_folder):
     with data_sources.use_dataset_folder(dataset_folder):
-        module = user_embedding.PersonalizedTransformer(
-            T5, UEM, channels=user_embedding.channels(), prompt_length=3
-        )
+        channels = data_sources.channels()
+    module = network.Transformer(
+        T5, user_embedding.UserPrompt(UEM, channels=channels, prompt_length=3)
+    )
 
-        def init(key):
-            return module.init(
-                key,
-                TEXT,
-                ANSWER,
-                ANSWER,
-                history_items=ITEMS,
-                history_ratings=RATINGS,
-                enable_dropout=False,
-            )
+    def init(key):
+        return module.init(key, TEXT, ANSWER, ANSWER, HISTORY, enable_dropout=False)
 
-        variables = jax.jit(init)(jax.random.PRNGKey(0))
+    variables = jax.jit(init)(jax.random.PRNGKey(0))
+    variables = item_table.fill(variables, dataset_folder.embedding)
 
     @jax.jit
     def logits(items, ratings):
@@ -60,8 +55,7 @@ def personalized(dataset_folder):
             TEXT,
             ANSWER,
             ANSWER,
-            history_items=items,
-            history_ratings=ratings,
+            {"history_items": items, "history_ratings": ratings},
             enable_dropout=False,
         )
 
@@ -98,7 +92,7 @@ def test_a_run_reads_each_channel_once_and_only_to_fill_its_table(
     """Vectors that an initialization looks up while it is traced are constants of its program."""
     module, _, _ = personalized
     vocabulary = seqio.PassThroughVocabulary(T5.vocab_size, 1)
-    model = models.EncoderDecoderModel(module, vocabulary, vocabulary, engine.adafactor())
+    model = models.EncoderDecoderModel(module, vocabulary, vocabulary, optimizers.adafactor())
     shapes = {
         "encoder_input_tokens": TEXT.shape,
         "decoder_target_tokens": ANSWER.shape,
@@ -113,10 +107,11 @@ def test_a_run_reads_each_channel_once_and_only_to_fill_its_table(
         return embedding(folder, channel)
 
     monkeypatch.setattr(dataset_folder_lib.DatasetFolder, "embedding", note)
-    with data_sources.use_dataset_folder(dataset_folder):
-        initializer = trainer.TrainStateInitializer(model, shapes, partitioning.Partitioner())
-        assert not read
-        state = initializer.from_scratch(jax.random.key(0))
+    initializer = trainer.TrainStateInitializer(
+        model, shapes, partitioning.Partitioner(), item_vectors=dataset_folder.embedding
+    )
+    assert not read
+    state = initializer.from_scratch(jax.random.key(0))
     matrices = dataset_folder.embeddings()
     assert sorted(read) == sorted(matrices)
     table = state.flax_mutables["item_table"]["item_table"]
@@ -128,21 +123,12 @@ def test_a_run_reads_each_channel_once_and_only_to_fill_its_table(
 def test_the_encoder_reads_task_prompts_then_items_then_text(personalized):
     module, variables, _ = personalized
     variables = {name: variables[name] for name in ("params", "item_table")}
-    encoded = module.apply(
-        variables,
-        TEXT,
-        history_items=ITEMS,
-        history_ratings=RATINGS,
-        enable_dropout=False,
-        method="encode",
-    )
+    encoded = module.apply(variables, TEXT, HISTORY, enable_dropout=False, method="encode")
     assert encoded.values.shape == (2, 3 + 4 + 3, 16)
     prompts, items = np.ones((2, 3), bool), ITEMS > 0
     np.testing.assert_array_equal(encoded.mask, np.concatenate([prompts, items, TEXT > 0], 1))
 
-    prompt = module.apply(
-        variables, ITEMS, RATINGS, enable_dropout=False, method="embed_user"
-    ).embeddings
+    prompt = module.apply(variables, HISTORY, enable_dropout=False, method="prompt").embeddings
     task_prompt = variables["params"]["task_prompt"]["embedding"]
     np.testing.assert_array_equal(prompt[0, :3], task_prompt)
     np.testing.assert_array_equal(prompt[1, :3], task_prompt)
@@ -165,7 +151,10 @@ def test_padding_of_the_history_changes_nothing_but_positions_of_the_text(person
     variables = {name: variables[name] for name in ("params", "item_table")}
     embed = jax.jit(
         lambda items, ratings: module.apply(
-            variables, items, ratings, enable_dropout=False, method="embed_user"
+            variables,
+            {"history_items": items, "history_ratings": ratings},
+            enable_dropout=False,
+            method="prompt",
         )
     )
     short = embed(ITEMS[:, :3], RATINGS[:, :3])
@@ -177,7 +166,7 @@ def test_padding_of_the_history_changes_nothing_but_positions_of_the_text(person
 def loss_and_gradients(personalized, dtype="float32", **features):
     module, variables, _ = personalized
     t5, uem = (dataclasses.replace(config, dtype=jnp.dtype(dtype)) for config in (T5, UEM))
-    module = module.clone(config=t5, user_embedding_config=uem)
+    module = module.clone(config=t5, soft_prompt=module.soft_prompt.clone(config=uem))
     vocabulary = seqio.PassThroughVocabulary(T5.vocab_size)
     model = models.EncoderDecoderModel(module, vocabulary, vocabulary, optax.identity())
     batch = {
@@ -221,17 +210,16 @@ def test_bfloat16_gives_the_loss_to_one_percent_and_the_direction_of_its_gradien
 
 
 def test_a_fourth_channel_widens_the_uem(dataset_folder):
-    channels = (*dataset_folder.channels, Channel("poster", 8, "item"))
+    with data_sources.use_dataset_folder(dataset_folder):
+        channels = (*data_sources.channels(), Channel("poster", 20, 8, "item"))
     table = {name: jnp.asarray(matrix) for name, matrix in dataset_folder.embeddings().items()}
     table["poster"] = jnp.ones((len(table["description"]), 8))
 
-    vectors = user_embedding.ItemTable(channels).apply(
-        {user_embedding.ITEM_TABLE: table}, ITEMS, RATINGS
-    )
+    vectors = item_table.ItemTable(channels).apply({item_table.ITEM_TABLE: table}, ITEMS, RATINGS)
     assert vectors.shape == (2, 4, 3 * 16 + 8)
     np.testing.assert_allclose(vectors[0, 0, -8:], np.sqrt(8))
 
 
 def test_channels_have_to_be_said():
     with pytest.raises(TypeError, match="channels"):
-        user_embedding.PersonalizedTransformer(network.T5Config())
+        user_embedding.UserPrompt()

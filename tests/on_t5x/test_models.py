@@ -1,7 +1,6 @@
 """This package's model beside T5X's, under T5X's decoding, trainer and partitioner."""
 
 import importlib.util
-from unittest import mock
 
 import jax
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from golden import t5x_case as case
 
 from uem_t5x import engine, models
+from uem_t5x.network import item_table
 from uem_t5x.tpu import topologies
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -42,13 +42,12 @@ def test_t5x_lays_a_model_out_on_every_tpu(name, monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda *_: devices)
     monkeypatch.setattr(jax, "device_count", lambda *_: len(devices))
     monkeypatch.setattr(jax, "local_devices", lambda *_, **__: local)
-    with mock.patch.object(engine, "running_on_t5x", return_value=True):
-        for model in (1, 2, 4):
-            mesh = engine.partitioner(f"model={model}" if model > 1 else "data").mesh
-            assert dict(mesh.shape) == {"data": len(devices) // model, "model": model}
-            assert set(mesh.devices.flat) == set(devices)
-            for sharing in mesh.devices:
-                assert len({device.process_index for device in sharing}) == 1
+    for model in (1, 2, 4):
+        mesh = engine.partitioner(f"model={model}" if model > 1 else "data").mesh
+        assert dict(mesh.shape) == {"data": len(devices) // model, "model": model}
+        assert set(mesh.devices.flat) == set(devices)
+        for sharing in mesh.devices:
+            assert len({device.process_index for device in sharing}) == 1
 
 
 @pytest.mark.parametrize("num_decodes", [1, 3])
@@ -89,24 +88,24 @@ def test_beam_search_of_t5x_over_a_user(params):
     """Beams share the soft prompt: the best of several is no worse than the greedy answer."""
     from t5x import decoding
 
-    with case.items_in_place():
-        model = case.uem_model()
-        variables = model.get_initial_variables(
-            jax.random.PRNGKey(0), {name: array.shape for name, array in case.uem_batch().items()}
+    model = case.uem_model()
+    variables = model.get_initial_variables(
+        jax.random.PRNGKey(0), {name: array.shape for name, array in case.uem_batch().items()}
+    )
+    tables = {"item_table": variables["item_table"].unfreeze()}
+    mutables = item_table.fill(tables, case.item_vectors)
+    drawn = case.draw_params(dict(variables["params"].unfreeze()))
+    best = {}
+    for name, decode_fn in (("greedy", None), ("beam", decoding.beam_search)):
+        model._decode_fn = decode_fn or model._decode_fn
+        _, aux = model.predict_batch_with_aux(
+            drawn,
+            case.uem_batch(),
+            decoder_params={"alpha": 0.0} if decode_fn else None,
+            num_decodes=8 if decode_fn else 1,
+            flax_mutables=mutables,
         )
-        mutables = {"item_table": variables["item_table"]}
-        drawn = case.draw_params(dict(variables["params"].unfreeze()))
-        best = {}
-        for name, decode_fn in (("greedy", None), ("beam", decoding.beam_search)):
-            model._decode_fn = decode_fn or model._decode_fn
-            _, aux = model.predict_batch_with_aux(
-                drawn,
-                case.uem_batch(),
-                decoder_params={"alpha": 0.0} if decode_fn else None,
-                num_decodes=8 if decode_fn else 1,
-                flax_mutables=mutables,
-            )
-            best[name] = np.asarray(aux["scores"])
+        best[name] = np.asarray(aux["scores"])
     assert (best["beam"] >= best["greedy"] - 1e-4).all()
 
 
@@ -114,24 +113,21 @@ def test_beam_search_of_t5x_over_a_user(params):
 def test_both_engines_keep_the_same_optimizer_state(size):
     """What one engine saved of Adafactor, the other one restores: names and shapes."""
     import flax.traverse_util
-    import optax
 
     from uem_t5x import network
-    from uem_t5x.training import checkpoint_manager, trainer
+    from uem_t5x.training import optimizers, saved_state, trainer
 
     module = case.transformer().clone(config=network.t5_1_1(size, vocab_size=32128))
     tokens = [jax.ShapeDtypeStruct((1, 4), np.int32)] * 3
     params = jax.eval_shape(module.init, jax.random.PRNGKey(0), *tokens)["params"]
-    ours = engine.adafactor()
-    assert isinstance(ours, optax.GradientTransformation)
+    ours = optimizers.adafactor()
     state = jax.eval_shape(lambda p: trainer.TrainState(np.zeros(()), p, ours.init(p), {}), params)
-    with mock.patch.object(engine, "running_on_t5x", lambda: True):
-        theirs = jax.eval_shape(engine.adafactor().init_state, params).param_states
+    theirs = jax.eval_shape(engine.adafactor().init_state, params).param_states
     expected = {
         (*path, name): getattr(record, name).shape
         for path, record in flax.traverse_util.flatten_dict(theirs).items()
         for name in ("m", "v", "v_row", "v_col")
     }
-    saved = checkpoint_manager._to_t5x(state)["state"]["param_states"]
+    saved = saved_state.to_t5x(state, ours.saved_as)["state"]["param_states"]
     flat = flax.traverse_util.flatten_dict(saved)
     assert {name: leaf.shape for name, leaf in flat.items()} == expected

@@ -12,12 +12,11 @@ import tensorstore
 from etils import epath
 from orbax.checkpoint._src.serialization import ocdbt_utils
 
-from uem_t5x import engine
 from uem_t5x.base.errors import DamagedError
 from uem_t5x.checkpoints import folders, t5x
 from uem_t5x.inputs.batches import TrainIterator
 from uem_t5x.network import stacks
-from uem_t5x.training import checkpoint_manager
+from uem_t5x.training import checkpoint_manager, optimizers
 from uem_t5x.training.checkpoint_manager import CheckpointConfig, CheckpointManager
 from uem_t5x.training.partitioning import Partitioner
 from uem_t5x.training.trainer import TrainState
@@ -30,7 +29,7 @@ def save(model_dir, f1s):
     with CheckpointManager(model_dir, CheckpointConfig(keep=1, keep_best=1)) as manager:
         for step, f1 in enumerate(f1s, start=1 + (manager.latest_step() or 0)):
             params = {"dense": {"kernel": jnp.ones((2, 3))}}
-            state = TrainState(jnp.int32(step), params, engine.adafactor().init(params), {})
+            state = TrainState(jnp.int32(step), params, optimizers.adafactor().init(params), {})
             metrics = None if f1 is None else {"f1": f1}
             manager.save(state, mock.Mock(spec=TrainIterator), metrics)
 
@@ -135,7 +134,7 @@ def test_a_state_is_never_there_twice(is_stacked, tmp_path, monkeypatch):
     params = {"encoder": layers, "dense": {"kernel": jnp.ones((2, 3))}}
     if is_stacked:
         params = stacks.stack(params)
-    state = TrainState(jnp.int32(0), params, engine.adafactor().init(params), {})
+    state = TrainState(jnp.int32(0), params, optimizers.adafactor().init(params), {})
     iterator = mock.Mock(spec=TrainIterator)
     state_size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     with CheckpointManager(tmp_path, CheckpointConfig()) as manager:

@@ -14,7 +14,7 @@ from uem_t5x.base import file_handles
 from uem_t5x.base.errors import InputError
 from uem_t5x.checkpoints import folders
 from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.inputs import batches, data_sources, vocabularies
+from uem_t5x.inputs import answer_grammar, batches, data_sources, vocabularies
 from uem_t5x.inputs.questions import Questioner, Questions
 from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.network import layouts
@@ -24,7 +24,7 @@ from uem_t5x.runs import model_dir as model_dir_lib
 from uem_t5x.runs import recipes
 from uem_t5x.training import partitioning, trainer
 from uem_t5x.training.checkpoint_manager import CheckpointManager
-from uem_t5x.training.predictor import Predictor, grammar_of
+from uem_t5x.training.predictor import Predictor
 
 # gin holds one recipe at a time.
 _READING = threading.Lock()
@@ -82,8 +82,8 @@ class TrainedModel:
         Args:
           model_dir: what `python -m uem_t5x.train` wrote.
           step: of the checkpoint; None for the best by validation F1, or else the latest.
-          well_formed: whether answers are kept within a grammar, see `predictor.grammar_of`; None
-            for wherever the task has one.
+          well_formed: whether answers are kept within a grammar; None for wherever the task has
+            one, see `answer_grammar.of_model`.
           layout: what is split over the devices, see `layouts.Layout.parse`; it need not be that
             of training, and changes no answer.
           task: what to ask, of the same features: one of the mixture that it was trained on; None
@@ -215,7 +215,7 @@ def _read(
             asked = batches.task_of(config)
             grammar = None
             if well_formed is not False:
-                grammar = grammar_of(model, asked, required=bool(well_formed))
+                grammar = answer_grammar.of_model(model, asked, bool(well_formed))
             converter, lengths = model.FEATURE_CONVERTER_CLS, config.task_feature_lengths
             asks = [Questioner(part, lengths, converter) for part in seqio.get_subtasks(asked)]
         finally:

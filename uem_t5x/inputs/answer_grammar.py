@@ -7,9 +7,11 @@ twice. They are asked of it, so that what is written and what may be written can
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import gin
 import seqio
+from absl import logging
 
 from uem_t5x.base import checksums
 from uem_t5x.base.errors import InputError
@@ -18,6 +20,13 @@ from uem_t5x.network import grammar
 from uem_t5x.network.grammar import Grammar, Sentence, Spelling
 from uem_t5x.tastes import verbalizer
 from uem_t5x.tastes.labels import MAX_LABELS
+
+
+class AnyModel(Protocol):
+    """A model that tells whether its `decode_fn` can be kept within a grammar."""
+
+    takes_grammar: bool
+
 
 _SLOT = "\N{WHITE SQUARE}"  # stands for a genre
 
@@ -49,6 +58,34 @@ def of_task(task: seqio.Task | seqio.Mixture) -> Grammar:
                 f"{part.name}: the grammar is not that of its answers, whose vocabulary is its own"
             )
     return answer_grammar()
+
+
+def of_model(
+    model: AnyModel, task: seqio.Task | seqio.Mixture, required: bool = False
+) -> Grammar | None:
+    """Returns what keeps a model's answers to a task to sentences that can be read back.
+
+    Args:
+      model: the model.
+      task: what it is asked.
+      required: whether there must be one.
+
+    Returns:
+      None where there is none, which is logged: answers of another kind are written freely.
+
+    Raises:
+      InputError: if there is none, but must be: see `of_task`, or the model's
+        `decode_fn` takes none.
+    """
+    try:
+        if not model.takes_grammar:
+            raise InputError(f"{task.name}: the model's decode_fn takes no grammar")
+        return of_task(task)
+    except InputError as error:
+        if required:
+            raise
+        logging.warning("Answers are written freely. %s", error)
+    return None
 
 
 @functools.lru_cache(maxsize=8)

@@ -255,12 +255,3 @@ def task_of(config: DatasetConfig) -> seqio.Task | seqio.Mixture:
             if part.supports_caching:
                 caches.check(part, config.split)
     return task
-
-
-def pad_batch(batch: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-    """Fills a batch up to `size` rows with zeros: no history, no text, no loss."""
-    missing = size - len(next(iter(batch.values())))
-    return {
-        name: np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
-        for name, array in batch.items()
-    }

@@ -1,47 +1,18 @@
 """Running a model over a whole dataset, in the built-in engine."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-import seqio
-import tensorflow as tf
-from absl import logging
 
-from uem_t5x.base.errors import InputError
-from uem_t5x.inputs import answer_grammar, batches
-from uem_t5x.inputs.answer_grammar import Grammar
 from uem_t5x.models import EncoderDecoderModel
+from uem_t5x.network.grammar import Grammar
 from uem_t5x.network.types import Batch, PyTree
-from uem_t5x.training.partitioning import Partitioner
+from uem_t5x.training.partitioning import Partitioner, pad_batch
 
-
-def grammar_of(
-    model: EncoderDecoderModel, task: seqio.Task | seqio.Mixture, required: bool = False
-) -> Grammar | None:
-    """Returns what keeps a model's answers to a task to sentences that can be read back.
-
-    Args:
-      model: the model.
-      task: what it is asked.
-      required: whether there must be one.
-
-    Returns:
-      None where there is none, which is logged: answers of another kind are written freely.
-
-    Raises:
-      InputError: if there is none, but must be: see `answer_grammar.of_task`, or the model's
-        `decode_fn` takes none.
-    """
-    try:
-        if not model.takes_grammar:
-            raise InputError(f"{task.name}: the model's decode_fn takes no grammar")
-        return answer_grammar.of_task(task)
-    except InputError as error:
-        if required:
-            raise
-        logging.warning("Answers are written freely. %s", error)
-    return None
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class Predictor:
@@ -106,13 +77,13 @@ class Predictor:
         return self._predict(params, flax_mutables, batch, index)[0]
 
     def predict_dataset(
-        self, params: PyTree, flax_mutables: PyTree, dataset: tf.data.Dataset
+        self, params: PyTree, flax_mutables: PyTree, dataset: "tf.data.Dataset"
     ) -> list[tuple[int, np.ndarray]]:
         """Answers the enumerated dataset of a `seqio.Evaluator`; returns (index, token ids)."""
         return self.predict_dataset_with_aux(params, flax_mutables, dataset)[0]
 
     def predict_dataset_with_aux(
-        self, params: PyTree, flax_mutables: PyTree, dataset: tf.data.Dataset
+        self, params: PyTree, flax_mutables: PyTree, dataset: "tf.data.Dataset"
     ) -> tuple[list[tuple[int, np.ndarray]], dict[str, list[float]]]:
         """Answers such a dataset; returns each answer's log-likelihood besides, as `scores`."""
         answers: list[tuple[int, np.ndarray]] = []
@@ -124,7 +95,7 @@ class Predictor:
         return answers, {"scores": scores}
 
     def score_dataset(
-        self, params: PyTree, flax_mutables: PyTree, dataset: tf.data.Dataset
+        self, params: PyTree, flax_mutables: PyTree, dataset: "tf.data.Dataset"
     ) -> list[tuple[int, float]]:
         """Scores the targets of such a dataset; returns (index, log-likelihood)."""
         scores: list[tuple[int, float]] = []
@@ -141,11 +112,11 @@ class Predictor:
         size = _size(batch)
         return np.asarray(tokens)[:size], np.asarray(aux["scores"])[:size]
 
-    def _batches(self, dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray, Batch]]:
+    def _batches(self, dataset: "tf.data.Dataset") -> Iterator[tuple[np.ndarray, Batch]]:
         return dataset.batch(self._batch_size).as_numpy_iterator()
 
     def _shard(self, batch: Batch) -> Batch:
-        return self._partitioner.shard_batch(batches.pad_batch(batch, self._batch_size))
+        return self._partitioner.shard_batch(pad_batch(batch, self._batch_size))
 
 
 def _size(batch: Batch) -> int:

@@ -12,14 +12,14 @@ import seqio
 from absl import logging
 from etils import epath
 
-from uem_t5x.inputs import batches
+from uem_t5x.inputs import answer_grammar, batches
 from uem_t5x.inputs.batches import DatasetConfig
 from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.network.types import Batch
 from uem_t5x.tastes import metrics
 from uem_t5x.training import training_log
-from uem_t5x.training.partitioning import Partitioner
-from uem_t5x.training.predictor import Predictor, grammar_of
+from uem_t5x.training.partitioning import Partitioner, pad_batch
+from uem_t5x.training.predictor import Predictor
 from uem_t5x.training.trainer import Trainer, TrainState, summarize
 
 
@@ -57,7 +57,7 @@ class Validation:
           eval_steps: batches of the loss; None for all there are.
           evaluator_cls: makes the evaluator.
           well_formed: keeps answers within a grammar, where the task has one; see
-            `infer.grammar_of`. A recipe binds it, here: T5X's evaluation has no such argument.
+            `answer_grammar.of_model`. A recipe binds it here, as T5X's evaluation has none such.
 
         Raises:
           InputError: if there is no such task.
@@ -75,7 +75,7 @@ class Validation:
                 batches.eval_batches(train_eval_cfg, model.FEATURE_CONVERTER_CLS), eval_steps
             )
             # Rows that fill up the last batch carry no loss.
-            self._batches = [batches.pad_batch(batch, train_eval_cfg.batch_size) for batch in some]
+            self._batches = [pad_batch(batch, train_eval_cfg.batch_size) for batch in some]
             self._loss_writer = training_log.writer(
                 model_dir, f"training_eval/{train_eval_cfg.mixture_or_task_name}"
             )
@@ -96,7 +96,7 @@ class Validation:
                     **({} if is_first else {"logger_cls": ()}),
                 )
             task = seqio.get_mixture_or_task(infer_eval_cfg.mixture_or_task_name)
-            grammar = grammar_of(model, task) if well_formed else None
+            grammar = answer_grammar.of_model(model, task) if well_formed else None
             self._predictor = Predictor(
                 model, partitioner, infer_eval_cfg.batch_size, grammar=grammar
             )
