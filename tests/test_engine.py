@@ -81,6 +81,8 @@ def test_macros_to_no_effect_are_told_of(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(engine.logging, "warning", lambda text, *words: told.append(text % words))
     monkeypatch.setattr(engine.model_dir_lib, "write", lambda *_: "")
+    monkeypatch.setattr(engine.data_sources, "dataset_folder", lambda: None)
+    monkeypatch.setattr(engine.vocabularies, "sentencepiece_model_file", lambda: "")
     engine.summarize_config("model", mock.Mock(), 0)
     assert "Nothing refers to the macro HISTORY_LENGHT; there is HISTORY_LENGTH" in told
     assert len(told) == 2

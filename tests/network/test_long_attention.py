@@ -50,11 +50,17 @@ def logits(config, params, text, answer):
     return jax.jit(apply)({"params": params}, text, shifted, answer)
 
 
-def encode(kind, text, soft_prompt=None):
-    apply = functools.partial(
-        network.Transformer(tiny(kind)).apply, method="encode", enable_dropout=False
-    )
-    return jax.jit(apply)(variables(kind), text, soft_prompt).values
+class GivenPrompt(network.SoftPromptModule):
+    """The soft prompt that is among the features."""
+
+    def __call__(self, features, embed_dim, *, enable_dropout=True):
+        return network.SoftPrompt(features["embeddings"], features["mask"])
+
+
+def encode(kind, text, features=None):
+    module = network.Transformer(tiny(kind), GivenPrompt() if features else None)
+    apply = functools.partial(module.apply, method="encode", enable_dropout=False)
+    return jax.jit(apply)(variables(kind), text, features).values
 
 
 @pytest.mark.parametrize("queries", [512, 24, 1])
@@ -149,14 +155,14 @@ def test_a_soft_prompt_is_read_where_it_holds_something(kind):
     embeddings = rng.normal(size=(2, 11, 16)).astype(np.float32)
     mask = np.arange(11) < np.asarray([[11], [2]])
     text = tokens(2, 8)
-    encoded = encode(kind, text, network.SoftPrompt(embeddings, mask))
+    encoded = encode(kind, text, {"embeddings": embeddings, "mask": mask})
     gap, seen = embeddings.copy(), embeddings.copy()
     gap[1, 2:] = rng.normal(size=(9, 16))
     seen[1, 1] = 0
-    again = encode(kind, text, network.SoftPrompt(gap, mask))
+    again = encode(kind, text, {"embeddings": gap, "mask": mask})
     is_held = np.concatenate([mask, text > 0], axis=1)
     np.testing.assert_allclose(encoded[is_held], again[is_held], atol=1e-6)
-    other = encode(kind, text, network.SoftPrompt(seen, mask))
+    other = encode(kind, text, {"embeddings": seen, "mask": mask})
     assert np.abs(encoded[1, 0] - other[1, 0]).max() > 1e-3
     np.testing.assert_array_equal(encoded[0], other[0])
 

@@ -83,7 +83,7 @@ class TrainedModel:
           model_dir: what `python -m uem_t5x.train` wrote.
           step: of the checkpoint; None for the best by validation F1, or else the latest.
           well_formed: whether answers are kept within a grammar; None for wherever the task has
-            one, see `answer_grammar.of_model`.
+            one, see `answer_grammar.where_there_is_one`.
           layout: what is split over the devices, see `layouts.Layout.parse`; it need not be that
             of training, and changes no answer.
           task: what to ask, of the same features: one of the mixture that it was trained on; None
@@ -215,7 +215,9 @@ def _read(
             asked = batches.task_of(config)
             grammar = None
             if well_formed is not False:
-                grammar = answer_grammar.of_model(model, asked, bool(well_formed))
+                grammar = answer_grammar.where_there_is_one(
+                    model.takes_grammar, asked, bool(well_formed)
+                )
             converter, lengths = model.FEATURE_CONVERTER_CLS, config.task_feature_lengths
             asks = [Questioner(part, lengths, converter) for part in seqio.get_subtasks(asked)]
         finally:

@@ -60,13 +60,13 @@ def of_task(task: seqio.Task | seqio.Mixture) -> Grammar:
     return answer_grammar()
 
 
-def of_model(
-    model: AnyModel, task: seqio.Task | seqio.Mixture, required: bool = False
+def where_there_is_one(
+    takes_grammar: bool, task: seqio.Task | seqio.Mixture, required: bool = False
 ) -> Grammar | None:
     """Returns what keeps a model's answers to a task to sentences that can be read back.
 
     Args:
-      model: the model.
+      takes_grammar: whether the model's `decode_fn` takes one.
       task: what it is asked.
       required: whether there must be one.
 
@@ -74,11 +74,10 @@ def of_model(
       None where there is none, which is logged: answers of another kind are written freely.
 
     Raises:
-      InputError: if there is none, but must be: see `of_task`, or the model's
-        `decode_fn` takes none.
+      InputError: if there is none, but must be; see `of_task`.
     """
     try:
-        if not model.takes_grammar:
+        if not takes_grammar:
             raise InputError(f"{task.name}: the model's decode_fn takes no grammar")
         return of_task(task)
     except InputError as error:

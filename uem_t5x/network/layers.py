@@ -34,7 +34,7 @@ def dropout(
     return nn.Dropout(rate, broadcast_dims=(-2,))(inputs, deterministic=key is None, rng=key)
 
 
-def split_key(key: jax.Array | None, number: int) -> Sequence[jax.Array | None]:
+def split_key(key: jax.Array | None, number: int) -> jax.Array | list[None]:
     """Returns so many keys of dropout; None of each where there is none."""
     return [None] * number if key is None else jax.random.split(key, number)
 

@@ -57,7 +57,7 @@ class Validation:
           eval_steps: batches of the loss; None for all there are.
           evaluator_cls: makes the evaluator.
           well_formed: keeps answers within a grammar, where the task has one; see
-            `answer_grammar.of_model`. A recipe binds it here, as T5X's evaluation has none such.
+            `answer_grammar.where_there_is_one`. A recipe binds it here: T5X's evaluation has none.
 
         Raises:
           InputError: if there is no such task.
@@ -96,7 +96,9 @@ class Validation:
                     **({} if is_first else {"logger_cls": ()}),
                 )
             task = seqio.get_mixture_or_task(infer_eval_cfg.mixture_or_task_name)
-            grammar = answer_grammar.of_model(model, task) if well_formed else None
+            grammar = None
+            if well_formed:
+                grammar = answer_grammar.where_there_is_one(model.takes_grammar, task)
             self._predictor = Predictor(
                 model, partitioner, infer_eval_cfg.batch_size, grammar=grammar
             )
