@@ -1,6 +1,6 @@
-"""`uem-t5x report`: a page of tables and plots, drawn up from trained and scored runs.
+"""A page of tables and plots, drawn up from trained and scored runs.
 
-`command` finds the runs; `settings` puts those together that differ in their seed alone; `tables`
-sets them beside the paper's figures (`paper_results`); `table_plots` and `run_plots` draw in the
-style of `figures`; `page` writes it all down.
+`settings` puts those runs together that differ in their seed alone; `tables` sets them beside the
+paper's figures (`paper_results`); `table_plots` and `run_plots` draw in the style of `figures`;
+`page` writes it all down.
 """
