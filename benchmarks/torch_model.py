@@ -5,11 +5,12 @@ projection, learned task prompts before the text. Weights are float32; bfloat16 
 """
 
 import contextlib
+import importlib.util
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import transformers
 from torch import nn
 
 from benchmarks import sizes as sizes_lib
@@ -17,6 +18,11 @@ from benchmarks import timing
 from benchmarks.sizes import Sizes
 from uem_t5x.network.types import Batch
 
+if TYPE_CHECKING:
+    import transformers
+
+# Why there is no peer, where Transformers is not installed; ours is measured alone then.
+MISSING = None if importlib.util.find_spec("transformers") else "Transformers is not installed"
 _T5_OPTIONS = {
     "d_kv": sizes_lib.HEAD_DIM,
     "dropout_rate": 0.0,
@@ -64,6 +70,8 @@ class PersonalizedT5(nn.Module):
             item_table: the vectors of each channel.
             dtype: of activations.
         """
+        import transformers
+
         super().__init__()
         self._targets = sizes.targets
         self._dtype = getattr(torch, dtype)
@@ -154,8 +162,10 @@ class PersonalizedT5(nn.Module):
         return torch.autocast(device.type, self._dtype)
 
 
-def t5_encoder(width: int, heads: int, mlp: int, layers: int) -> transformers.T5EncoderModel:
+def t5_encoder(width: int, heads: int, mlp: int, layers: int) -> "transformers.T5EncoderModel":
     """Returns Transformers' T5 encoder, to be given embeddings."""
+    import transformers
+
     return transformers.T5EncoderModel(
         transformers.T5Config(
             vocab_size=1, d_model=width, d_ff=mlp, num_layers=layers, num_heads=heads, **_T5_OPTIONS
@@ -167,6 +177,7 @@ class _TorchEncoder(nn.Module):
     """`torch.nn.TransformerEncoder`, whose heads add up to its width."""
 
     def __init__(self, sizes: Sizes) -> None:
+
         super().__init__()
         layer = nn.TransformerEncoderLayer(
             sizes.item_width,
@@ -192,6 +203,7 @@ class _T5Encoder(nn.Module):
     """Transformers' encoder, for heads that are together narrower than the item vectors."""
 
     def __init__(self, sizes: Sizes) -> None:
+
         super().__init__()
         self.encoder = t5_encoder(
             sizes.item_width, sizes.uem_heads, sizes.uem_mlp, sizes.uem_layers

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import torch
-import transformers
 
 from benchmarks import jax_model, sizes, timing, torch_model
 from benchmarks.jax_model import Training
@@ -46,16 +45,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     module = jax_model.personalized_transformer(size, arguments.dtype)
     training = Training.start(jax_model.model(module), batch, size)
     candidates = {_OURS: _turn(training, batch, steps)}
-    torch_peer = _TorchTraining(size, batch, arguments.dtype)
-    candidates[_EAGER] = lambda: torch_peer.run(steps)
-    left_out = "by --no-compile" if arguments.no_compile else torch_peer.compile()
+    left_out, of_torch = torch_model.MISSING, {}
+    if left_out is None:
+        torch_peer = _TorchTraining(size, batch, arguments.dtype)
+        candidates[_EAGER] = lambda: torch_peer.run(steps)
+        left_out = "by --no-compile" if arguments.no_compile else torch_peer.compile()
+        of_torch = {"optimizer": torch_peer.optimizer_name, "parameters": torch_peer.parameters}
     if left_out is None:
         candidates[_COMPILED] = lambda: torch_peer.run(steps, compiled=True)
     if arguments.t5x:
         candidates |= _t5x_turns(size, batch, arguments.dtype, steps)
 
     timings = timing.alternate(candidates, arguments.repeats, warmup=2)
-    fastest = min((n for n in (_EAGER, _COMPILED) if n in timings), key=lambda n: timings[n].median)
     flops = steps * model_flops.training_flops(
         module, jax_model.feature_lengths(batch), arguments.batch_size
     )
@@ -66,25 +67,26 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     ratios = {
         n: timing.ratio(timings[_OURS], timings[n]) for n in (_EAGER, _COMPILED) if n in timings
     }
-    peers = {name: figures(name) for name in ratios}
+    fastest = min(ratios, key=lambda name: timings[name].median, default=None)
     return {
         "sizes": dataclasses.asdict(size) | {"batch": arguments.batch_size, "steps": steps},
         "dtype": arguments.dtype,
         "parameters": {
             "ours": jax_model.count_parameters(training.state.params),
-            "torch": torch_peer.model.count_parameters(),
+            "torch": of_torch.get("parameters"),
         },
         "torch_threads": torch.get_num_threads(),
-        "torch_optimizer": torch_peer.optimizer_name,
+        "torch_optimizer": of_torch.get("optimizer"),
         "torch_compile_left_out": left_out,
         "ours": figures(_OURS),
-        "peers": peers,
+        "peers": {name: figures(name) for name in ratios},
         "ratios": ratios,
         **_t5x_figures(timings),
         "bounds": [
             timing.bound(
-                f"a step to that of {fastest}, medians", ratios[fastest]["of_medians"], at_most=1.0
+                f"a step to that of {name}, medians", ratios[name]["of_medians"], at_most=1.0
             )
+            for name in filter(None, [fastest])
         ],
     }
 
@@ -109,6 +111,7 @@ class _TorchTraining:
         self.model = torch_model.PersonalizedT5(size, table, dtype).to(self._device).train()
         self._compiled: Callable[..., torch.Tensor] | None = None
         self._batch = torch_model.tensors(batch, self._device)
+        self.parameters = self.model.count_parameters()
         self.optimizer_name, self._optimizer = self._fastest_optimizer()
 
     def compile(self) -> str | None:
@@ -134,6 +137,8 @@ class _TorchTraining:
             torch.cuda.synchronize()
 
     def _fastest_optimizer(self) -> tuple[str, torch.optim.Optimizer]:
+        import transformers
+
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         optimizers = {
             "torch.optim.Adafactor": torch.optim.Adafactor(
