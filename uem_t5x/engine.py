@@ -252,6 +252,13 @@ def summarize_config(model_dir: str, summary_writer: Any, step: int) -> None:
         summary_writer.write_texts(step, {"config": gin.markdown(recipe)})
 
 
-def answering(model: EncoderDecoderModel, dataset_cfg: batches.DatasetConfig) -> None:
-    """Is what `runs.answering` binds: a run's model, and the task that it is asked by."""
-    raise NotImplementedError(f"gin.get_bindings reads {model} and {dataset_cfg}; nobody calls it")
+def answering(
+    model: EncoderDecoderModel, dataset_cfg: batches.DatasetConfig
+) -> tuple[EncoderDecoderModel, batches.DatasetConfig]:
+    """Returns what answers, as the recipe that `runs.answering` records binds it.
+
+    Args:
+      model: the run's.
+      dataset_cfg: the task that it is asked by, and its lengths.
+    """
+    return model, dataset_cfg

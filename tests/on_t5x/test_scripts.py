@@ -132,6 +132,17 @@ def test_metrics_appear_where_t5x_users_look(resumed):
     assert (resumed / "model-info.txt").is_file()
 
 
+def test_what_is_frozen_has_no_optimizer_state_on_either_engine(on_t5x, built_in, tmp_path):
+    half = on_t5x(tmp_path / "frozen", 4, FREEZE_LANGUAGE_MODEL=True)
+    whole = built_in(tmp_path / "frozen", 8, FREEZE_LANGUAGE_MODEL=True, CHECKPOINTS_KEPT=2)
+    for checkpoint in (half, whole):
+        saved = ocp.PyTreeCheckpointHandler().metadata(epath.Path(checkpoint) / "state")
+        assert saved["state"]["param_states"].keys() == {"user_embedding", "task_prompt"}
+    before, after = state_of(half), state_of(whole)
+    changed = {name.split("/")[1] for name in before if (before[name] != after[name]).any()}
+    assert changed == {"user_embedding", "task_prompt"}
+
+
 def test_the_item_table_is_frozen_and_has_no_optimizer_state(resumed, dataset_folder):
     trained = TrainedModel.load(resumed)
     table = trained.flax_mutables["item_table"]["item_table"]

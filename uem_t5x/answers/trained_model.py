@@ -207,8 +207,7 @@ def _read(
         try:
             recipes.parse_text(recipe, os.fspath(model_dir))
             data_dir = recipes.current_macros().get("DATA_DIR")
-            arguments = gin.get_bindings(engine.answering, resolve_references=True)
-            model, config = arguments["model"], arguments["dataset_cfg"]
+            model, config = gin.get_configurable(engine.answering)()
             config = dataclasses.replace(
                 config, mixture_or_task_name=task or config.mixture_or_task_name, use_cached=False
             )
