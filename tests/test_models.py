@@ -7,7 +7,9 @@ import pytest
 import seqio
 
 from uem_t5x import models, network
+from uem_t5x.base.errors import InputError
 from uem_t5x.network import decoding
+from uem_t5x.training.trainer import TrainState
 
 VOCABULARY = seqio.ByteVocabulary()
 CONFIG = network.T5Config(
@@ -118,3 +120,11 @@ def test_sampling_gives_several_answers(params):
     )
     assert tokens.shape == (2, 3, 4)
     assert (np.diff(aux["scores"], axis=1) >= 0).all()
+
+
+def test_a_model_of_which_nothing_is_trained_is_refused(params):
+    variables = {"params": params}
+    with pytest.raises(InputError, match=r"nothing is left to train: FREEZE_LANGUAGE_MODEL=True"):
+        TrainState.create(make_model(freeze_language_model=True), variables)
+    with pytest.raises(InputError, match="both say what is trained"):
+        make_model(freeze_language_model=True, trainable=lambda _: True)

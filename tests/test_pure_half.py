@@ -1,5 +1,7 @@
 """The half that is of JAX alone: the network, checkpoints, a training step over arrays, answers."""
 
+import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 
 import uem_t5x
 
-BLOCKED = ("tensorflow", "tensorflow_text", "seqio", "gin", "polars", "sentencepiece", "sklearn")
+BLOCKED = ("tensorflow", "seqio", "gin", "polars", "sentencepiece", "sklearn", "transformers")
 HEAD = f"""
 import sys
 
@@ -80,7 +82,11 @@ print("taken")
 
 def run(program):
     return subprocess.run(
-        [sys.executable, "-c", HEAD + program], capture_output=True, text=True, check=False
+        [sys.executable, "-c", HEAD + program],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[1],
     )
 
 
@@ -96,6 +102,20 @@ def test_every_module_of_a_pure_room_is_imported_without_the_others(room):
 def test_a_step_is_taken_and_an_answer_written_without_the_others():
     ran = run(A_STEP)
     assert ran.stdout == "taken\n", ran.stderr
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs PyTorch: `benchmarks`")
+@pytest.mark.parametrize("name", ["training_step", "generation"])
+def test_a_benchmark_runs_without_the_others(name):
+    arguments = ["benchmark", "--size", "tiny", "--repeats", "1", "--batch-size", "2"]
+    if name == "generation":
+        arguments[-2] = "--batch-sizes"
+    ran = run(
+        f"import runpy; sys.argv = {arguments}\n"
+        f"runpy.run_module('benchmarks.{name}', run_name='__main__')"
+    )
+    assert not ran.returncode, ran.stderr
+    assert json.loads(ran.stdout)["benchmark"] == name
 
 
 def test_what_is_blocked_is_blocked():

@@ -14,6 +14,7 @@ from clu import metrics as clu_metrics
 from jaxtyping import Array, Float
 
 from uem_t5x import checkpoints
+from uem_t5x.base.errors import InputError
 from uem_t5x.models import EncoderDecoderModel, Metrics
 from uem_t5x.network import item_table, parameters, stacks
 from uem_t5x.network.types import Batch, PyTree
@@ -44,14 +45,24 @@ class TrainState:
 
     @classmethod
     def create(cls, model: EncoderDecoderModel, variables: PyTree) -> "TrainState":
-        """Starts from a model's initial variables."""
+        """Starts from a model's initial variables.
+
+        Raises:
+          InputError: if nothing is left to train.
+        """
         frozen, params = flax.core.pop(flax.core.unfreeze(variables), "params")
         if model.module.config.scan_layers:
             params = stacks.stack(params)
+        trained, _ = parameters.split(params, model.trainable)
+        if not trained:
+            raise InputError(
+                "nothing is left to train: FREEZE_LANGUAGE_MODEL=True without a soft prompt, or a "
+                "models.EncoderDecoderModel.trainable that chooses no parameter"
+            )
         return cls(
             step=jnp.zeros((), jnp.int32),
             params=params,
-            opt_state=model.optimizer_def.init(parameters.split(params, model.trainable)[0]),
+            opt_state=model.optimizer_def.init(trained),
             flax_mutables={
                 name: value for name, value in frozen.items() if not name.endswith("_axes")
             },
