@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+
+from uem_t5x import __version__
 
 ROOT = Path(__file__).parents[1]
 TABLE = (ROOT / "CONTRIBUTING.md").read_text().partition("## Where the next changes go")[2]
@@ -35,3 +38,8 @@ def test_its_links():
     for page in [ROOT / "CONTRIBUTING.md", ROOT / "README.md", ROOT / "CHANGELOG.md"]:
         for link in re.findall(r"\]\(([^):#]+)\)", page.read_text()):
             assert (ROOT / link).exists(), f"{page.name}: {link} is not there"
+
+
+def test_what_is_cited_is_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (cited["version"], cited["license"]) == (__version__, "Apache-2.0")
