@@ -118,7 +118,7 @@ def count_parameters(params: PyTree) -> int:
 
 
 def feature_lengths(batch: Batch) -> dict[str, int]:
-    """Returns the length of each feature, as `model_flops` asks for them."""
+    """Returns the length of each feature, as `network.flops` asks for them."""
     return {name: array.shape[1] for name, array in batch.items()}
 
 

@@ -31,7 +31,7 @@ class PlannedRun:
       model_dir: where it goes.
       recipe: such as `gin/uem_tiny.gin`.
       bound: macros and parameters that are bound beside the recipe, as gin literals.
-      macros: the values of all macros, as `gin_utils.read` returns them.
+      macros: the values of all macros, as `recipes.read` returns them.
       parameters: those of all other settings.
     """
 

@@ -30,7 +30,7 @@ class Row:
       temporary_bytes: of it, activations and gradients; None for a program that does not fit.
       suggestion: what would fit, by estimate, if this does not.
       compile_seconds: how long compiling took.
-      by_hand_flops: the model's matrix products; see `model_flops`.
+      by_hand_flops: the model's matrix products; see `network.flops`.
       flops: as XLA counts, loops in full; None where a loop's rounds are unknown.
       flops_ratio: of `flops` to `by_hand_flops`.
       bytes_accessed: as XLA counts, loops in full; an upper bound of the traffic to memory.
