@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import json
-import sys
 
 import jax
 import numpy as np
@@ -17,7 +16,6 @@ from uem_t5x import checkpoints, cli, models, network, train
 from uem_t5x.answers import export
 from uem_t5x.answers.trained_model import TrainedModel
 from uem_t5x.base.errors import InputError
-from uem_t5x.inputs import data_sources
 from uem_t5x.training import validation
 
 TINY = [
@@ -118,70 +116,6 @@ def test_a_text_model_has_no_user_embedding(trained, tmp_path):
     export.export_huggingface(text_model, tmp_path / "out")
     checkpoints.load_language_model(tmp_path / "out")
     assert not (tmp_path / "out/user_embedding").exists()
-
-
-OWN = """
-from flax import linen as nn
-
-from uem_t5x import network
-from uem_t5x.network.item_table import ItemTable
-
-
-class MeanPrompt(network.SoftPromptModule):
-    channels: tuple
-    scale: float = 1.0
-
-    @nn.compact
-    def __call__(self, features, embed_dim, *, enable_dropout=True):
-        items = features["history_items"]
-        vectors = ItemTable(self.channels, name="item_table")(items, features["history_ratings"])
-        prompt = self.scale * nn.Dense(embed_dim, name="only")(vectors)
-        return network.SoftPrompt(prompt, items > 0)
-"""
-OWN_RECIPE = """
-from __gin__ import dynamic_registration
-import mean_prompt
-from uem_t5x.inputs import data_sources
-include 'gin/uem_tiny.gin'
-SOFT_PROMPT = @mean_prompt.MeanPrompt()
-mean_prompt.MeanPrompt.channels = @data_sources.channels()
-mean_prompt.MeanPrompt.scale = 0.5
-"""
-
-
-def test_a_soft_prompt_of_ones_own_is_named_and_not_described(
-    dataset_folder, tmp_path, monkeypatch, capsys
-):
-    (tmp_path / "mean_prompt.py").write_text(OWN)
-    (tmp_path / "own.gin").write_text(OWN_RECIPE)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(validation.Validation, "measure", lambda *_: {})
-    places = tiny_recipe.places(tmp_path / "run", dataset_folder.path)
-    sizes = [binding for binding in TINY if "UserEmbeddingConfig" not in binding]
-    try:
-        train.run_recipe([tmp_path / "own.gin"], [*sizes, *places])
-        assert run(tmp_path / "run", tmp_path / "out") == 0
-    finally:
-        sys.modules.pop("mean_prompt", None)
-    told = "user_embedding is of mean_prompt.MeanPrompt: its config.json names the class"
-    assert told in capsys.readouterr().out
-    config = json.loads((tmp_path / "out/user_embedding/config.json").read_text())
-    assert config["class"] == "mean_prompt.MeanPrompt"
-    channels = [dataclasses.asdict(channel) for channel in trained_channels(dataset_folder)]
-    assert config["settings"] == {"channels": channels, "scale": 0.5}
-    # No Transformer that is not there, nor anything else that only our own class says.
-    known = {"format", "format_version", "step", "task", "embed_dim", "history_length"}
-    assert set(config) == known | {"class", "settings", "sentence_encoder", "genres"}
-    tensors = load_file(tmp_path / "out/user_embedding/model.safetensors")
-    table = {f"item_table/{channel}" for channel in dataset_folder.embeddings()}
-    assert set(tensors) == {"only/kernel", "only/bias"} | table
-    checkpoints.load_language_model(tmp_path / "out")
-
-
-def trained_channels(folder):
-    """Returns the channels of an item table as a model that was trained on a folder has them."""
-    with data_sources.use_dataset_folder(folder):
-        return data_sources.channels()
 
 
 def changed(trained, module=None, **params):

@@ -138,11 +138,12 @@ def test_a_task_that_gives_users_in_another_order_is_not_answered(
     def forget(dataset):
         return dataset.map(lambda x: {k: v for k, v in x.items() if k != "user_id"})
 
-    for name, steps in {"rotated_20": [rotate], "nameless_20": [forget]}.items():
+    steps = task.preprocessors
+    for name, changed in {"rotated_20": (rotate, *steps), "nameless_20": (*steps, forget)}.items():
         seqio.TaskRegistry.add(
             name,
             source=task.source,
-            preprocessors=[*steps, *task.preprocessors],
+            preprocessors=changed,
             output_features=task.output_features,
         )
     users = [predict.User("one", (5,), (9,), 0), predict.User("two", (5, 6), (9, 2), 0)]
