@@ -144,10 +144,10 @@ def dataset_config(
     use_cached: bool = False,
     num_shards: int | None = None,
 ) -> Any:
-    """Returns what to read; see `datasets.DatasetConfig`. T5X reads one part a process.
+    """Returns what to read; see `batches.DatasetConfig`. T5X reads one part a process.
 
     Raises:
-      InputError: on T5X, as in `datasets.task_of`; the other engine finds it out when it reads.
+      InputError: on T5X, as in `batches.task_of`; the other engine finds it out when it reads.
     """
     settings = {
         "mixture_or_task_name": mixture_or_task_name,

@@ -28,7 +28,7 @@ class TrainState:
     """What training changes, and the frozen variables that stay beside it.
 
     As every pytree it may also hold shapes or shardings in place of arrays. With `scan_layers`
-    parameters and optimizer state are stacked; see `layer_stacks`.
+    parameters and optimizer state are stacked; see `stacks`.
 
     Attributes:
       step: int32, steps taken so far.
