@@ -78,3 +78,39 @@ def sharded_folder(dataset_folder, tmp_path_factory):
     train = Split(manifest.splits["train"].examples, shards=3)
     dataclasses.replace(manifest, splits={**manifest.splits, "train": train}).write(path)
     return dataset_folder_lib.DatasetFolder.open(path)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory, dataset_folder):
+    """A run of six steps at a stretch, measured every four, saved every two: folder and state.
+
+    Whoever changes the folder, or goes on with the run, takes a copy.
+    """
+    import tiny_run
+
+    model_dir = tmp_path_factory.mktemp("undisturbed")
+    periods = ("EVAL_PERIOD = 4", "CHECKPOINT_PERIOD = 2")
+    step, state = tiny_run.run(model_dir, dataset_folder, "TRAIN_STEPS = 6", *periods)
+    assert step == 6
+    return model_dir, state
+
+
+@pytest.fixture(scope="session")
+def trained(undisturbed):
+    """The model of that run's last step."""
+    from uem_t5x.answers.trained_model import TrainedModel
+
+    return TrainedModel.load(undisturbed[0], step=6)
+
+
+@pytest.fixture
+def mixture():
+    """The name of a mixture of two tasks."""
+    import seqio
+
+    from uem_t5x.tasks import movielens
+
+    name = "movielens_uem_twice"
+    seqio.MixtureRegistry.add(name, [movielens.uem_task(20), movielens.uem_task(5)], 1.0)
+    yield name
+    seqio.MixtureRegistry.remove(name)

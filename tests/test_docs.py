@@ -10,17 +10,20 @@ import pytest
 import seqio
 import tiny_recipe
 
-from uem_t5x import train
-from uem_t5x.answers import evaluate
+from uem_t5x import network, train
+from uem_t5x.answers import evaluate, predict
 from uem_t5x.answers.trained_model import TrainedModel
 from uem_t5x.data import seal, synthetic
 from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.inputs import batches, questions
+from uem_t5x.inputs import batches, data_sources
 from uem_t5x.inputs import users as users_lib
 
 PAGE = Path(__file__).parents[1] / "docs/your_data.md"
-LABELS, CHANNEL, TASK, PYTHON = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-OF_A_TASK, OF_A_MODEL = re.findall(r"```\n(from __gin__.*?)```", PAGE.read_text(), re.DOTALL)
+LABELS, CHANNEL, TASK, PROMPT, PYTHON = re.findall(
+    r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL
+)
+RECIPES = re.findall(r"```\n(from __gin__.*?)```", PAGE.read_text(), re.DOTALL)
+OF_A_TASK, OF_A_MODEL, OF_A_PROMPT = RECIPES
 SMALL = [*tiny_recipe.BINDINGS, "TRAIN_STEPS = 1", "EVAL_PERIOD = 0"]
 
 
@@ -48,9 +51,9 @@ def test_a_channel_of_ones_own(mine):
     np.testing.assert_allclose(folder.embeddings()["poster"][1:, 5], 1 / 8)  # of unit length
 
 
-def train_small(recipe, folder):
+def train_small(recipe, folder, leaves_out=("UEM_LAYERS",)):
     Path("own.gin").write_text(recipe)
-    small = [binding for binding in SMALL if not binding.startswith("UEM_LAYERS")]
+    small = [binding for binding in SMALL if not binding.startswith(leaves_out)]
     train.run_recipe(["own.gin"], [*small, *tiny_recipe.places("runs/model", folder)])
     return TrainedModel.load("runs/model")
 
@@ -64,15 +67,14 @@ def test_a_task_of_ones_own(mine, monkeypatch):
         config = batches.DatasetConfig(trained.task, trained.feature_lengths, "test", 64)
         folder = DatasetFolder.open(mine)
         users = users_lib.read(folder, "test")
-        with trained.current(folder):
-            (batch,) = questions.of_split(config, trained.model.FEATURE_CONVERTER_CLS)
-        features = batch.features
+        with data_sources.use_dataset_folder(folder):
+            (features,) = batches.eval_batches(config, trained.model.FEATURE_CONVERTER_CLS)
         asked = trained.model.input_vocabulary.decode(features["encoder_input_tokens"][0].tolist())
         assert asked.startswith(
             "What does this user like"
         )  # few tokens of the folder's own know `?`
-        for user, (items, count) in enumerate(zip(features["history_items"], batch.items_read)):
-            np.testing.assert_array_equal(items[:count], users.history(user)[0][-50:])
+        for user, items in enumerate(features["history_items"]):
+            np.testing.assert_array_equal(items[items > 0], users.history(user)[0][-50:])
         assert evaluate.evaluate(trained, "test")["history_length"] == 50
     finally:
         seqio.TaskRegistry.remove("my_task_50")
@@ -82,6 +84,20 @@ def test_a_task_of_ones_own(mine, monkeypatch):
 def test_a_model_of_ones_own(mine):
     trained = train_small(OF_A_MODEL, mine)
     assert set(trained.params["user_embedding"]["encoder"]) >= {"layers_0", "layers_1"}
+
+
+def test_a_soft_prompt_of_ones_own(mine, monkeypatch):
+    Path("my_prompt.py").write_text(PROMPT)
+    monkeypatch.syspath_prepend(Path.cwd())
+    try:
+        trained = train_small(OF_A_PROMPT, mine, leaves_out=("UEM_LAYERS", "user_embedding."))
+        assert set(trained.params) == {*network.LANGUAGE_MODEL, "projection"}
+        lengths = {"history_items": 20, "history_ratings": 20}
+        assert trained.model.module.soft_prompt.length(lengths, 16) == 1
+        users = [predict.User("u", (5, 6), (9, 2)), predict.User("v", (7,), (9,))]
+        assert [answer["items"] for answer in predict.predict(trained, users)] == [2, 1]
+    finally:
+        sys.modules.pop("my_prompt", None)
 
 
 def test_in_python(dataset_folder, tmp_path, monkeypatch, capsys):

@@ -10,7 +10,7 @@ import pytest
 
 import uem_t5x
 
-BLOCKED = ("tensorflow", "seqio", "gin", "polars", "sentencepiece", "sklearn", "transformers")
+BLOCKED = ("tensorflow", "seqio", "gin", "polars", "sentencepiece", "sklearn")
 HEAD = f"""
 import sys
 

@@ -11,8 +11,8 @@ import seqio
 
 from uem_t5x.base.errors import InputError
 from uem_t5x.inputs import answer_grammar, data_sources, postprocessors, preprocessors, vocabularies
-from uem_t5x.inputs.answer_grammar import Place
 from uem_t5x.network import decoding
+from uem_t5x.network.grammar import Place
 from uem_t5x.tasks import movielens
 from uem_t5x.tastes import verbalizer
 from uem_t5x.tastes.labels import MAX_LABELS

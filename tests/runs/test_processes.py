@@ -181,6 +181,7 @@ import os, signal, sys, time
 from unittest import mock
 import jax, numpy as np
 from uem_t5x.training.checkpoint_manager import CheckpointConfig, CheckpointManager
+from uem_t5x.training.optimizers import OPTAX
 from uem_t5x.training.preemption import PreemptionNotice
 from uem_t5x.training.trainer import TrainState
 
@@ -188,7 +189,8 @@ address, index, model_dir = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 jax.distributed.initialize(address, 2, index)
 params = {"dense": {"kernel": np.ones((2, 3), np.float32)}}
 step = 1000  # where it goes on
-with PreemptionNotice() as notice, CheckpointManager(model_dir, CheckpointConfig()) as manager:
+config = CheckpointConfig()
+with PreemptionNotice() as notice, CheckpointManager(model_dir, config, OPTAX) as manager:
     while step < 1010 and not notice.is_due():
         step += 1
         if step == 1003:

@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from uem_t5x.checkpoints import folders
 from uem_t5x.inputs import data_sources
 from uem_t5x.inputs import metrics as task_metrics
 from uem_t5x.tastes import metrics
@@ -110,3 +111,16 @@ def test_the_metric_function_knows_the_genres_of_the_folder(dataset_folder):
         scores = task_metrics.genre_scores([([dataset_folder.genres[-1]], [])], [([], [])])
 
     assert scores["liked_recall"] == 0
+
+
+@pytest.mark.parametrize("f1s", [(0.5, float("nan")), (float("inf"), -float("inf"))])
+def test_a_mean_over_tasks_is_no_score_where_one_has_none(f1s):
+    means = metrics.mean_scores([{"f1": f1, "loss": 2.0 * f1} for f1 in (0.25, 0.75)])
+    assert means == {"f1": 0.5, "loss": 1.0}
+    assert not folders.has_score(metrics.mean_scores([{"f1": f1} for f1 in f1s]))
+
+
+def test_a_mixture_is_scored_by_the_mean_of_its_tasks():
+    one, other = {"f1": 0.5, "liked_f1": 0.25}, {"f1": 0.25, "rouge": 1}
+    assert metrics.mean_scores([one]) == one
+    assert metrics.mean_scores([one, other]) == {"f1": 0.375, "liked_f1": 0.25, "rouge": 1.0}

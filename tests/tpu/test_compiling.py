@@ -134,7 +134,7 @@ def test_flops_of_a_frozen_language_model_counted_by_hand():
         {"encoder_input_tokens": 2, "decoder_target_tokens": 3},
     )
     forward = flops.forward_flops(text, lengths, 5)
-    assert flops.training_flops(text, lengths, 5, freeze_language_model=True) == forward
+    assert flops.training_flops(text, lengths, 5, trains_language_model=False) == forward
     assert flops.training_flops(text, lengths, 5) == 3 * forward
 
 
@@ -230,7 +230,7 @@ def test_what_would_fit_beside_the_gradients_of_what_is_trained():
         batch_size=128,
         feature_lengths={},
         num_microbatches=1,
-        frozen_modules=network.LANGUAGE_MODEL,
+        trained={"user_embedding": leaf},
     )
     row = mock.Mock(spec=Row, what=TRAIN, batch_size=128, argument_bytes=0)
     suggested = compiling._suggestion(row, plan, 27 * 2**30, 14 * 2**30)
@@ -252,7 +252,7 @@ def test_what_would_fit(num_microbatches, fsdp, needed, expected):
     plan = mock.Mock(
         spec=compiling._Plan,
         partitioner=mock.Mock(layout=layout),
-        state_shape=mock.Mock(params={}),
+        trained={},
         batch_parts=8,
         num_microbatches=num_microbatches,
     )

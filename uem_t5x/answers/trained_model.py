@@ -96,8 +96,9 @@ class TrainedModel:
         """
         file_handles.take()
         partitioner = partitioning.Partitioner(layouts.Layout.parse(layout))
+        recipe = model_dir_lib.answering_recipe(model_dir)  # before what a run alone has beside it
         catalogue = model_dir_lib.catalogue(model_dir)
-        recorded = _read(model_dir, catalogue, task, well_formed)
+        recorded = _read(recipe, model_dir, catalogue, task, well_formed)
         found = folders.find(model_dir)
         if not found or (step is not None and step not in found):
             raise InputError(
@@ -190,13 +191,13 @@ class Answerer:
 
 
 def _read(
+    recipe: str,
     model_dir: str | os.PathLike[str],
     catalogue: DatasetFolder,
     task: str | None,
     well_formed: bool | None,
 ) -> dict[str, Any]:
     """Returns those attributes of a model that its recipe tells; of gin nothing is left."""
-    recipe = model_dir_lib.answering_recipe(model_dir)
     vocabulary_file = os.fspath(model_dir_lib.vocabulary(model_dir))
     with (
         _READING,

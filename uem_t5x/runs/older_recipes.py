@@ -2,26 +2,29 @@
 
 import re
 
-# Modules that stood in one folder, by the rooms that they stand in now.
-_ROOMS = {
-    "answer_grammar": "inputs",
-    "checkpoint_manager": "training",
-    "data_sources": "inputs",
-    "decoding": "network",
-    "feature_converters": "inputs",
-    "layers": "network",
-    "learning_rates": "training",
-    "long_attention": "network",
-    "metrics": "tastes",
-    "partitioning": "training",
-    "postprocessors": "inputs",
-    "preprocessors": "inputs",
-    "trainer": "training",
-    "user_embedding": "network",
-    "validation": "training",
-    "vocabularies": "inputs",
+# Modules that stood in one folder, by where they stand now.
+_MODULES = {
+    "answer_grammar": "inputs.answer_grammar",
+    "checkpoint_manager": "training.checkpoint_manager",
+    "data_sources": "inputs.data_sources",
+    "datasets": "inputs.batches",
+    "decoding": "network.decoding",
+    "feature_converters": "inputs.feature_converters",
+    "infer": "training.predictor",
+    "layer_stacks": "network.stacks",
+    "layers": "network.layers",
+    "learning_rates": "training.learning_rates",
+    "long_attention": "network.long_attention",
+    "metrics": "inputs.metrics",
+    "partitioning": "training.partitioning",
+    "postprocessors": "inputs.postprocessors",
+    "preprocessors": "inputs.preprocessors",
+    "trainer": "training.trainer",
+    "user_embedding": "network.user_embedding",
+    "validation": "training.validation",
+    "vocabularies": "inputs.vocabularies",
 }
-_IMPORT = re.compile(r"^from uem_t5x import (\w+)(?= as |$)", re.MULTILINE)
+_IMPORT = re.compile(r"^from uem_t5x import (\w+)( as \w+)?$", re.MULTILINE)
 # A network of its own once, of which the soft prompt is left.
 _PERSONALIZED = "user_embedding.PersonalizedTransformer"
 _SINCE_PERSONALIZED = {
@@ -35,15 +38,27 @@ _SOFT_PROMPT = "network.Transformer.soft_prompt = @user_embedding.UserPrompt()\n
 _IMPORTED = ("from uem_t5x import network\n", "from uem_t5x.inputs import data_sources\n")
 
 
-def moved(module: str) -> str | None:
-    """Returns the name that a module, such as `uem_t5x.metrics`, has now; None for the same."""
+def import_line(module: str, alias: str = "") -> str | None:
+    """Returns the line that imports a module where it stands now, under the name that it had.
+
+    Args:
+      module: its name of before, such as `uem_t5x.datasets`.
+      alias: ` as NAME`, where the line has one.
+
+    Returns:
+      None if it stands where it stood.
+    """
     package, _, name = module.rpartition(".")
-    return f"{package}.{_ROOMS[name]}.{name}" if package == "uem_t5x" and name in _ROOMS else None
+    if package != "uem_t5x" or name not in _MODULES:
+        return None
+    room, _, name_now = _MODULES[name].rpartition(".")
+    alias = alias or (f" as {name}" if name_now != name else "")
+    return f"from uem_t5x.{room} import {name_now}{alias}"
 
 
 def modernized(text: str) -> str:
     """Returns a recipe that was recorded, by gin's own hand, in the names of this version."""
-    text = _IMPORT.sub(lambda found: _import(found[1]), text)
+    text = _IMPORT.sub(_where_it_stands, text)
     if f"@{_PERSONALIZED}()" not in text:
         return text
     for old, new in _SINCE_PERSONALIZED.items():
@@ -53,5 +68,5 @@ def modernized(text: str) -> str:
     return f"{first}\n{imports}{rest.rstrip()}\n{_SOFT_PROMPT}"
 
 
-def _import(module: str) -> str:
-    return f"from uem_t5x{f'.{_ROOMS[module]}' if module in _ROOMS else ''} import {module}"
+def _where_it_stands(line: re.Match[str]) -> str:
+    return import_line(f"uem_t5x.{line[1]}", line[2] or "") or line[0]

@@ -280,11 +280,10 @@ def _check_imports(recipe: str | os.PathLike[str]) -> None:
                 _check_imports(statement.filename)
                 continue
             if isinstance(statement, config_parser.ImportStatement):
-                if name := older_recipes.moved(statement.module):
-                    package, _, module = name.rpartition(".")
+                if line := older_recipes.import_line(statement.module):
                     raise InputError(
-                        f"{recipe}, line {statement.location.line_num}: {module} has moved; write "
-                        f"'from {package} import {module}'"
+                        f"{recipe}, line {statement.location.line_num}: {statement.module} has "
+                        f"moved; write '{line}'"
                     )
                 are_registered |= statement.module == "__gin__.dynamic_registration"
                 imported.add(statement.bound_name())
