@@ -76,7 +76,8 @@ def test_what_nothing_refers_to_stays():
 def test_it_is_asked_as_it_was_scored_or_else_as_it_was_measured_or_trained(configs, asked):
     names = {"infer": "infer_eval_dataset_cfg", "train_": "train_eval_dataset_cfg"}
     lines = [f"train_script.train.{names[name]} = {value}\n" for name, value in configs.items()]
-    splits = [f"{scope}/engine.dataset_config.split = '{scope}'\n" for scope in "abc"]
+    scopes = [scope for scope in "abc" if scope == "c" or f"@{scope}/" in "".join(lines)]
+    splits = [f"{scope}/engine.dataset_config.split = '{scope}'\n" for scope in scopes]
     text = HEAD + "".join(splits + lines)
     text += "train_script.train.model = @models.EncoderDecoderModel()\n"
     text += "train_script.train.train_dataset_cfg = @c/engine.dataset_config()\n"

@@ -126,7 +126,11 @@ class TestIterator:
 
 class TestEvaluator:
     @pytest.mark.parametrize(("kind", "lengths"), [("uem", UEM_LENGTHS), ("text", TEXT_LENGTHS)])
-    def test_the_truth_scores_one_and_silence_zero(self, current_folder, kind, lengths, tmp_path):
+    def test_the_truth_scores_one_and_silence_zero(
+        self, dataset_folder, kind, lengths, tmp_path, monkeypatch
+    ):
+        # SeqIO scores on a thread of its own.
+        monkeypatch.setenv(data_sources.DATA_DIR_VARIABLE, str(dataset_folder.path))
         evaluator = seqio.Evaluator(
             f"movielens_genres_{kind}_20",
             CONVERTERS[kind](pack=False),
