@@ -324,14 +324,14 @@ class CheckpointManager:
         """Raises an InputError if a checkpoint holds other arrays below the template's names.
 
         Returns:
-          Whether it holds more: optimizer state of parameters that are frozen, which older runs
-          have saved.
+          Whether it names more: optimizer state of parameters that are frozen, which older runs
+          have saved, and T5X as nothing.
         """
         metadata = self._manager.item_metadata(step)[STATE]
         saved = _shapes({name: metadata[name] for name in template if name in metadata})
         wanted = _shapes(template)
         more = {name for name in saved.keys() - wanted.keys() if name.startswith(_SLOTS)}
-        saved = {name: shape for name, shape in saved.items() if name not in more}
+        saved = {n: shape for n, shape in saved.items() if n not in more and shape is not None}
         if saved == wanted:
             return bool(more)
         differing = sorted(name for name in saved | wanted if saved.get(name) != wanted.get(name))
@@ -373,6 +373,7 @@ def _own(leaf: jax.ShapeDtypeStruct, restored: jax.Array | tuple[jax.Array, ...]
     return owned
 
 
-def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...] | None]:
+    """Returns shapes by name; None of what is saved as nothing."""
     flat = flax.traverse_util.flatten_dict(dict(tree), sep="/")
-    return {name: tuple(leaf.shape) for name, leaf in flat.items() if leaf is not None}
+    return {name: leaf if leaf is None else tuple(leaf.shape) for name, leaf in flat.items()}
