@@ -238,7 +238,7 @@ class CheckpointManager:
         Raises:
           InputError: if the checkpoint is of another model.
         """
-        target = to_t5x(template, self._saved_as, struct_of_layer)
+        target = _without_nothing(to_t5x(template, self._saved_as, struct_of_layer))
         has_more = self._check_shapes(step, target)
         restored = self._manager.restore(
             step,
@@ -371,6 +371,14 @@ def _own(leaf: jax.ShapeDtypeStruct, restored: jax.Array | tuple[jax.Array, ...]
     for array in jax.tree.leaves(restored):
         array.delete()
     return owned
+
+
+def _without_nothing(tree: PyTree) -> PyTree:
+    """Returns nested dictionaries without what is None in them."""
+    flat = flax.traverse_util.flatten_dict(dict(tree))
+    return flax.traverse_util.unflatten_dict(
+        {path: leaf for path, leaf in flat.items() if leaf is not None}
+    )
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...] | None]:
