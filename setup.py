@@ -6,7 +6,11 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
-GIN_FOLDERS = ["uem_t5x.gin.models", "uem_t5x.gin.runs", "uem_t5x.gin.sweeps"]
+# The top-level folders `tasks/` and `gin/` travel inside the package. `gin/` holds no `__init__.py`:
+# at the root it would shadow gin-config's own package.
+TASKS = ["tasks", *(f"tasks.{name}" for name in find_packages(str(ROOT / "tasks")))]
+RECIPES = ["gin", *(f"gin.{folder.name}" for folder in (ROOT / "gin").iterdir() if folder.is_dir())]
+TRAVELLING = {f"uem_t5x.{name}": name.replace(".", "/") for name in (*TASKS, *RECIPES)}
 
 # Lower bounds only: the exact set that was run is pinned once, in constraints.txt.
 REQUIRED = [
@@ -71,25 +75,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[
-        *find_packages(include=["uem_t5x", "uem_t5x.*"]),
-        "uem_t5x.tasks",
-        "uem_t5x.gin",
-        *GIN_FOLDERS,
-    ],
-    # The top-level folders `tasks/` and `gin/` travel inside the package. `gin/` holds no
-    # `__init__.py`: at the root it would shadow gin-config's own package.
-    package_dir={
-        "uem_t5x.tasks": "tasks",
-        "uem_t5x.gin": "gin",
-        "uem_t5x.gin.models": "gin/models",
-        "uem_t5x.gin.runs": "gin/runs",
-        "uem_t5x.gin.sweeps": "gin/sweeps",
-    },
+    packages=[*find_packages(include=["uem_t5x", "uem_t5x.*"]), *TRAVELLING],
+    package_dir=TRAVELLING,
     package_data={
         "uem_t5x.report": ["*.html", "*.css", "*.md"],
-        "uem_t5x.gin": ["*.gin"],
-        **{name: ["*.gin", "*.toml"] for name in GIN_FOLDERS},
+        **{f"uem_t5x.{name}": ["*.gin", "*.toml"] for name in RECIPES},
     },
     install_requires=REQUIRED,
     extras_require=EXTRAS,

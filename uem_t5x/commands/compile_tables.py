@@ -16,7 +16,9 @@ def show(rows: Sequence[Row], console: Console) -> None:
     row = rows[0]
     frozen = ""
     if row.frozen_parameters and row.what == "train":
-        frozen = f"; the language model's {row.frozen_parameters / 1e6:,.1f}M are frozen"
+        is_language_model = row.frozen_parameters == row.parameters - row.uem_parameters
+        whose = "the language model's " if is_language_model else ""
+        frozen = f"; {whose}{row.frozen_parameters / 1e6:,.1f}M are frozen"
     console.print(
         f"{row.parameters / 1e6:,.1f}M parameters, {row.uem_parameters / 1e6:,.1f}M of them the "
         f"user embedding module{frozen}; batch {row.batch_size}, {row.what}; figures of one device",

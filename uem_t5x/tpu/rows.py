@@ -20,8 +20,7 @@ class Row:
       batch_size: examples, over all devices.
       parameters: of the model.
       uem_parameters: of them, those of the user embedding module and the task prompts.
-      frozen_parameters: of them, those that training leaves as they are: the language model's, or
-        none.
+      frozen_parameters: of them, those that training leaves as they are.
       available_bytes: memory that XLA lets a program have; the chip's is a little more.
       hbm_bytes: the chip's memory.
       argument_bytes: parameters, optimizer state, item table and batch.
