@@ -114,3 +114,19 @@ def test_a_name_that_was_given_to_a_module_is_kept():
     assert older_recipes.modernized("from uem_t5x import datasets\n") == (
         "from uem_t5x.inputs import batches as datasets\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "mend"),
+    [
+        ("user_embedding.PersonalizedTransformer.prompt_length = 4", "user_embedding.UserPrompt"),
+        ("user_embedding.PersonalizedTransformer:\n  prompt_length = 4", "user_embedding.UserPro"),
+        ("MINE = @user_embedding.channels()", "data_sources.channels, of uem_t5x.inputs"),
+    ],
+)
+def test_a_recipe_of_ones_own_is_told_what_is_gone(line, mend, tmp_path):
+    own = tmp_path / "own.gin"
+    head = "from __gin__ import dynamic_registration\nfrom uem_t5x.network import user_embedding\n"
+    own.write_text(f"{head}include 'gin/uem_tiny.gin'\n{line}\n")
+    with pytest.raises(InputError, match=rf"own.gin, line 4: .* is gone; bind {mend}"):
+        recipes.check_bindings([own], PLACES)

@@ -34,6 +34,11 @@ _SINCE_PERSONALIZED = {
     rf"@{_PERSONALIZED}\(\)": "@network.Transformer()",
     r"@user_embedding\.channels\(\)": "@data_sources.channels()",
 }
+# What a recipe of a user's own may still name, and what it binds instead.
+GONE = {
+    _PERSONALIZED: "user_embedding.UserPrompt, as gin/models/uem.gin does",
+    "user_embedding.channels": "data_sources.channels, of uem_t5x.inputs",
+}
 _SOFT_PROMPT = "network.Transformer.soft_prompt = @user_embedding.UserPrompt()\n"
 _IMPORTED = ("from uem_t5x import network\n", "from uem_t5x.inputs import data_sources\n")
 

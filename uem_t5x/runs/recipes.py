@@ -288,10 +288,17 @@ def _check_imports(recipe: str | os.PathLike[str]) -> None:
                 are_registered |= statement.module == "__gin__.dynamic_registration"
                 imported.add(statement.bound_name())
                 continue
-            named = {selector.partition(".")[0] for selector in references.configurables}
+            selectors = {*references.configurables}
             references.configurables.clear()
             if isinstance(statement, config_parser.BlockDeclaration) or statement.arg_name:
-                named.add(statement.selector.partition(".")[0])
+                selectors.add(statement.selector)
+            if gone := selectors & older_recipes.GONE.keys():
+                name = min(gone)
+                raise InputError(
+                    f"{recipe}, line {statement.location.line_num}: {name} is gone; bind "
+                    f"{older_recipes.GONE[name]}"
+                )
+            named = {selector.partition(".")[0] for selector in selectors}
             # Without dynamic registration gin knows what was imported anywhere.
             if are_registered and (missing := sorted(named - imported)):
                 raise InputError(
