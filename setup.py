@@ -6,8 +6,8 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
-# The top-level folders `tasks/` and `gin/` travel inside the package. `gin/` holds no `__init__.py`:
-# at the root it would shadow gin-config's own package.
+# The top-level folders `tasks/` and `gin/` travel inside the package. `gin/` holds no
+# `__init__.py`: at the root it would shadow gin-config's own package.
 TASKS = ["tasks", *(f"tasks.{name}" for name in find_packages(str(ROOT / "tasks")))]
 RECIPES = ["gin", *(f"gin.{folder.name}" for folder in (ROOT / "gin").iterdir() if folder.is_dir())]
 TRAVELLING = {f"uem_t5x.{name}": name.replace(".", "/") for name in (*TASKS, *RECIPES)}
