@@ -120,6 +120,18 @@ def test_a_run_reads_each_channel_once_and_only_to_fill_its_table(
         np.testing.assert_array_equal(table[name], matrix)
 
 
+def test_a_table_without_vectors_is_no_start(personalized):
+    """Zeros would be learned from without a word."""
+    module, _, _ = personalized
+    vocabulary = seqio.PassThroughVocabulary(T5.vocab_size, 1)
+    model = models.EncoderDecoderModel(module, vocabulary, vocabulary, optimizers.adafactor())
+    shapes = {"encoder_input_tokens": TEXT.shape, "decoder_target_tokens": ANSWER.shape}
+    shapes |= {name: array.shape for name, array in HISTORY.items()}
+    initializer = trainer.TrainStateInitializer(model, shapes, partitioning.Partitioner())
+    with pytest.raises(ValueError, match="hand in its vectors as item_vectors"):
+        initializer.from_scratch(jax.random.key(0))
+
+
 def test_the_encoder_reads_task_prompts_then_items_then_text(personalized):
     module, variables, _ = personalized
     variables = {name: variables[name] for name in ("params", "item_table")}

@@ -93,8 +93,8 @@ class TrainStateInitializer:
           partitioner: lays the state out on the devices.
           initial_checkpoint_path: see `checkpoints.start_from_checkpoint`; None for random
             parameters.
-          item_vectors: returns the matrix of a channel of the item table, by its name; None for
-            zeros.
+          item_vectors: returns the matrix of a channel of the item table, by its name; None for a
+            network without one, or where only `state_shape` is asked for.
         """
         self.initial_checkpoint_path = initial_checkpoint_path
         self._item_vectors = item_vectors
@@ -127,7 +127,10 @@ class TrainStateInitializer:
 
         Raises:
           InputError: if the checkpoint is of another model.
+          ValueError: if the network has an item table, and nobody has handed in its vectors.
         """
+        if item_table.ITEM_TABLE in self.state_shape.flax_mutables and self._item_vectors is None:
+            raise ValueError("the network has an item table: hand in its vectors as item_vectors")
         state = self._make(rng)
         if self.initial_checkpoint_path:
             params = checkpoints.start_from_checkpoint(state.params, self.initial_checkpoint_path)
