@@ -1,6 +1,7 @@
 """What a user can look at: the attention of every layer, however the layers are run."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -30,21 +31,16 @@ ANSWER = np.array([[5, 9, 1], [7, 1, 0]], np.int32)
 def params():
     tokens = (TEXT, ANSWER, ANSWER)
     module = network.Transformer(CONFIG)
-    return module.init(jax.random.PRNGKey(0), *tokens, enable_dropout=False)["params"]
+    init = functools.partial(module.init, enable_dropout=False)
+    return jax.jit(init)(jax.random.PRNGKey(0), *tokens)["params"]
 
 
 def attention(params, dropout=False, **options):
     """Returns the attention weights of every layer, [batch, heads, queries, keys], by its name."""
     module = network.Transformer(dataclasses.replace(CONFIG, **options))
-    _, state = module.apply(
-        {"params": params},
-        TEXT,
-        ANSWER,
-        ANSWER,
-        enable_dropout=dropout,
-        mutable=["intermediates"],
-        rngs={"dropout": jax.random.PRNGKey(1)} if dropout else None,
-    )
+    apply = functools.partial(module.apply, enable_dropout=dropout, mutable=["intermediates"])
+    rngs = {"dropout": jax.random.PRNGKey(1)} if dropout else None
+    _, state = jax.jit(apply)({"params": params}, TEXT, ANSWER, ANSWER, rngs=rngs)
     sown = traverse_util.flatten_dict(stacks.unstack(state["intermediates"]), sep="/")
     return {name.removesuffix(f"/{ATTENTION_WEIGHTS}"): values for name, (values,) in sown.items()}
 
@@ -62,9 +58,15 @@ def test_the_attention_of_every_layer_is_seen(params):
     np.testing.assert_allclose(weights[1, :, :2, 2:], 0, atol=1e-6)  # padding
 
 
-@pytest.mark.parametrize("dropout", [False, True])
-@pytest.mark.parametrize("remat", ["none", "minimal", "full"])
-@pytest.mark.parametrize("is_stacked", [False, True])
+@pytest.mark.parametrize(
+    ("dropout", "remat", "is_stacked"),
+    [
+        (False, "full", False),
+        (True, "minimal", False),
+        (False, "none", True),
+        (True, "full", True),
+    ],
+)
 def test_it_is_the_same_however_layers_are_run(params, dropout, remat, is_stacked):
     given = stacks.stack(params) if is_stacked else params
     seen = attention(given, dropout, remat=remat, scan_layers=is_stacked)

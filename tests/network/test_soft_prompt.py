@@ -1,5 +1,7 @@
 """Soft prompts that are injected: their length, FLOPs and description, and a class of one's own."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,9 +62,8 @@ def test_what_is_counted_by_hand_is_what_jax_traces(soft_prompt):
         return module.apply(variables, tokens, targets, targets, history, enable_dropout=False)
 
     targets = np.ones((2, 5), np.int32)
-    variables = module.init(
-        jax.random.PRNGKey(0), TEXT, targets, targets, HISTORY, enable_dropout=False
-    )
+    init = functools.partial(module.init, enable_dropout=False)
+    variables = jax.eval_shape(init, jax.random.PRNGKey(0), TEXT, targets, targets, HISTORY)
     traced = flops.products(logits, variables, TEXT, targets, HISTORY)
     assert flops.forward_flops(module, LENGTHS, batch_size=2) == traced
 
