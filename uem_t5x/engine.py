@@ -201,11 +201,13 @@ def train_state_initializer(initial_checkpoint_path: str | None = None) -> Any:
         def __init__(
             self, *, optimizer_def: Any, init_fn: Any, partitioner: Any, **arguments: Any
         ) -> None:
-            if layout := getattr(partitioner, "layout", None):
-                init = functools.partial(init_fn, input_shapes=arguments["input_shapes"])
-                variables = jax.eval_shape(init, jax.random.PRNGKey(0))
-                layout.check_variables(variables, jax.device_count())
             model = init_fn.__self__
+            init = functools.partial(init_fn, input_shapes=arguments["input_shapes"])
+            variables = jax.eval_shape(init, jax.random.PRNGKey(0))
+            if layout := getattr(partitioner, "layout", None):
+                layout.check_variables(variables, jax.device_count())
+            if optimizer_def is not None:
+                parameters.trained(flax.core.unfreeze(variables["params"]), model.trainable)
             super().__init__(
                 optimizer_def=_of_trained(optimizer_def, model.trainable),
                 init_fn=init_fn,

@@ -300,10 +300,14 @@ class EncoderDecoderModel:
         config = self.module.config
         if not config.scan_layers or stacks.is_stacked(params):
             return params
-        return stacks.stack(
-            flax.core.unfreeze(params),
-            lambda *layers: jnp.stack([layer.astype(config.dtype) for layer in layers]),
+
+        def join(*layers: Array) -> jax.Array:
+            return jnp.stack([layer.astype(config.dtype) for layer in layers])
+
+        soft_prompt, language_model = parameters.split(
+            flax.core.unfreeze(params), parameters.soft_prompt_alone
         )
+        return parameters.merge(stacks.stack(soft_prompt), stacks.stack(language_model, join))
 
 
 def _tokens(batch: Batch) -> tuple[Array, Array, Array]:

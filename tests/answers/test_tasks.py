@@ -127,6 +127,28 @@ def test_a_task_that_leaves_users_out_is_not_answered(trained, undisturbed):
         seqio.TaskRegistry.remove("not_everyone_20")
 
 
+def test_a_task_that_needs_more_of_users_than_they_have(trained, undisturbed):
+    """It can be loaded, as `export` does, and not asked."""
+    task = seqio.get_mixture_or_task(trained.task)
+
+    @seqio.map_over_dataset
+    def needs_more(example):
+        return {**example, "years": example["age"]}
+
+    seqio.TaskRegistry.add(
+        "of_age_20",
+        source=task.source,
+        preprocessors=[needs_more, *task.preprocessors],
+        output_features=task.output_features,
+    )
+    try:
+        other = TrainedModel.load(undisturbed[0], task="of_age_20")
+    finally:
+        seqio.TaskRegistry.remove("of_age_20")
+    with pytest.raises(InputError, match=r"of_age_20: its steps cannot be asked .*KeyError: 'age'"):
+        list(predict.predict(other, [predict.User("one", (5,), (9,), 0)], batch_size=4))
+
+
 def test_a_task_that_gives_users_in_another_order_is_not_answered(
     trained, undisturbed, dataset_folder
 ):

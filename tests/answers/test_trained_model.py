@@ -1,5 +1,6 @@
 """A trained model, read back from its MODEL_DIR alone."""
 
+import dataclasses
 import shutil
 
 import gin
@@ -19,6 +20,19 @@ from uem_t5x.tasks import movielens
 def test_no_trained_model(tmp_path):
     with pytest.raises(InputError, match=r"no trained model here \(no config.gin\)"):
         TrainedModel.load(tmp_path)
+
+
+def test_what_gin_held_it_holds_again(undisturbed):
+    gin.parse_config("MINE = 3\nuem_t5x.inputs.preprocessors.training_stretches.probability = 0.5")
+    before = gin.config_str()
+    TrainedModel.load(undisturbed[0])
+    assert gin.config_str() == before
+    assert gin.query_parameter("training_stretches.probability") == 0.5
+
+
+def test_a_recipe_that_names_no_data(trained):
+    with pytest.raises(InputError, match="names no DATA_DIR; give the dataset folder: --data-dir"):
+        evaluate.evaluate(dataclasses.replace(trained, data_dir=None))
 
 
 def test_a_step_that_is_not_there(undisturbed):

@@ -2,14 +2,15 @@
 
 import functools
 
+import flax.core
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 
-from uem_t5x import network
-from uem_t5x.network import flops, user_embedding
+from uem_t5x import models, network
+from uem_t5x.network import flops, parameters, user_embedding
 from uem_t5x.network.item_table import Channel, ItemTable
 
 CHANNELS = (Channel("title", 7, 6, "item"), Channel("rating", 11, 6, "rating"))
@@ -66,6 +67,29 @@ def test_what_is_counted_by_hand_is_what_jax_traces(soft_prompt):
     variables = jax.eval_shape(init, jax.random.PRNGKey(0), TEXT, targets, targets, HISTORY)
     traced = flops.products(logits, variables, TEXT, targets, HISTORY)
     assert flops.forward_flops(module, LENGTHS, batch_size=2) == traced
+
+
+@pytest.mark.parametrize("trainable", [parameters.everything, parameters.soft_prompt_alone])
+def test_flops_of_training_counted_by_hand_are_those_of_its_gradients(trainable):
+    """By hand the gradient of the item vectors counts, too: one product of the first layer."""
+    module = network.Transformer(T5, MeanPrompt(CHANNELS))
+    model = models.EncoderDecoderModel(module, None, None, None, trainable=trainable)
+    shapes = {name: (2, length) for name, length in LENGTHS.items()}
+    variables = jax.eval_shape(
+        lambda: flax.core.unfreeze(model.get_initial_variables(jax.random.PRNGKey(0), shapes))
+    )
+    trained, frozen = parameters.split(variables["params"], trainable)
+    mutables = {"item_table": variables["item_table"]}
+    batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()}
+
+    def loss(trained, frozen, mutables, batch):
+        return model.loss_fn(parameters.merge(trained, frozen), batch, None, mutables)[0]
+
+    traced = flops.products(jax.grad(loss), trained, frozen, mutables, batch)
+    trains_language_model = trainable is parameters.everything
+    by_hand = flops.training_flops(module, LENGTHS, 2, trains_language_model)
+    of_the_vectors = 2 * module.soft_prompt.flops(LENGTHS, 16)
+    assert traced == by_hand - of_the_vectors
 
 
 def test_positions_before_the_text():

@@ -40,6 +40,18 @@ def test_what_has_no_layers_stays_as_it_is(params):
     assert stacks.stack(table) == table == stacks.unstack(table)
 
 
+@pytest.mark.parametrize("name", ["layers", "layers_0"])
+def test_layers_of_another_module_are_its_own(name):
+    """A soft prompt's, say."""
+    own = {"blocks": {name: {"kernel": np.ones((8, 2))}}, "user_embedding": {name: np.ones(3)}}
+    assert stacks.stack(own) == own == stacks.unstack(own)
+    assert not stacks.is_stacked(own)
+    path = f"blocks/{name}/kernel"
+    assert stacks.paths_of_layers(path, own["blocks"][name]["kernel"]) == [path]
+    assert stacks.name_of_stack(path) is None
+    assert stacks.name_of_stack("user_embedding/encoder/layers/mlp") == "user_embedding/encoder"
+
+
 def test_the_optimizer_treats_each_layer_by_itself(params):
     """Adafactor clips and scales by root mean squares that must not mix layers."""
     one_by_one = stacked = optimizers.adafactor()

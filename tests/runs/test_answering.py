@@ -135,3 +135,17 @@ def test_the_model_that_is_built_from_it_answers(undisturbed, trained, tmp_path)
     again = TrainedModel.load(copy, step=6)
     assert list(predict.predict(again, users, batch_size=4)) == expected
     assert gin.config_str() == ""
+
+
+def test_what_a_step_of_the_task_shares_with_training_stays(tmp_path):
+    text = recorded("preprocessors.training_stretches.probability = %LEARNING_RATE")
+    macros, _ = bound(answering.of_recipe(text, "config.gin"))
+    assert "LEARNING_RATE" in macros
+    assert "TRAIN_STEPS" not in macros
+
+
+def test_two_functions_that_train():
+    text = HEAD + "train_script.train.train_dataset_cfg = @engine.dataset_config()\n"
+    text += "engine.other.train_dataset_cfg = @engine.dataset_config()\n"
+    with pytest.raises(InputError, match=r"config\.gin: two functions train: "):
+        answering.of_recipe(text, "config.gin")

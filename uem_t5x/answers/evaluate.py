@@ -65,6 +65,10 @@ def evaluate(
     from uem_t5x.inputs import users as users_lib
     from uem_t5x.tastes import baselines, metrics, verbalizer
 
+    if data_dir is None and trained.data_dir is None:
+        raise InputError(
+            "the model's recipe names no DATA_DIR; give the dataset folder: --data-dir"
+        )
     if data_dir is None and not epath.Path(trained.data_dir).exists():
         raise InputError(
             f"{trained.data_dir}: no such folder; it is the recipe's DATA_DIR, as seen from where "

@@ -197,31 +197,29 @@ def _read(
     task: str | None,
     well_formed: bool | None,
 ) -> dict[str, Any]:
-    """Returns those attributes of a model that its recipe tells; of gin nothing is left."""
+    """Returns those attributes of a model that its recipe tells; gin is left as it was."""
     vocabulary_file = os.fspath(model_dir_lib.vocabulary(model_dir))
     with (
         _READING,
+        recipes.gin_as_it_was(),
         engine.built_in(),
         data_sources.use_dataset_folder(catalogue),
         vocabularies.use_model_file(vocabulary_file),
     ):
-        try:
-            recipes.parse_text(recipe, os.fspath(model_dir))
-            data_dir = recipes.current_macros().get("DATA_DIR")
-            model, config = gin.get_configurable(engine.answering)()
-            config = dataclasses.replace(
-                config, mixture_or_task_name=task or config.mixture_or_task_name, use_cached=False
+        recipes.parse_text(recipe, os.fspath(model_dir))
+        data_dir = recipes.current_macros().get("DATA_DIR")
+        model, config = gin.get_configurable(engine.answering)()
+        config = dataclasses.replace(
+            config, mixture_or_task_name=task or config.mixture_or_task_name, use_cached=False
+        )
+        asked = batches.task_of(config)
+        grammar = None
+        if well_formed is not False:
+            grammar = answer_grammar.where_there_is_one(
+                model.takes_grammar, asked, bool(well_formed)
             )
-            asked = batches.task_of(config)
-            grammar = None
-            if well_formed is not False:
-                grammar = answer_grammar.where_there_is_one(
-                    model.takes_grammar, asked, bool(well_formed)
-                )
-            converter, lengths = model.FEATURE_CONVERTER_CLS, config.task_feature_lengths
-            asks = [Questioner(part, lengths, converter) for part in seqio.get_subtasks(asked)]
-        finally:
-            gin.clear_config(clear_constants=True)
+        converter, lengths = model.FEATURE_CONVERTER_CLS, config.task_feature_lengths
+        asks = [Questioner(part, lengths, converter) for part in seqio.get_subtasks(asked)]
     # Its own, and not the current one.
     model.input_vocabulary = model.output_vocabulary = vocabularies.load(vocabulary_file)
     return {

@@ -7,7 +7,6 @@ twice. They are asked of it, so that what is written and what may be written can
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import gin
 import seqio
@@ -20,13 +19,6 @@ from uem_t5x.network import grammar
 from uem_t5x.network.grammar import Grammar, Sentence, Spelling
 from uem_t5x.tastes import verbalizer
 from uem_t5x.tastes.labels import MAX_LABELS
-
-
-class AnyModel(Protocol):
-    """A model that tells whether its `decode_fn` can be kept within a grammar."""
-
-    takes_grammar: bool
-
 
 _SLOT = "\N{WHITE SQUARE}"  # stands for a genre
 

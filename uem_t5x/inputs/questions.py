@@ -12,6 +12,7 @@ import tensorflow as tf
 from uem_t5x.base.errors import InputError, said_by_tensorflow
 from uem_t5x.inputs import preprocessors
 from uem_t5x.inputs.batches import USER_ID
+from uem_t5x.inputs.data_sources import FINGERPRINT
 
 _ITEMS_READ = "items_read"
 # Of users who are asked about: no step takes them for those of training.
@@ -37,7 +38,9 @@ class Questioner:
     """Asks about users by a task's own steps, wherever the users come from.
 
     The steps are traced once, with the dataset folder, vocabulary and settings that are the current
-    ones then; asking needs none of them, and may go on in any thread.
+    ones then; asking needs none of them, and may go on in any thread. (A step that calls Python
+    anew for every example, by `tf.py_function`, finds none of them then.) Users have no labels when
+    they are asked about: `liked` and `disliked` are empty.
 
     Attributes:
       task: its name.
@@ -71,6 +74,7 @@ class Questioner:
                     "history_items": items[offsets[user] : offsets[user + 1]],
                     "history_ratings": half_stars[offsets[user] : offsets[user + 1]],
                     **{"liked": unknown, "disliked": unknown, "split": tf.constant(_SPLIT)},
+                    FINGERPRINT: tf.constant(""),
                 }
 
             def read(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
@@ -88,7 +92,17 @@ class Questioner:
 
         ids, names = (tf.TensorSpec([None], kind) for kind in (tf.int32, tf.string))
         # The steps are TensorFlow already; AutoGraph warns of what it cannot read.
-        self._ask = tf.function(ask, autograph=False).get_concrete_function(names, ids, ids, ids)
+        trace = tf.function(ask, autograph=False).get_concrete_function
+        self._ask, self._problem = None, None
+        try:
+            self._ask = trace(names, ids, ids, ids)
+        except (KeyError, TypeError, ValueError) as error:
+            # Whoever only exports a model asks nothing.
+            self._problem = (
+                f"{self.task}: its steps cannot be asked about users: they have user_id, "
+                "history_items, history_ratings, empty liked and disliked, split and fingerprint, "
+                f"and no more ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
+            )
 
     def __call__(self, users: Sequence[Mapping[str, Any]]) -> Questions:
         """Returns an example of each user.
@@ -97,8 +111,11 @@ class Questioner:
           users: `user_id`, `history_items` and `history_ratings` of each, as in a dataset folder.
 
         Raises:
-          InputError: if the task does not make one example of each user, in this order.
+          InputError: if the task does not make one example of each user, in this order, or its
+            steps need what users do not have.
         """
+        if self._problem:
+            raise InputError(self._problem)
         lengths = [len(user["history_items"]) for user in users]
         items, half_stars = (
             np.fromiter(itertools.chain.from_iterable(user[name] for user in users), np.int32)

@@ -45,8 +45,8 @@ class T5Config:
       global_block_size: positions of a summary.
       dtype: of activations, `float32` or `bfloat16`; parameters are float32, and the statistics of
         norms, the softmax and the logits are computed in it.
-      scan_layers: compile one layer of each stack and run it in a loop; generation still has them
-        one by one.
+      scan_layers: compile one layer of each stack and run it in a loop: the model hands the network
+        its parameters stacked, see `stacks.run`; generation still has them one by one.
       remat: what the backward pass computes anew instead of keeping it, which takes memory:
         `none`; `minimal`, all but the results of products with weights and of long attention;
         `full`, whole layers.

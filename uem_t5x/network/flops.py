@@ -143,7 +143,9 @@ def _flops(
 
 
 def products(function: Callable[..., Any], *arguments: Any) -> int:
-    """Counts the FLOPs of a function's matrix products as JAX traces it, loops in full.
+    """Counts the FLOPs of a function's matrix products as JAX traces it.
+
+    Loops of a known number of rounds (`scan`) count in full, others once; of branches, all do.
 
     Args:
       function: what JAX can trace.

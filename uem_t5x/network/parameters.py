@@ -58,6 +58,21 @@ def split(params: PyTree, trainable: Trainable) -> tuple[PyTree, PyTree]:
     return trained, frozen
 
 
+def trained(params: PyTree, trainable: Trainable) -> PyTree:
+    """Returns what training changes; see `split`.
+
+    Raises:
+      InputError: if nothing is left to train, or as in `split`.
+    """
+    chosen, _ = split(params, trainable)
+    if not chosen:
+        raise InputError(
+            "nothing is left to train: FREEZE_LANGUAGE_MODEL=True without a soft prompt, or a "
+            "models.EncoderDecoderModel.trainable that chooses no parameter"
+        )
+    return chosen
+
+
 def merge(trained: PyTree, frozen: PyTree) -> PyTree:
     """Undoes `split`."""
     merged = dict(frozen)

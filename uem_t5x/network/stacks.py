@@ -3,12 +3,16 @@
     one by one      {"encoder": {"layers_0": {"mlp": ...}, "layers_1": {"mlp": ...}, ...}}
     stacked         {"encoder": {"layers": {"mlp": ...}}}       a leading axis for the layers
 
+A stack is a module that is called `encoder` or `decoder`, wherever it stands; layers in any other
+module are that module's own business.
+
 With `scan_layers` the built-in engine keeps its state stacked while it trains, so that a loop runs
 over the layers, and the optimizer updates all of them at once, without copying anything.
 
 `run` runs them either way, in every mode.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,6 +26,8 @@ from jaxtyping import Float
 from uem_t5x.network.types import Array, PyTree
 
 LAYERS = "layers"
+_STACKS = ("encoder", "decoder")
+_STACKED = re.compile(rf"(?P<stack>(?:.*/)?(?:{'|'.join(_STACKS)}))/{LAYERS}/(?P<within>.*)")
 _LAYER = re.compile(rf"{LAYERS}_(\d+)")
 
 
@@ -34,35 +40,44 @@ def take_layer(stacked: Array, index: int) -> jax.Array:
     return lax.dynamic_index_in_dim(stacked, index, keepdims=False)
 
 
-def stack(tree: PyTree, join: Callable[..., Any] = _stack_arrays) -> PyTree:
+def stack(tree: PyTree, join: Callable[..., Any] = _stack_arrays, is_stack: bool = True) -> PyTree:
     """Stacks the layers of every stack within nested dictionaries.
 
     Args:
       tree: parameters by name, or anything else by these names.
       join: makes one leaf of a leaf of each layer.
+      is_stack: whether the tree may be one itself.
     """
     if not isinstance(tree, Mapping):
         return tree
-    numbers = sorted(int(match[1]) for name in tree if (match := _LAYER.fullmatch(name)))
+    found = {name: _LAYER.fullmatch(name) if is_stack else None for name in tree}
     stacked = {
-        name: stack(value, join) for name, value in tree.items() if not _LAYER.fullmatch(name)
+        name: stack(value, join, name in _STACKS) for name, value in tree.items() if not found[name]
     }
-    if numbers:
+    if numbers := sorted(int(match[1]) for match in found.values() if match):
         stacked[LAYERS] = jax.tree.map(join, *(tree[f"{LAYERS}_{number}"] for number in numbers))
     return stacked
 
 
-def unstack(tree: PyTree, take: Callable[[Any, int], Any] = take_layer) -> PyTree:
+def unstack(
+    tree: PyTree, take: Callable[[Any, int], Any] = take_layer, is_stack: bool = True
+) -> PyTree:
     """Undoes `stack`; what is not stacked stays as it is.
 
     Args:
       tree: nested dictionaries.
       take: takes a layer's leaf from a stacked one.
+      is_stack: whether the tree may be a stack itself.
     """
     if not isinstance(tree, Mapping):
         return tree
-    layers = {name: unstack(value, take) for name, value in tree.items() if name != LAYERS}
-    if LAYERS in tree:
+    is_stack = is_stack and LAYERS in tree
+    layers = {
+        name: unstack(value, take, name in _STACKS)
+        for name, value in tree.items()
+        if not (is_stack and name == LAYERS)
+    }
+    if is_stack:
         depth = jax.tree.leaves(tree[LAYERS])[0].shape[0]
         for index in range(depth):
             layers[f"{LAYERS}_{index}"] = jax.tree.map(
@@ -71,18 +86,33 @@ def unstack(tree: PyTree, take: Callable[[Any, int], Any] = take_layer) -> PyTre
     return layers
 
 
+def name_of_stack(path: str) -> str | None:
+    """Returns the stack whose layers' parameter of this path, stacked, is; None if it is not."""
+    match = _STACKED.fullmatch(path)
+    return match["stack"] if match else None
+
+
 def paths_of_layers(path: str, leaf: Any) -> list[str]:
     """Returns the paths that a parameter, which may be stacked, has layer by layer."""
-    before, in_stack, behind = f"/{path}".partition(f"/{LAYERS}/")
-    if not in_stack:
+    if (match := _STACKED.fullmatch(path)) is None:
         return [path]
-    names = (f"{before}/{LAYERS}_{index}/{behind}" for index in range(leaf.shape[0]))
-    return [name.removeprefix("/") for name in names]
+    layers = range(leaf.shape[0])
+    return [f"{match['stack']}/{LAYERS}_{index}/{match['within']}" for index in layers]
 
 
-def is_stacked(tree: PyTree) -> bool:
+def is_stacked(tree: PyTree, is_stack: bool = True) -> bool:
     """Tells whether nested dictionaries hold a stack of layers."""
-    return isinstance(tree, Mapping) and (LAYERS in tree or any(map(is_stacked, tree.values())))
+    if not isinstance(tree, Mapping):
+        return False
+    within = (is_stacked(value, name in _STACKS) for name, value in tree.items())
+    return (is_stack and LAYERS in tree) or any(within)
+
+
+@functools.cache
+def _rematerialized(
+    layer_cls: type[nn.Module], policy: Callable[..., bool], prevent_cse: bool
+) -> type[nn.Module]:
+    return nn.remat(layer_cls, policy=policy, prevent_cse=prevent_cse)
 
 
 def run(
@@ -115,7 +145,7 @@ def run(
     is_a_stack = LAYERS in stack.variables.get("params", {})
     if remat_policy is not None and not (options or stack.is_initializing()):
         # A loop keeps the compiler from undoing it by itself.
-        layer_cls = nn.remat(layer_cls, policy=remat_policy, prevent_cse=not is_a_stack)
+        layer_cls = _rematerialized(layer_cls, remat_policy, not is_a_stack)
     if not is_a_stack:
         for index in range(depth):
             key = None if keys is None else keys[index]

@@ -36,7 +36,7 @@ class UserEmbeddingConfig:
       mlp_dim: width of the gated feed-forward block.
       dropout_rate: for residual branches, attention weights and feed-forward blocks.
       dtype: of activations.
-      scan_layers: see `network.T5Config`.
+      scan_layers: says nothing by itself: the UEM's layers are run as the T5's are.
       remat: see `network.T5Config`.
     """
 

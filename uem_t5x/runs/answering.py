@@ -4,8 +4,7 @@ It is a recipe, too, recorded when a run begins: that of training without `train
 `train` refers to (the trainer, the learning rate, checkpoints, the layout over devices).
 """
 
-import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from gin import config_parser
@@ -38,6 +37,11 @@ class _Statement(NamedTuple):
     value: str = ""
     refers_to: frozenset[str] = frozenset()
 
+    @property
+    def within(self) -> str:
+        """The scope as it is referred to; empty without one."""
+        return f"{self.scope}/" if self.scope else ""
+
 
 def of_recipe(text: str, where: str) -> str:
     """Returns the recipe of answering.
@@ -50,7 +54,9 @@ def of_recipe(text: str, where: str) -> str:
       InputError: if it is no training recipe's.
     """
     statements = _statements(text, where)
-    (trains,) = {s.about for s in statements if s.parameter == "train_dataset_cfg"} or {""}
+    trains, *others = {s.about for s in statements if s.parameter == "train_dataset_cfg"} or {""}
+    if others:
+        raise InputError(f"{where}: two functions train: {trains}, {', '.join(others)}; leave one")
     arguments = {s.parameter: s for s in statements if s.about == trains}
     asked = [arguments[name] for name in _ASKED if name in arguments]
     asked = [argument for argument in asked if argument.value != "None"]
@@ -58,19 +64,13 @@ def of_recipe(text: str, where: str) -> str:
         raise InputError(f"{where}: not the recipe of a training run: `train` gets no model")
     model, dataset_cfg = arguments["model"], asked[0]
 
-    referred = collections.defaultdict(set)
-    for statement in statements:
-        if statement.about != trains:
-            referred[statement.about] |= statement.refers_to
-    kept = _reached(model.refers_to | dataset_cfg.refers_to, referred)
-    of_training = _reached(frozenset().union(*(s.refers_to for s in arguments.values())), referred)
+    rest = [s for s in statements if s.about not in (trains, "__main__")]
+    of_training = _reached(_referred(arguments.values()), rest)
+    # What nothing of training refers to, a task's steps may read.
+    by_itself = [s for s in rest if s.about not in of_training]
+    kept = _reached(_referred([model, dataset_cfg, *by_itself]), rest)
     unused = of_training - kept
-    chosen = [
-        statement.lines
-        for statement in statements
-        if statement.about not in {trains, "__main__"} | unused
-        and not (statement.scope and f"{statement.scope}/" in unused)
-    ]
+    chosen = [s.lines for s in rest if s.about not in unused and s.within not in unused]
     if _ENGINE not in chosen:
         chosen.insert(1, _ENGINE)  # behind the line that has gin register what it is shown
     return (
@@ -108,12 +108,15 @@ def _statements(text: str, where: str) -> list[_Statement]:
     return statements
 
 
-def _reached(roots: Iterable[str], referred: Mapping[str, set[str]]) -> frozenset[str]:
+def _referred(statements: Iterable[_Statement]) -> frozenset[str]:
+    return frozenset().union(*(statement.refers_to for statement in statements))
+
+
+def _reached(roots: frozenset[str], statements: Sequence[_Statement]) -> frozenset[str]:
     """Returns what roots refer to, and what that does, with the roots."""
-    reached: set[str] = set()
-    left = list(roots)
-    while left:
-        if (node := left.pop()) not in reached:
-            reached.add(node)
-            left.extend(referred.get(node, ()))
-    return frozenset(reached)
+    reached = roots
+    while True:
+        found = [s for s in statements if s.about in reached and s.within in {"", *reached}]
+        if (more := reached | _referred(found)) == reached:
+            return reached
+        reached = more

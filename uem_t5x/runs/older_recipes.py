@@ -11,7 +11,7 @@ _MODULES = {
     "decoding": "network.decoding",
     "feature_converters": "inputs.feature_converters",
     "infer": "training.predictor",
-    "layer_stacks": "network.stacks",
+    "layer_stacks": "training.optimizers",  # of it a recipe can bind `over_layers`
     "layers": "network.layers",
     "learning_rates": "training.learning_rates",
     "long_attention": "network.long_attention",

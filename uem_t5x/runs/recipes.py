@@ -72,6 +72,24 @@ def parse(files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ())
         gin.parse_config_files_and_bindings(found, list(bindings))
 
 
+@contextlib.contextmanager
+def gin_as_it_was() -> Iterator[None]:
+    """Puts back what gin holds when the block ends, whatever is parsed within."""
+    # gin has no way of its own: what it writes down imports the program that has parsed it.
+    config = {key: dict(values) for key, values in gin.config._CONFIG.items()}
+    imports, constants = set(gin.config._IMPORTS), gin.config._CONSTANTS.copy()
+    is_locked = gin.config_is_locked()
+    try:
+        yield
+    finally:
+        gin.clear_config(clear_constants=True)
+        gin.config._CONFIG.update(config)
+        gin.config._IMPORTS.update(imports)
+        for name, value in constants.items():
+            gin.config._CONSTANTS[name] = value
+        gin.config._set_config_is_locked(is_locked)
+
+
 def parse_text(recipe: str, where: str) -> None:
     """Reads the text of a recipe into gin, after clearing what was there.
 

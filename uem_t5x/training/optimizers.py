@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from uem_t5x.network.stacks import LAYERS
+from uem_t5x.network import stacks
 from uem_t5x.network.types import Array, PyTree
 
 # How an optimizer's state is saved: as T5X saves Adafactor's, or leaf by leaf as Optax has it.
@@ -110,8 +110,7 @@ class _Groups:
         groups: dict[str, list[int]] = {}
         for index, (path, _) in enumerate(paths):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            outside, in_stack, _ = f"{name}/".partition(f"/{LAYERS}/")
-            groups.setdefault(outside if in_stack else "", []).append(index)
+            groups.setdefault(stacks.name_of_stack(name) or "", []).append(index)
         self.are_stacks = [name != "" for name in groups]
         self._indices = list(groups.values())
 

@@ -14,7 +14,6 @@ from clu import metrics as clu_metrics
 from jaxtyping import Array, Float
 
 from uem_t5x import checkpoints
-from uem_t5x.base.errors import InputError
 from uem_t5x.models import EncoderDecoderModel, Metrics
 from uem_t5x.network import item_table, parameters, stacks
 from uem_t5x.network.types import Batch, PyTree
@@ -53,16 +52,10 @@ class TrainState:
         frozen, params = flax.core.pop(flax.core.unfreeze(variables), "params")
         if model.module.config.scan_layers:
             params = stacks.stack(params)
-        trained, _ = parameters.split(params, model.trainable)
-        if not trained:
-            raise InputError(
-                "nothing is left to train: FREEZE_LANGUAGE_MODEL=True without a soft prompt, or a "
-                "models.EncoderDecoderModel.trainable that chooses no parameter"
-            )
         return cls(
             step=jnp.zeros((), jnp.int32),
             params=params,
-            opt_state=model.optimizer_def.init(trained),
+            opt_state=model.optimizer_def.init(parameters.trained(params, model.trainable)),
             flax_mutables={
                 name: value for name, value in frozen.items() if not name.endswith("_axes")
             },
