@@ -233,14 +233,36 @@ def train_state_initializer(initial_checkpoint_path: str | None = None) -> Any:
 
 
 def _of_trained(optimizer_def: Any, trainable: Trainable) -> Any:
-    """Returns one of T5X's optimizers for the parameters alone that are trained."""
+    """Returns one of T5X's optimizers for the parameters alone that are trained.
+
+    (T5X's `MultiOptimizer` saves None for the others, from which T5X cannot go on.)
+    """
     if optimizer_def is None or trainable is parameters.everything:
         return optimizer_def
-    from flax import traverse_util
     from t5x import optimizers as t5x_optimizers
 
-    trained = traverse_util.ModelParamTraversal(lambda path, _: trainable(path.strip("/")))
-    return t5x_optimizers.MultiOptimizer([(trained, optimizer_def)])
+    def trained_of(tree: Any) -> Any:
+        return flax.core.freeze(parameters.split(flax.core.unfreeze(tree), trainable)[0])
+
+    class OfTrained(t5x_optimizers.OptimizerDef):
+        def init_state(self, params: Any) -> Any:
+            return optimizer_def.init_state(trained_of(params))
+
+        def apply_gradient(self, hyper_params: Any, params: Any, state: Any, grads: Any) -> Any:
+            updated, state = optimizer_def.apply_gradient(
+                hyper_params, trained_of(params), state, trained_of(grads)
+            )
+            updated, params = map(flax.core.unfreeze, (updated, params))
+            return flax.core.freeze(parameters.merge(updated, params)), state
+
+        def derive_logical_axes(self, optimizer: Any, param_logical_axes: Any) -> Any:
+            of_trained = optimizer.replace(
+                optimizer_def=optimizer_def, target=trained_of(optimizer.target)
+            )
+            axes = optimizer_def.derive_logical_axes(of_trained, trained_of(param_logical_axes))
+            return optimizer.replace(state=axes.state, target=param_logical_axes)
+
+    return OfTrained(optimizer_def.hyper_params)
 
 
 def summarize_config(model_dir: str, summary_writer: Any, step: int) -> None:

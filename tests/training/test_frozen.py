@@ -8,7 +8,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tiny_recipe
 from etils import epath
-from flax import traverse_util
 from tiny_recipe import BINDINGS as TINY
 from tiny_run import run
 
@@ -21,8 +20,7 @@ SOFT_PROMPT = {"task_prompt", "user_embedding"}
 def slots(checkpoint):
     """Returns the top-level modules whose parameters have optimizer state in a checkpoint."""
     saved = ocp.PyTreeCheckpointHandler().metadata(epath.Path(checkpoint / "state"))
-    slots = traverse_util.flatten_dict(getattr(saved, "tree", saved)["state"]["param_states"])
-    return {path[0] for path, slot in slots.items() if slot is not None}
+    return set(getattr(saved, "tree", saved)["state"]["param_states"])
 
 
 def changed_modules(first, last):

@@ -106,9 +106,7 @@ def check_orbax_is_whole(folder: epath.Path) -> None:
     except InputError as error:
         raise OSError(f"cannot be opened again: {error}") from error
     spec_of = _orbax_specs(state, metadata)
-    leaves = traverse_util.flatten_dict(dict(metadata))
-    # What is frozen has no optimizer state, and is saved as nothing.
-    names = [".".join(path) for path, leaf in leaves.items() if leaf is not None]
+    names = [".".join(path) for path in traverse_util.flatten_dict(dict(metadata))]
     # All at once, which hides a bucket's latency.
     opened = [tensorstore.open(spec_of(stored_as)) for stored_as in names]
     for stored_as, opening in zip(names, opened):

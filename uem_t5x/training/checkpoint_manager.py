@@ -238,7 +238,7 @@ class CheckpointManager:
         Raises:
           InputError: if the checkpoint is of another model.
         """
-        target = _without_nothing(to_t5x(template, self._saved_as, struct_of_layer))
+        target = to_t5x(template, self._saved_as, struct_of_layer)
         has_more = self._check_shapes(step, target)
         restored = self._manager.restore(
             step,
@@ -324,14 +324,14 @@ class CheckpointManager:
         """Raises an InputError if a checkpoint holds other arrays below the template's names.
 
         Returns:
-          Whether it names more: optimizer state of parameters that are frozen, which older runs
-          have saved, and T5X as nothing.
+          Whether it holds more: optimizer state of parameters that are frozen, which older runs
+          have saved.
         """
         metadata = self._manager.item_metadata(step)[STATE]
         saved = _shapes({name: metadata[name] for name in template if name in metadata})
         wanted = _shapes(template)
         more = {name for name in saved.keys() - wanted.keys() if name.startswith(_SLOTS)}
-        saved = {n: shape for n, shape in saved.items() if n not in more and shape is not None}
+        saved = {name: shape for name, shape in saved.items() if name not in more}
         if saved == wanted:
             return bool(more)
         differing = sorted(name for name in saved | wanted if saved.get(name) != wanted.get(name))
@@ -373,15 +373,6 @@ def _own(leaf: jax.ShapeDtypeStruct, restored: jax.Array | tuple[jax.Array, ...]
     return owned
 
 
-def _without_nothing(tree: PyTree) -> PyTree:
-    """Returns nested dictionaries without what is None in them."""
-    flat = flax.traverse_util.flatten_dict(dict(tree))
-    return flax.traverse_util.unflatten_dict(
-        {path: leaf for path, leaf in flat.items() if leaf is not None}
-    )
-
-
-def _shapes(tree: PyTree) -> dict[str, tuple[int, ...] | None]:
-    """Returns shapes by name; None of what is saved as nothing."""
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
     flat = flax.traverse_util.flatten_dict(dict(tree), sep="/")
-    return {name: leaf if leaf is None else tuple(leaf.shape) for name, leaf in flat.items()}
+    return {name: tuple(leaf.shape) for name, leaf in flat.items() if leaf is not None}

@@ -26,9 +26,8 @@ def to_t5x(
     """Names the parts of a state as T5X's checkpoints do, layers one by one.
 
     Optax keeps one tree for each of Adafactor's accumulators, T5X one record of accumulators for
-    each parameter, None for a frozen one; momentum (`m`), which neither uses here, is T5X's
-    placeholder of one zero. The state of another optimizer, for which T5X has no names, is kept as
-    it is.
+    each parameter that is trained; momentum (`m`), which neither uses here, is T5X's placeholder of
+    one zero. The state of another optimizer, for which T5X has no names, is kept as it is.
 
     Args:
       state: the state, or its shapes.
@@ -50,8 +49,6 @@ def to_t5x(
             (*path, name): values[path] for name, values in accumulators.items() for path in values
         }
         param_states |= {(*path, "m"): np.zeros(1, np.float32) for path in accumulators["v"]}
-        named = flax.traverse_util.flatten_dict(tree["target"]).keys()
-        param_states |= dict.fromkeys(named - accumulators["v"].keys())  # as T5X says: frozen
         tree["state"]["param_states"] = flax.traverse_util.unflatten_dict(param_states)
     else:
         tree["state"] |= {f"optimizer{path}": leaf for path, leaf in _leaves(state.opt_state)}
