@@ -134,7 +134,6 @@ def test_the_model_that_is_built_from_it_answers(undisturbed, trained, tmp_path)
     assert model_dir.answering_recipe(copy) == text
     again = TrainedModel.load(copy, step=6)
     assert list(predict.predict(again, users, batch_size=4)) == expected
-    assert gin.config_str() == ""
 
 
 def test_what_a_step_of_the_task_shares_with_training_stays(tmp_path):
