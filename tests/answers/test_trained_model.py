@@ -23,6 +23,7 @@ def test_no_trained_model(tmp_path):
 
 
 def test_what_gin_held_it_holds_again(undisturbed):
+    gin.clear_config()  # and no longer locked, as a run leaves it
     gin.parse_config("MINE = 3\nuem_t5x.inputs.preprocessors.training_stretches.probability = 0.5")
     before = gin.config_str()
     TrainedModel.load(undisturbed[0])
