@@ -201,13 +201,11 @@ def train_state_initializer(initial_checkpoint_path: str | None = None) -> Any:
         def __init__(
             self, *, optimizer_def: Any, init_fn: Any, partitioner: Any, **arguments: Any
         ) -> None:
-            model = init_fn.__self__
-            init = functools.partial(init_fn, input_shapes=arguments["input_shapes"])
-            variables = jax.eval_shape(init, jax.random.PRNGKey(0))
             if layout := getattr(partitioner, "layout", None):
+                init = functools.partial(init_fn, input_shapes=arguments["input_shapes"])
+                variables = jax.eval_shape(init, jax.random.PRNGKey(0))
                 layout.check_variables(variables, jax.device_count())
-            if optimizer_def is not None:
-                parameters.trained(flax.core.unfreeze(variables["params"]), model.trainable)
+            model = init_fn.__self__
             super().__init__(
                 optimizer_def=_of_trained(optimizer_def, model.trainable),
                 init_fn=init_fn,
@@ -242,7 +240,7 @@ def _of_trained(optimizer_def: Any, trainable: Trainable) -> Any:
     from t5x import optimizers as t5x_optimizers
 
     def trained_of(tree: Any) -> Any:
-        return flax.core.freeze(parameters.split(flax.core.unfreeze(tree), trainable)[0])
+        return flax.core.freeze(parameters.trained(flax.core.unfreeze(tree), trainable))
 
     class OfTrained(t5x_optimizers.OptimizerDef):
         def init_state(self, params: Any) -> Any:

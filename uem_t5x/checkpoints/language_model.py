@@ -24,7 +24,7 @@ from uem_t5x import network
 from uem_t5x.base import buckets
 from uem_t5x.base.errors import InputError
 from uem_t5x.checkpoints import folders, huggingface, t5x
-from uem_t5x.network import stacks
+from uem_t5x.network import parameters, stacks
 from uem_t5x.network.types import Index, PyTree, StoredTensor
 
 # What transient-global attention has, and neither full nor local attention does.
@@ -96,7 +96,7 @@ def load_language_model(folder: str | os.PathLike[str]) -> tuple[network.T5Confi
     params = {
         name: tensor.load()
         for name, tensor in tensors.items()
-        if _module(name) in network.LANGUAGE_MODEL
+        if parameters.is_of_language_model(name)
     }
     return config, traverse_util.unflatten_dict(params, sep="/")
 
@@ -106,10 +106,8 @@ def blank_language_model(params: PyTree) -> PyTree:
 
     Within a compiled initialization this spares drawing it, which takes several times its memory.
     """
-    return {
-        module: jax.tree.map(jnp.zeros_like, values) if module in network.LANGUAGE_MODEL else values
-        for module, values in params.items()
-    }
+    soft_prompt, language_model = parameters.split(params, parameters.soft_prompt_alone)
+    return parameters.merge(soft_prompt, jax.tree.map(jnp.zeros_like, language_model))
 
 
 def start_from_checkpoint(params: PyTree, folder: str | os.PathLike[str]) -> PyTree:
@@ -137,7 +135,7 @@ def start_from_checkpoint(params: PyTree, folder: str | os.PathLike[str]) -> PyT
         differences = [line for name in names if (line := _difference(name, tensors, wanted))]
         if not differences:
             loaded |= {name: tensors[name] for name in names}
-        elif module in network.LANGUAGE_MODEL:
+        elif parameters.is_of_language_model(module):
             shown = "; ".join(differences[:3])
             raise InputError(
                 f"{folder}: {module}: {len(differences)} parameters are not this recipe's: {shown}"

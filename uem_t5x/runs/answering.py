@@ -94,13 +94,13 @@ def _statements(text: str, where: str) -> list[_Statement]:
         if not isinstance(statement, config_parser.BindingStatement):
             statements.append(_Statement(own.strip() + "\n", statement.module))
             continue
-        is_macro = not statement.arg_name
+        macro = recipe_text.macro_name(statement)
         statements.append(
             _Statement(
                 own.strip() + "\n",
-                f"%{statement.selector}" if is_macro else statement.selector,
-                statement.arg_name or "",
-                statement.scope or "",
+                f"%{macro}" if macro else statement.selector,
+                "" if macro else statement.arg_name,
+                "" if macro else statement.scope,
                 own.partition("=")[2].strip().removeprefix("\\").strip(),
                 refers_to,
             )

@@ -91,7 +91,7 @@ def _plan(arguments: Mapping[str, Any], devices: Sequence[Any], what: str) -> _P
         config.batch_size,
         lengths,
         num_microbatches,
-        parameters.split(state.params, model.trainable)[0],
+        parameters.trained(state.params, model.trainable),
     )
 
 

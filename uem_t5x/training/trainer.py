@@ -108,7 +108,7 @@ class TrainStateInitializer:
             step=partitioner.place(shapes.step),
             params=params,
             opt_state=partitioner.lay_out_like(
-                shapes.opt_state, parameters.split(params, model.trainable)[0]
+                shapes.opt_state, parameters.trained(params, model.trainable)
             ),
             flax_mutables=placed,
         )
@@ -193,7 +193,7 @@ class Trainer:
         everywhere = partitioner.replicated
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state_shape)
         self._shardings_of_trained = jax.tree.map(
-            lambda leaf: leaf.sharding, parameters.split(state_shape.params, model.trainable)[0]
+            lambda leaf: leaf.sharding, parameters.trained(state_shape.params, model.trainable)
         )
         # The state is overwritten in place.
         self.train_step = partitioner.jit(
