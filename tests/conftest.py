@@ -38,25 +38,11 @@ def gin_is_clear():
 @pytest.fixture(scope="session")
 def dataset_folder(tmp_path_factory):
     """A small dataset folder with its own vocabulary: 60 made-up users, 10 of them for test."""
-    from uem_t5x.data import synthetic
-    from uem_t5x.data.prepare import PrepareOptions, prepare
-    from uem_t5x.data.synthetic import SynthesizeOptions
+    import tiny_data
 
     root = tmp_path_factory.mktemp("data")
-    synthetic.synthesize(
-        SynthesizeOptions(root / "movielens", users=60, movies=120, ratings=60 * 50)
-    )
-    return prepare(
-        PrepareOptions(
-            movielens=root / "movielens",
-            descriptions=root / "movielens" / synthetic.DESCRIPTIONS,
-            output=root / "dataset",
-            encoder_width=16,
-            validation_users=10,
-            test_users=10,
-            vocabulary_size=256,
-        )
-    )
+    movielens = tiny_data.synthesized(root / "movielens", users=60, movies=120, ratings=60 * 50)
+    return tiny_data.prepared(movielens, root / "dataset")
 
 
 @pytest.fixture(scope="session")

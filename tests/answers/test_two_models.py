@@ -4,14 +4,12 @@ import concurrent.futures
 import threading
 
 import pytest
+import tiny_data
 import tiny_recipe
 
 from uem_t5x import train
 from uem_t5x.answers import evaluate, predict
 from uem_t5x.answers.trained_model import TrainedModel
-from uem_t5x.data import synthetic
-from uem_t5x.data.prepare import PrepareOptions, prepare
-from uem_t5x.data.synthetic import SynthesizeOptions
 from uem_t5x.training import validation
 
 USERS = [
@@ -24,20 +22,11 @@ USERS = [
 def text_model_dir(tmp_path_factory):
     """A run of one step that reads text, on a folder with movies and a vocabulary of its own."""
     root = tmp_path_factory.mktemp("other")
-    synthetic.synthesize(
-        SynthesizeOptions(root / "movielens", users=30, movies=60, ratings=30 * 40, seed=5)
+    movielens = tiny_data.synthesized(
+        root / "movielens", users=30, movies=60, ratings=30 * 40, seed=5
     )
-    folder = prepare(
-        PrepareOptions(
-            movielens=root / "movielens",
-            descriptions=root / "movielens" / synthetic.DESCRIPTIONS,
-            output=root / "dataset",
-            encoder_width=16,
-            validation_users=6,
-            test_users=6,
-            vocabulary_size=200,
-        )
-    )
+    sizes = {"validation_users": 6, "test_users": 6, "vocabulary_size": 200}
+    folder = tiny_data.prepared(movielens, root / "dataset", **sizes)
     own = ("UEM_LAYERS", "user_embedding.")
     tiny = [binding for binding in tiny_recipe.BINDINGS if not binding.startswith(own)]
     places = tiny_recipe.places(root / "model", folder.path)

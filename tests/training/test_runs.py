@@ -8,6 +8,7 @@ import absl.logging
 import jax
 import numpy as np
 import pytest
+import tiny_data
 import tiny_recipe
 from tiny_recipe import BINDINGS as TINY
 from tiny_run import assert_same_params, run, score_with
@@ -16,8 +17,6 @@ from uem_t5x import train
 from uem_t5x.answers import evaluate
 from uem_t5x.answers.trained_model import TrainedModel
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import synthetic
-from uem_t5x.data.prepare import PrepareOptions, prepare
 
 
 def test_what_a_run_leaves_behind(undisturbed):
@@ -105,18 +104,8 @@ def test_a_model_of_other_sizes_is_not_gone_on_with(undisturbed, dataset_folder)
 
 
 def test_a_run_without_validation_users_is_not_scored(dataset_folder, tmp_path):
-    movielens = dataset_folder.path.parent / "movielens"
-    folder = prepare(
-        PrepareOptions(
-            movielens=Path(movielens),
-            descriptions=Path(movielens / synthetic.DESCRIPTIONS),
-            output=tmp_path / "dataset",
-            encoder_width=16,
-            validation_users=0,
-            test_users=10,
-            vocabulary_size=256,
-        )
-    )
+    movielens = Path(dataset_folder.path.parent / "movielens")
+    folder = tiny_data.prepared(movielens, tmp_path / "dataset", validation_users=0)
     step, _ = run(tmp_path / "model", folder, "TRAIN_STEPS = 1", "STATS_PERIOD = 0")
     assert step == 1
     assert (tmp_path / "model/checkpoint_1").is_dir()
