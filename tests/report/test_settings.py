@@ -160,3 +160,27 @@ def test_values_as_text(value, text):
     assert settings.value_text({"NAME": value}, "NAME") == text
     assert settings.value_text({}, "NAME") == "not set"
     assert settings.short_name("a/module.function.parameter") == "function.parameter"
+
+
+def marks(said):
+    return {"marks": {"genres": list("ABCD"), "true": ["+...", ".+..", "..-."], "said": said}}
+
+
+def test_a_setting_has_an_interval_over_users_and_is_paired_with_the_best(make):
+    right, wrong = ["+...", ".+..", "..-."], ["+...", ".+..", None]
+    runs = [
+        make(f1=1.0, asked=marks(right)),
+        make(f1=0.7, RANDOM_SEED=1, asked=marks(wrong)),
+        make(f1=0.6, UEM_LAYERS=2, asked=marks(wrong)),
+        make(f1=0.5, UEM_LAYERS=3),
+    ]
+    (comparison,) = settings.compare(runs)
+    best, second, older = sorted(comparison.settings, key=lambda setting: -setting.f1.mean)
+    # Where no draw has the third user both say all; where every draw has none else, one nothing.
+    assert second.interval == (0.0, 1.0)
+    assert best.draws == pytest.approx((1 + second.draws) / 2)  # the mean of its two runs
+    difference, interval = comparison.behind_best(second)
+    assert difference == pytest.approx(0.25)
+    assert interval == (0.0, 0.5)
+    assert comparison.behind_best(best) is None
+    assert older.interval is None and comparison.behind_best(older) is None

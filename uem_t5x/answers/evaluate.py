@@ -44,14 +44,21 @@ def evaluate(
         `true_liked`, `true_disliked`, and the `f1` of both kinds together (0 where reading fails).
 
     Returns:
-      `methods` (for each its scores: `uem` or `text`, `counting` over whole histories, `rule` over
-      the items that the model read), `per_genre` rows and `confusion` of the model, `items_read`
-      (least, mean and most items that it read of a user), `users` (some of them, from the worst
-      answered to the best), `examples`, `history_length` (if the task does not tell, the most items
-      that it read of a user), `split`, `split_sha256` (of its users and labels) and `task`. Of the
-      checkpoint its `step`, `trained_steps` (how far training had come when it was scored) and
-      `is_best` (whether it is what is scored where no step is given); `well_formed` (whether
-      answers were kept within the grammar). Older versions did not write these last three.
+      By name, where older versions left out what is starred:
+
+      - `methods`: for each its scores; `uem` or `text`, `counting` over whole histories, `rule`
+        over the items that the model read;
+      - `intervals`*: for each method the 95 % bootstrap interval over users of each of
+        `uncertainty.F1S`;
+      - `marks`*: what is true of every user and what the model said, see `uncertainty.Marks`;
+      - `per_genre` rows and `confusion` of the model;
+      - `items_read`: least, mean and most items that it read of a user;
+      - `users`: some of them, from the worst answered to the best;
+      - `examples`, `split`, `split_sha256` (of its users and labels) and `task`;
+      - `history_length`: if the task does not tell, the most items that it read of a user;
+      - of the checkpoint its `step`, `trained_steps`* (how far training had come when it was
+        scored) and `is_best`* (whether it is what is scored where no step is given);
+      - `well_formed`*: whether answers were kept within the grammar.
 
     Raises:
       InputError: if the dataset folder is of another catalogue than the model's, or of the same
@@ -63,7 +70,7 @@ def evaluate(
     from uem_t5x.base import progress
     from uem_t5x.data.dataset_folder import DatasetFolder
     from uem_t5x.inputs import users as users_lib
-    from uem_t5x.tastes import baselines, metrics, verbalizer
+    from uem_t5x.tastes import baselines, metrics, uncertainty, verbalizer
 
     if data_dir is None and trained.data_dir is None:
         raise InputError(
@@ -116,6 +123,11 @@ def evaluate(
             name: metrics.score(users.tastes, tastes, folder.genres)
             for name, tastes in predictions.items()
         },
+        "intervals": {
+            name: uncertainty.intervals(users.tastes, tastes, folder.genres)
+            for name, tastes in predictions.items()
+        },
+        "marks": uncertainty.Marks.of(users.tastes, predicted, folder.genres)._asdict(),
         "per_genre": [
             dataclasses.asdict(row)
             for row in metrics.per_genre(users.tastes, predicted, folder.genres)

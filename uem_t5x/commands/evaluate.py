@@ -15,6 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default=SCORED_SPLIT, choices=("train", "validation", "test"))
     parser.add_argument("--batch-size", type=int, help="the recipe's by default")
     parser.add_argument("--output", help="where to write the scores as JSON")
+    parser.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="SCORES",
+        help="what --output wrote of another model on the same users: how much better this one is",
+    )
     parser.add_argument("--answers", help="where to write each user's answer, as JSON lines")
 
 
@@ -22,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the subcommand."""
     from rich.console import Console
 
-    from uem_t5x.answers import evaluate
+    from uem_t5x.answers import against, evaluate
     from uem_t5x.commands import score_tables
 
     outputs = [*filter(None, (args.output, args.answers))]
@@ -30,13 +37,18 @@ def run(args: argparse.Namespace) -> int:
         atomic.check_file(output)
     if len(outputs) == 2 and buckets.absolute(args.output) == buckets.absolute(args.answers):
         raise InputError(f"--answers {args.answers}: the scores go there; give another name")
+    others = {path: against.read(path) for path in args.against}
     trained = model_arguments.load(args)
     result = evaluate.evaluate(trained, args.split, args.data_dir, args.batch_size, args.answers)
+    if others:
+        result["against"] = against.differences(result, others)
     if args.output:
         evaluate.write_metrics(result, args.output)
     console = Console(markup=False)
     console.print(score_tables.methods_table(result))
     console.print(score_tables.genres_table(result))
+    if others:
+        console.print(score_tables.against_table(result))
     if args.output:
         console.print(f"scores written to {args.output}")
     if args.answers:

@@ -1,11 +1,13 @@
 """Scores as tables for a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
 from uem_t5x.report.columns import COLUMNS
+
+UNCERTAINTY = "below F1, 95 % of draws of users"
 
 
 def method_label(name: str, history_length: int) -> str:
@@ -13,28 +15,55 @@ def method_label(name: str, history_length: int) -> str:
     return {
         "uem": f"UEM, {history_length} most recent items",
         "text": f"text of up to {history_length} most recent items",
-        "counting": "counting baseline, whole history",
+        "counting": "counting, whole history",
         "rule": "label rule on the same items",
     }[name]
 
 
 def methods_table(result: Mapping[str, Any]) -> Table:
-    """Returns a row for each method: weighted F1, precision and recall."""
+    """Returns a row for each method: weighted F1 with its interval, precision and recall."""
     read = result["items_read"]
     table = Table(
         title=f"{result['examples']} users of the {result['split']} split, step {result['step']}",
         caption=f"the model reads {read['least']} to {read['most']} items of a user, "
-        f"{read['mean']:.1f} on average",
+        f"{read['mean']:.1f} on average; {UNCERTAINTY}",
     )
-    table.add_column("method", no_wrap=True)
+    table.add_column("method")
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right")
     for name, scores in result["methods"].items():
         table.add_row(
             method_label(name, result["history_length"]),
-            *(f"{scores[column]:.3f}" for column in COLUMNS),
+            *(_cell(scores[column], result["intervals"][name].get(column)) for column in COLUMNS),
             style="bold" if name in ("uem", "text") else "",
         )
+    return table
+
+
+def _cell(score: float, interval: Sequence[float] | None) -> str:
+    return f"{score:.3f}" + (f"\n{interval_text(interval)}" if interval else "")
+
+
+def interval_text(interval: Sequence[float]) -> str:
+    """Writes the ends of an interval."""
+    low, high = interval
+    return f"{low:.2f} to {high:.2f}"
+
+
+def against_table(result: Mapping[str, Any]) -> Table:
+    """Returns a row for each model that was compared with: how much better this one is."""
+    table = Table(title="differences on the same users", caption=UNCERTAINTY)
+    table.add_column("to the model of")
+    names = [name for name in COLUMNS if name in result["against"][0]["differences"]]
+    for name in names:
+        table.add_column(COLUMNS[name], justify="right")
+    for other in result["against"]:
+        cells = []
+        for name in names:
+            difference = other["differences"][name]
+            low, high = difference["interval"]
+            cells.append(f"{difference['value']:+.3f}\n{low:+.3f} to {high:+.3f}")
+        table.add_row(other["scores"], *cells)
     return table
 
 

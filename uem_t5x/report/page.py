@@ -24,6 +24,7 @@ from uem_t5x.report.columns import COLUMNS
 from uem_t5x.report.figures import Picture
 from uem_t5x.report.settings import Comparison, Summary
 from uem_t5x.report.tables import Table
+from uem_t5x.tastes.uncertainty import Interval
 
 PAGE, TABLES, RUNS, FILES = "report.html", "tables.md", "runs.csv", "files.json"
 _FORMAT = "uem-t5x report"
@@ -180,6 +181,7 @@ def _render(
         lstrip_blocks=True,
     )
     environment.filters["score"] = _score
+    environment.filters["interval"] = _interval
     environment.filters["header"] = _header
     environment.filters["markdown"] = _markdown
     return environment.get_template(template).render(
@@ -198,6 +200,10 @@ def _render(
 
 def _score(score: Summary | float) -> str:
     return str(score) if isinstance(score, Summary) else f"{score:.3f}"
+
+
+def _interval(interval: Interval | None) -> str:
+    return "\N{EN DASH}" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
 
 
 def _header(value: tables.Header) -> str:
@@ -231,6 +237,8 @@ def _write_runs(path: Path, comparisons: Sequence[Comparison]) -> None:
         row |= {"users": run.metrics["examples"], "items": run.metrics["history_length"]}
         row |= {f"items_read_{name}": items for name, items in run.metrics["items_read"].items()}
         row |= run.scores
+        for name, (low, high) in run.metrics.get("intervals", {}).get(run.kind, {}).items():
+            row |= {f"{name}_low": low, f"{name}_high": high}
         for baseline in ("counting", "rule"):
             scores = run.metrics["methods"][baseline]
             row |= {f"{baseline}_{name}": score for name, score in scores.items()}

@@ -9,9 +9,14 @@ import statistics
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float64
+
 from uem_t5x.base.errors import InputError
 from uem_t5x.report import paper_results
 from uem_t5x.runs.finished import UEM, Run
+from uem_t5x.tastes import uncertainty
+from uem_t5x.tastes.uncertainty import Interval
 
 HISTORY_LENGTH, UEM_LAYERS, LANGUAGE_MODEL = "HISTORY_LENGTH", "UEM_LAYERS", "LANGUAGE_MODEL"
 CATALOGUE, SPLIT = "CATALOGUE", "SPLIT"
@@ -107,6 +112,19 @@ class Setting:
         """Of liked and disliked genres together."""
         return self.scores["f1"]
 
+    @functools.cached_property
+    def draws(self) -> Float64[np.ndarray, " resamples"] | None:
+        """The mean F1 of the runs on every draw of users; None where an older version scored."""
+        marks = [run.marks for run in self.runs]
+        if None in marks:
+            return None
+        return np.mean([of_run.resampled()["f1"] for of_run in marks], axis=0)
+
+    @property
+    def interval(self) -> Interval | None:
+        """The 95 % bootstrap interval of the mean F1 over users; None as `draws`."""
+        return None if self.draws is None else uncertainty.interval(self.draws)
+
     @property
     def rule(self) -> Mapping[str, float]:
         """The scores of the label rule on the items that the model read."""
@@ -144,6 +162,16 @@ class Comparison:
     def best_run(self) -> Run:
         """The run of the highest F1 of the best setting."""
         return max(self.best.runs, key=lambda run: run.scores["f1"])
+
+    def behind_best(self, setting: Setting) -> tuple[float, Interval] | None:
+        """Returns by how much the best setting is ahead in mean F1, with its paired interval.
+
+        None of the best one itself, and where an older version of `evaluate` scored either.
+        """
+        if setting is self.best or setting.draws is None or self.best.draws is None:
+            return None
+        drawn = uncertainty.interval(self.best.draws - setting.draws)
+        return self.best.f1.mean - setting.f1.mean, drawn
 
     @property
     def counting(self) -> Mapping[str, float]:

@@ -19,6 +19,7 @@ from uem_t5x.data.manifest import Manifest, Split
 from uem_t5x.runs import comparison, recipes
 from uem_t5x.runs import model_dir as model_dir_lib
 from uem_t5x.tastes import metrics
+from uem_t5x.tastes.uncertainty import Marks
 
 METRICS = "metrics.json"
 UEM, TEXT = "uem", "text"
@@ -69,13 +70,7 @@ class Run:
             raise InputError(
                 f"{file}: no scores yet; uem-t5x evaluate --model-dir {folder} --output {file}"
             )
-        try:
-            metrics = json.loads(file.read_text())
-            metrics["methods"], metrics["confusion"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{file}: not the scores of this version of `uem-t5x evaluate`; score it again"
-            ) from error
+        metrics = read_scores(file)
         macros, bindings = recipes.read(recipe)
         return cls(
             path=folder,
@@ -121,12 +116,17 @@ class Run:
     @property
     def kind(self) -> str:
         """How the history reaches the language model: `uem` or `text`."""
-        return next(name for name in (UEM, TEXT) if name in self.metrics["methods"])
+        return _kind(self.metrics)
 
     @property
     def scores(self) -> Mapping[str, float]:
         """The model's own scores, such as `f1` and `liked_f1`."""
-        return self.metrics["methods"][self.kind]
+        return scores_of_the_model(self.metrics)
+
+    @property
+    def marks(self) -> Marks | None:
+        """What was said of every user; None where an older version scored."""
+        return Marks(**self.metrics["marks"]) if "marks" in self.metrics else None
 
     @property
     def seed(self) -> int:
@@ -220,6 +220,33 @@ class Run:
     def training_losses(self) -> list[tuple[int, float]]:
         """The training loss, as (step, loss) in order."""
         return _read_scalar(self.path / "train", "loss")
+
+
+def read_scores(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads what `uem-t5x evaluate --output` wrote.
+
+    Raises:
+      InputError: if it is not that.
+      OSError: if there is no such file.
+    """
+    file = epath.Path(path)
+    try:
+        metrics = json.loads(file.read_text())
+        scores_of_the_model(metrics), metrics["confusion"]
+    except (ValueError, KeyError, TypeError, StopIteration) as error:
+        raise InputError(
+            f"{file}: not the scores of this version of `uem-t5x evaluate`; score it again"
+        ) from error
+    return metrics
+
+
+def scores_of_the_model(metrics: Mapping[str, Any]) -> Mapping[str, float]:
+    """Returns of the scores of all methods those of the model."""
+    return metrics["methods"][_kind(metrics)]
+
+
+def _kind(metrics: Mapping[str, Any]) -> str:
+    return next(name for name in (UEM, TEXT) if name in metrics["methods"])
 
 
 def _short(checksum: str | None) -> str:

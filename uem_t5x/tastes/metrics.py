@@ -57,8 +57,8 @@ def score(
         `disliked_` before it, each in 0..1 and weighted by class support, and `unparseable`, the
         share of answers that could not be read.
     """
-    truth = _indicators(targets, genres)
-    predicted = _indicators(predictions, genres)
+    truth = indicators(targets, genres)
+    predicted = indicators(predictions, genres)
     columns = range(len(KINDS) * len(genres))
     kinds = {"": columns, "liked_": columns[: len(genres)], "disliked_": columns[len(genres) :]}
     scores = {}
@@ -77,8 +77,8 @@ def per_genre(
 ) -> list[GenreScore]:
     """Scores each genre by itself: a row for each as liked, then one for each as disliked."""
     columns = precision_recall_fscore_support(
-        _indicators(targets, genres),
-        _indicators(predictions, genres),
+        indicators(targets, genres),
+        indicators(predictions, genres),
         average=None,
         zero_division=0,
     )
@@ -109,7 +109,7 @@ def _stances(
     tastes: Sequence[Taste | None], genres: Sequence[str]
 ) -> Int64[np.ndarray, "users genres"]:
     """Returns for each genre an index of `_STANCES`."""
-    marked = _indicators(tastes, genres).reshape(len(tastes), len(KINDS), len(genres))
+    marked = indicators(tastes, genres).reshape(len(tastes), len(KINDS), len(genres))
     return np.where(marked.any(axis=1), marked.argmax(axis=1), _STANCES.index("neither"))
 
 
@@ -144,10 +144,13 @@ def mean_scores(of_tasks: Iterable[Mapping[str, int | float]]) -> dict[str, floa
     return {name: sum(values) / len(values) for name, values in by_name.items()}
 
 
-def _indicators(
+def indicators(
     tastes: Sequence[Taste | None], genres: Sequence[str]
 ) -> Bool[np.ndarray, "users classes"]:
-    """Returns which genres are liked and, right of these columns, which are disliked."""
+    """Returns which genres are liked and, right of these columns, which are disliked.
+
+    An answer that could not be read (None) says neither of any genre.
+    """
     index = {genre: column for column, genre in enumerate(genres)}
     marked = np.zeros((len(tastes), len(KINDS), len(genres)), bool)
     for user, taste in enumerate(tastes):
