@@ -11,6 +11,7 @@ import seqio
 from flax import traverse_util
 
 from uem_t5x import models, network
+from uem_t5x.base.errors import InputError
 from uem_t5x.data import dataset_folder as dataset_folder_lib
 from uem_t5x.inputs import data_sources
 from uem_t5x.network import item_table, user_embedding
@@ -75,6 +76,50 @@ def test_the_papers_uem_has_65_million_parameters(emb_dim, millions):
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
     assert count == kernels + norms + position_biases
     assert count / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def encoded(vectors, config, embed_dim=16):
+    """Returns a fresh UEM's parameters, and what its layers make of vectors."""
+    module = user_embedding.UserEmbedding(config, embed_dim)
+    mask = jnp.ones(vectors.shape[:2], bool)
+    _, variables = module.init_with_output(
+        jax.random.key(0),
+        vectors,
+        mask,
+        enable_dropout=False,
+        capture_intermediates=lambda module, _: module.name == "layers_2",
+    )
+    layers = variables["intermediates"]["encoder"]["layers_2"]["__call__"][0]
+    return traverse_util.flatten_dict(variables["params"], sep="/"), layers
+
+
+def test_a_fresh_layer_adds_a_tenth_of_what_one_of_t5_adds():
+    """Which leaves of an item's vector what was known of it; the rest of the weights is T5's."""
+    small = dataclasses.replace(UEM, num_layers=3)
+    vectors = jax.random.normal(jax.random.key(1), (4, 10, 24))
+    ours, layers = encoded(vectors, small)
+    t5s, layers_of_t5s = encoded(vectors, dataclasses.replace(small, branch_init_scale=1.0))
+    assert small.branch_init_scale == 0.1
+    assert ours.keys() == t5s.keys()
+    for name, values in ours.items():
+        scale = 0.1 if name.endswith(("attention/out/kernel", "mlp/wo/kernel")) else 1.0
+        np.testing.assert_allclose(values, scale * t5s[name], rtol=1e-6, err_msg=name)
+    added, added_by_t5s = (np.std(after - vectors) for after in (layers, layers_of_t5s))
+    assert added < 0.2 < 0.8 < added_by_t5s
+
+
+def test_the_language_model_begins_as_t5(personalized):
+    _, variables, _ = personalized
+    tokens = traverse_util.flatten_dict(variables["params"]["encoder"], sep="/")
+    out, query = (tokens[f"layers_0/attention/{name}/kernel"] for name in ("out", "query"))
+    assert np.std(out) == pytest.approx(1 / np.sqrt(out.shape[0]), rel=0.2)
+    assert np.std(query) == pytest.approx(1 / np.sqrt(query.shape[0] * T5.head_dim), rel=0.2)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan")])
+def test_what_starts_at_zero_would_stay_there(scale):
+    with pytest.raises(InputError, match=r"^UEM_BRANCH_INIT=.*: bind it above 0"):
+        dataclasses.replace(UEM, branch_init_scale=scale)
 
 
 def test_the_item_table_is_no_parameter(personalized, dataset_folder):

@@ -37,6 +37,7 @@ class Attention(nn.Module):
     head_dim: int
     dropout_rate: float = 0.0
     dtype: Any = jnp.float32
+    out_init_scale: float = 1.0
 
     @nn.compact
     def __call__(
@@ -76,14 +77,11 @@ class Attention(nn.Module):
 
         Its parameters are the same every time it is called.
         """
-
-        def scaled_init(*args: Any) -> jax.Array:
-            return KERNEL_INIT(*args) / np.sqrt(self.head_dim)
-
+        query_init = layers.scaled(KERNEL_INIT, self.head_dim**-0.5)
         dense = layers.Dense(
             self.num_heads * self.head_dim,
             ("embed", "joined_kv"),
-            kernel_init=scaled_init if name == "query" else KERNEL_INIT,
+            kernel_init=query_init if name == "query" else KERNEL_INIT,
             dtype=self.dtype,
             name=name,
         )
@@ -102,7 +100,7 @@ class Attention(nn.Module):
         return layers.Dense(
             features,
             ("joined_kv", "embed"),
-            kernel_init=KERNEL_INIT,
+            kernel_init=layers.scaled(KERNEL_INIT, self.out_init_scale),
             dtype=self.dtype,
             name="out",
         )(attended.reshape(*attended.shape[:2], self.num_heads * self.head_dim))

@@ -43,6 +43,9 @@ class T5Config:
         is near it; `transient_global`, that and summaries of everything (both LongT5).
       local_radius: how far it sees, unless in full.
       global_block_size: positions of a summary.
+      branch_init_scale: multiplies the fresh weights that end a residual branch (attention's `out`,
+        the feed-forward block's `wo`), so that what a fresh layer adds is so many times T5's; 1 is
+        T5. It is not 0: Adafactor's updates are proportional to what they change.
       dtype: of activations, `float32` or `bfloat16`; parameters are float32, and the statistics of
         norms, the softmax and the logits are computed in it.
       scan_layers: compile one layer of each stack and run it in a loop: the model hands the network
@@ -69,6 +72,7 @@ class T5Config:
     dtype: Any = jnp.float32
     scan_layers: bool = False
     remat: str = "none"
+    branch_init_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.encoder_attention not in _ENCODER_ATTENTIONS:

@@ -24,6 +24,13 @@ Initializer = Callable[..., jax.Array]
 DENSE_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
 
+def scaled(initializer: Initializer, factor: float) -> Initializer:
+    """Returns an initializer whose values are multiplied by a factor."""
+    if factor == 1:
+        return initializer
+    return lambda *args: initializer(*args) * factor
+
+
 def dropout(
     inputs: Float[Array, "*batch length embed"], rate: float, key: jax.Array | None
 ) -> Float[Array, "*batch length embed"]:
@@ -128,6 +135,7 @@ class GatedMLP(nn.Module):
     activations: Sequence[str] = ("gelu", "linear")
     dropout_rate: float = 0.0
     dtype: DType = jnp.float32
+    out_init_scale: float = 1.0
 
     @nn.compact
     def __call__(
@@ -142,4 +150,10 @@ class GatedMLP(nn.Module):
             hidden = branch if hidden is None else hidden * branch
         hidden = dropout(hidden, self.dropout_rate, dropout_key)
         hidden = constrain(hidden, ("batch", "length", "mlp"))
-        return Dense(inputs.shape[-1], ("mlp", "embed"), dtype=self.dtype, name="wo")(hidden)
+        return Dense(
+            inputs.shape[-1],
+            ("mlp", "embed"),
+            kernel_init=scaled(DENSE_INIT, self.out_init_scale),
+            dtype=self.dtype,
+            name="wo",
+        )(hidden)

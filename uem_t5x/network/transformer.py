@@ -28,7 +28,12 @@ class Encoded(NamedTuple):
 
 def _attention(config: T5Config, name: str) -> Attention:
     return Attention(
-        config.num_heads, config.head_dim, config.dropout_rate, config.dtype, name=name
+        config.num_heads,
+        config.head_dim,
+        config.dropout_rate,
+        config.dtype,
+        config.branch_init_scale,
+        name=name,
     )
 
 
@@ -40,6 +45,7 @@ def _encoder_attention(config: T5Config, length: int, name: str) -> Attention:
         config.head_dim,
         config.dropout_rate,
         config.dtype,
+        config.branch_init_scale,
         blocks=config.blocks(length),
         name=name,
     )
@@ -47,7 +53,12 @@ def _encoder_attention(config: T5Config, length: int, name: str) -> Attention:
 
 def _mlp(config: T5Config) -> layers.GatedMLP:
     return layers.GatedMLP(
-        config.mlp_dim, config.mlp_activations, config.dropout_rate, config.dtype, name="mlp"
+        config.mlp_dim,
+        config.mlp_activations,
+        config.dropout_rate,
+        config.dtype,
+        config.branch_init_scale,
+        name="mlp",
     )
 
 

@@ -16,7 +16,7 @@ from flax import linen as nn
 from flax.linen import partitioning
 from jaxtyping import Bool, Float
 
-from uem_t5x.base.errors import check_at_least
+from uem_t5x.base.errors import InputError, check_at_least
 from uem_t5x.network import attention, flops, layers
 from uem_t5x.network.config import T5Config
 from uem_t5x.network.item_table import Channel, ItemTable
@@ -35,6 +35,9 @@ class UserEmbeddingConfig:
       head_dim: width of one head; 12 heads of 64 are the paper's 768.
       mlp_dim: width of the gated feed-forward block.
       dropout_rate: for residual branches, attention weights and feed-forward blocks.
+      branch_init_scale: how much a fresh layer adds to an item's vector, see `network.T5Config`.
+        At T5's own 1 every layer begins as noise beside the vectors, which carry all that is known
+        of an item, and costs accuracy (docs/results.md).
       dtype: of activations.
       scan_layers: says nothing by itself: the UEM's layers are run as the T5's are.
       remat: see `network.T5Config`.
@@ -45,12 +48,18 @@ class UserEmbeddingConfig:
     head_dim: int = 64
     mlp_dim: int = 2048
     dropout_rate: float = 0.0
+    branch_init_scale: float = 0.1
     dtype: Any = jnp.float32
     scan_layers: bool = False
     remat: str = "none"
 
     def __post_init__(self) -> None:
         check_at_least(0, UEM_LAYERS=self.num_layers)
+        if not self.branch_init_scale > 0:
+            raise InputError(
+                f"UEM_BRANCH_INIT={self.branch_init_scale}: bind it above 0; Adafactor leaves what "
+                "starts at zero there"
+            )
 
     def encoder_config(self, width: int) -> T5Config:
         """Returns the UEM's Transformer as an encoder of width `width`."""
@@ -61,6 +70,7 @@ class UserEmbeddingConfig:
             mlp_dim=self.mlp_dim,
             num_encoder_layers=self.num_layers,
             dropout_rate=self.dropout_rate,
+            branch_init_scale=self.branch_init_scale,
             dtype=self.dtype,
             scan_layers=self.scan_layers,
             remat=self.remat,
