@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from uem_t5x.report import figures, run_plots, table_plots, tables
+from uem_t5x.report import difficulty_plot, figures, run_plots, table_plots, tables
 
 MIXED = [
     {"HISTORY_LENGTH": 5, "f1": 0.2},
@@ -62,6 +62,41 @@ def test_f1_by_history_length(compared):
     assert dict(zip(*rule.get_data())) == {5: 0.11, 50: 0.66}
     assert lines["counting baseline"].get_ydata()[0] == 0.06
     assert lines["counting baseline, paper"].get_ydata()[0] == 0.192
+
+
+def said(genres, model, rule):
+    return {"genres": genres, "said": {"uem": model, "rule": rule}}
+
+
+def difficulty(model):
+    """Returns what `evaluate` writes: a group without genres, and two with some."""
+    margins = [
+        {"kind": kind, "low": low, "high": high, **shares}
+        for kind in ("liked", "disliked")
+        for low, high, shares in (
+            (None, -1.0, said(0, 0.0, 0.0)),
+            (-1.0, 0.0, said(30, 0.1, 0.05)),
+            (0.0, None, said(12, model, 0.75)),
+        )
+    ]
+    return {"by_margin": margins, "by_count": margins[1:3]}
+
+
+def test_what_is_said_by_margin_and_by_count(compared):
+    runs = [{"asked": difficulty(0.25)}, {"RANDOM_SEED": 1, "asked": difficulty(0.35)}]
+    plot = difficulty_plot.of_best(compared(*runs))
+    assert "liked, by margin: -1 to 0 (30) 0.10 (rule 0.05), 0 or more (12) 0.30" in plot.alt
+    figure = Figure(layout="constrained")
+    plot.draw(figure, figures.LIGHT)
+    margins, *_ = figure.axes
+    model, rule = (line.get_ydata().tolist() for line in margins.lines)
+    assert model == pytest.approx([0.1, 0.3]) and rule == [0.05, 0.75]
+    assert [axes.get_title() for axes in figure.axes] == ["liked", "disliked", "", ""]
+
+
+def test_older_scores_do_not_tell_what_is_said_by_margin(compared):
+    runs = [{"asked": difficulty(0.25)}, {"RANDOM_SEED": 1}]
+    assert difficulty_plot.of_best(compared(*runs)) is None
 
 
 def test_what_is_no_number_is_drawn_as_bars(compared):

@@ -52,6 +52,8 @@ def evaluate(
         `uncertainty.F1S`;
       - `marks`*: what is true of every user and what the model said, see `uncertainty.Marks`;
       - `per_genre` rows and `confusion` of the model;
+      - `by_margin`* and `by_count`*: what the methods say of genres that are alike, see
+        `difficulty`;
       - `items_read`: least, mean and most items that it read of a user;
       - `users`: some of them, from the worst answered to the best;
       - `examples`, `split`, `split_sha256` (of its users and labels) and `task`;
@@ -70,7 +72,7 @@ def evaluate(
     from uem_t5x.base import progress
     from uem_t5x.data.dataset_folder import DatasetFolder
     from uem_t5x.inputs import users as users_lib
-    from uem_t5x.tastes import baselines, metrics, uncertainty, verbalizer
+    from uem_t5x.tastes import baselines, difficulty, metrics, uncertainty, verbalizer
 
     if data_dir is None and trained.data_dir is None:
         raise InputError(
@@ -133,6 +135,12 @@ def evaluate(
             for row in metrics.per_genre(users.tastes, predicted, folder.genres)
         ],
         "confusion": metrics.confusion(users.tastes, predicted, folder.genres),
+        "by_margin": [
+            dataclasses.asdict(group) for group in difficulty.by_margin(users, predictions, *genres)
+        ],
+        "by_count": [
+            dataclasses.asdict(group) for group in difficulty.by_count(users, predictions, *genres)
+        ],
         "items_read": {
             "least": int(items_read.min()),
             "mean": float(items_read.mean()),

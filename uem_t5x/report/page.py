@@ -18,7 +18,14 @@ import numpy as np
 from uem_t5x import __version__
 from uem_t5x.base import atomic, checksums
 from uem_t5x.base.errors import InputError
-from uem_t5x.report import figures, paper_results, run_plots, table_plots, tables
+from uem_t5x.report import (
+    difficulty_plot,
+    figures,
+    paper_results,
+    run_plots,
+    table_plots,
+    tables,
+)
 from uem_t5x.report import settings as settings_lib
 from uem_t5x.report.columns import COLUMNS
 from uem_t5x.report.figures import Picture
@@ -48,6 +55,7 @@ class Section:
       curves: validation F1 and training loss, for a few settings at a time.
       genres: liked and disliked.
       confusion: the plot of it.
+      difficulty: the plot of where the best setting and the rule part; None of older scores.
       counts: how often a genre that is (rows) was said to be (columns) `run_plots.STANCES`.
       shares: of each row's sum.
     """
@@ -59,6 +67,7 @@ class Section:
     curves: Sequence[Sequence[Picture]]
     genres: Sequence[Picture]
     confusion: Picture
+    difficulty: Picture | None
     counts: np.ndarray
     shares: np.ndarray
 
@@ -70,6 +79,7 @@ class Section:
             return [(table, figures.draw(table_plots.of_table(table))) for table in found]
 
         counts = run_plots.confusion(comparison)
+        difficulty = difficulty_plot.of_best(comparison)
         return cls(
             comparison=comparison,
             prefix=prefix,
@@ -78,6 +88,7 @@ class Section:
             curves=[list(map(figures.draw, few)) for few in run_plots.learning_curves(comparison)],
             genres=[figures.draw(plot) for plot in run_plots.per_genre(comparison)],
             confusion=figures.draw(run_plots.confusion_plot(comparison)),
+            difficulty=figures.draw(difficulty) if difficulty else None,
             counts=counts,
             shares=run_plots.row_shares(counts),
         )
@@ -87,7 +98,8 @@ class Section:
         """All of them."""
         of_tables = [picture for _, picture in (*self.paper, *self.other)]
         of_curves = [picture for few in self.curves for picture in few]
-        return [*of_tables, *of_curves, *self.genres, self.confusion]
+        of_best = [*self.genres, self.confusion, *filter(None, [self.difficulty])]
+        return [*of_tables, *of_curves, *of_best]
 
     @property
     def way_to_rule(self) -> tuple[str, str] | None:
