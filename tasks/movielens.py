@@ -59,6 +59,7 @@ def _register(
     check_at_least(1, HISTORY_LENGTH=history_length)  # SeqIO refuses the name of a negative one
     steps: Sequence[Preprocessor | seqio.CacheDatasetPlaceholder] = [
         seqio.CacheDatasetPlaceholder(),
+        preprocessors.crossed_histories,
         preprocessors.random_tastes,
         preprocessors.training_stretches,
         preprocessors.answer,

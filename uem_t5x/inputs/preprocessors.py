@@ -4,21 +4,22 @@ Nothing here runs before `seqio.CacheDatasetPlaceholder`: the cache holds whole 
 which is small, serves every history length, and lets each epoch draw its training stretches anew.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import gin
 import seqio
 import tensorflow as tf
 
 from uem_t5x.base.errors import InputError, check_at_least
-from uem_t5x.inputs import answer_checks, data_sources, label_rule
+from uem_t5x.inputs import answer_checks, augmentation, data_sources
+from uem_t5x.inputs import users as users_lib
+from uem_t5x.inputs.augmentation import Example
 from uem_t5x.tastes import sentences, verbalizer
 from uem_t5x.tastes.labels import MAX_LABELS
 from uem_t5x.tastes.rating_scale import MAX_HALF_STARS, RATING_ROWS
 
 MOST_RECENT_FIRST, MOST_RECENT_LAST = "most_recent_first", "most_recent_last"
 
-Example = Mapping[str, tf.Tensor]
 SequenceLength = Mapping[str, int] | None
 
 
@@ -51,7 +52,7 @@ def training_stretches(
     Raises:
         InputError: the lengths or the probability make no sense.
     """
-    _check_share("training_stretches", "probability", probability)
+    augmentation.check_share("training_stretches", "probability", probability)
     if not 1 <= min_length <= (max_length or min_length):
         raise InputError(
             f"preprocessors.training_stretches: min_length = {min_length} and max_length = "
@@ -60,18 +61,73 @@ def training_stretches(
     if probability == 0:
         return dataset
 
-    relabel = _relabeller()
-    select = _consecutive_items if contiguous else _any_items
+    relabel = augmentation.relabeller()
+    select = augmentation.consecutive_items if contiguous else augmentation.any_items
 
     def stretch(example: Example, seed: tf.Tensor) -> Example:
         length_seed, item_seed = tf.unstack(tf.random.experimental.stateless_split(seed, num=2))
         size = tf.size(example["history_items"])
-        length = _draw_length(size, min_length, max_length, log_uniform, length_seed)
+        length = augmentation.draw_length(size, min_length, max_length, log_uniform, length_seed)
         kept = select(size, length, item_seed)
         items = tf.gather(example["history_items"], kept)
         return relabel(example, items, tf.gather(example["history_ratings"], kept))
 
-    return _change_training_examples(dataset, probability, stretch)
+    return augmentation.change_training_examples(dataset, probability, stretch)
+
+
+@gin.configurable
+def crossed_histories(
+    dataset: tf.data.Dataset, probability: float = 0.0, kept: float = 0.5
+) -> tf.data.Dataset:
+    """Crosses histories of training users with those of others, labelled by the label rule.
+
+    Off unless a recipe binds `probability`. A few hundred users are a few hundred histories, which
+    a model learns by heart; here each is given another training user's besides, both thinned out,
+    in an order drawn at random. Every rating stays as it was given; a movie that both rated counts
+    once. Examples of other splits pass untouched.
+
+    Args:
+        dataset: examples of `DatasetFolderSource`.
+        probability: the share of training examples that are changed; 0 switches this off.
+        kept: the share of the items that is kept of either history; at least one is.
+
+    Raises:
+        InputError: a probability or a share makes no sense.
+    """
+    augmentation.check_share("crossed_histories", "probability", probability)
+    augmentation.check_share("crossed_histories", "kept", kept)
+    folder = data_sources.dataset_folder()
+    if probability == 0 or folder.is_catalogue:  # which is without its users
+        return dataset
+
+    relabel = augmentation.relabeller()
+    users = users_lib.read(folder, "train")
+    all_items, all_half_stars, offsets = map(
+        tf.constant, (users.items, users.half_stars, users.offsets)
+    )
+
+    def cross(example: Example, seed: tf.Tensor) -> Example:
+        user_seed, own_seed, other_seed, order_seed = tf.unstack(
+            tf.random.experimental.stateless_split(seed, num=4)
+        )
+        other = tf.random.stateless_uniform([], user_seed, maxval=len(users.ids), dtype=tf.int32)
+        theirs = slice(offsets[other], offsets[other + 1])
+        own_kept = augmentation.thin_out(tf.size(example["history_items"]), kept, own_seed)
+        own_items = tf.gather(example["history_items"], own_kept)
+        is_new = tf.reduce_all(all_items[theirs][:, tf.newaxis] != own_items, axis=1)
+        new = tf.where(is_new)[:, 0]
+        other_kept = tf.gather(new, augmentation.thin_out(tf.size(new), kept, other_seed))
+        items, half_stars = (
+            tf.concat([tf.gather(own, own_kept), tf.gather(of_all[theirs], other_kept)], axis=0)
+            for own, of_all in (
+                (example["history_items"], all_items),
+                (example["history_ratings"], all_half_stars),
+            )
+        )
+        order = tf.argsort(tf.random.stateless_uniform([tf.size(items)], order_seed))
+        return relabel(example, tf.gather(items, order), tf.gather(half_stars, order))
+
+    return augmentation.change_training_examples(dataset, probability, cross)
 
 
 @gin.configurable
@@ -105,15 +161,15 @@ def random_tastes(
     Raises:
         InputError: a probability, a share or a deviation makes no sense.
     """
-    _check_share("random_tastes", "probability", probability)
-    _check_share("random_tastes", "least_own_share", least_own_share)
+    augmentation.check_share("random_tastes", "probability", probability)
+    augmentation.check_share("random_tastes", "least_own_share", least_own_share)
     for name, stddev in {"genre_stddev": genre_stddev, "bias_stddev": bias_stddev}.items():
         if stddev < 0:
             raise InputError(f"preprocessors.random_tastes.{name} = {stddev}: bind it to 0 or more")
     if probability == 0:
         return dataset
 
-    relabel = _relabeller()
+    relabel = augmentation.relabeller()
     genre_matrix = tf.constant(data_sources.dataset_folder().genre_matrix(), tf.float32)
 
     def change_taste(example: Example, seed: tf.Tensor) -> Example:
@@ -132,53 +188,7 @@ def random_tastes(
         half_stars = tf.clip_by_value(tf.cast(tf.round(worth), tf.int32), 1, MAX_HALF_STARS)
         return relabel(example, example["history_items"], half_stars)
 
-    return _change_training_examples(dataset, probability, change_taste)
-
-
-def _check_share(step: str, name: str, share: float) -> None:
-    if not 0 <= share <= 1:
-        raise InputError(f"preprocessors.{step}.{name} = {share}: bind it to 0..1")
-
-
-def _relabeller() -> Callable[[Example, tf.Tensor, tf.Tensor], Example]:
-    """Returns what gives an example another history, and the labels that belong to it."""
-    folder = data_sources.dataset_folder()
-    genre_matrix = tf.constant(folder.genre_matrix())
-    genre_names = tf.constant(folder.genres)
-
-    def relabel(example: Example, items: tf.Tensor, half_stars: tf.Tensor) -> Example:
-        liked, disliked = label_rule.label_history(items, half_stars, genre_matrix)
-        return {
-            **example,
-            "history_items": items,
-            "history_ratings": half_stars,
-            "liked": tf.gather(genre_names, liked),
-            "disliked": tf.gather(genre_names, disliked),
-        }
-
-    return relabel
-
-
-def _change_training_examples(
-    dataset: tf.data.Dataset,
-    probability: float,
-    change: Callable[[Example, tf.Tensor], Example],
-) -> tf.data.Dataset:
-    """Changes a share of the training examples, each with a seed of its own."""
-
-    @seqio.map_over_dataset(num_seeds=1)
-    def maybe_change(example: Example, seed: tuple[tf.Tensor, tf.Tensor]) -> Example:
-        # SeqIO numbers the seeds anew in every part of the data, so the parts' are the same ones.
-        user = tf.strings.to_hash_bucket_fast(example["user_id"], 2**31 - 1)
-        seed = tf.random.experimental.stateless_fold_in(seed, user)
-        coin, own_seed = tf.unstack(tf.random.experimental.stateless_split(seed, num=2))
-        return tf.cond(
-            (example["split"] == "train") & (tf.random.stateless_uniform([], coin) < probability),
-            lambda: change(example, own_seed),
-            lambda: dict(example),
-        )
-
-    return maybe_change(dataset)
+    return augmentation.change_training_examples(dataset, probability, change_taste)
 
 
 def most_recent_items(
@@ -340,27 +350,3 @@ def _answer_parts() -> list[list[list[str]]]:
         return found + [""] * (length - len(found))
 
     return [[parts(liked, disliked) for disliked in numbers] for liked in numbers]
-
-
-def _draw_length(
-    size: tf.Tensor, min_length: int, max_length: int | None, log_uniform: bool, seed: tf.Tensor
-) -> tf.Tensor:
-    """Draws how many of `size` items to take."""
-    longest = size if max_length is None else tf.minimum(size, max_length)
-    # Of an empty history, too: 0 has no logarithm.
-    low = tf.cast(tf.maximum(tf.minimum(min_length, longest), 1), tf.float32)
-    high = tf.cast(longest + 1, tf.float32)
-    share = tf.random.stateless_uniform([], seed)
-    drawn = low * (high / low) ** share if log_uniform else low + (high - low) * share
-    # Rounding can reach `high` itself, as does an empty history.
-    return tf.minimum(tf.cast(drawn, tf.int32), longest)
-
-
-def _consecutive_items(size: tf.Tensor, length: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    start = tf.random.stateless_uniform([], seed, maxval=size - length + 1, dtype=tf.int32)
-    return tf.range(start, start + length)
-
-
-def _any_items(size: tf.Tensor, length: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    lottery = tf.random.stateless_uniform([size], seed)
-    return tf.sort(tf.math.top_k(lottery, k=length).indices)
