@@ -73,8 +73,8 @@ def test_scores_are_written_before_somebody_stops_reading(scored, tmp_path, monk
 def test_scores_come_with_their_interval(scored, capsys):
     assert cli.main(["evaluate", "--model-dir", "m"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    (row,) = (number for number, line in enumerate(lines) if "UEM, 3 most recent" in line)
-    assert "0.500" in lines[row] and "0.40 to 0.60" in lines[row + 1]
+    (row,) = (number for number, line in enumerate(lines) if "UEM, last 3 items" in line)
+    assert "0.500" in lines[row] and "0.40-0.60" in lines[row + 1]
     assert max(map(len, lines)) <= 80
 
 

@@ -82,7 +82,8 @@ def test_a_run_of_an_older_version_answers_and_is_gone_on_with(
     expected = list(predict.predict(trained, users, batch_size=4))
     assert list(predict.predict(model, users, batch_size=4)) == expected
 
-    assert run(copy, dataset_folder, "TRAIN_STEPS = 7", "EVAL_PERIOD = 0")[0] == 7
+    as_it_was = ("PROMPT_LENGTH = 8", "LEARNING_RATE = 0.02")
+    assert run(copy, dataset_folder, *as_it_was, "TRAIN_STEPS = 7", "EVAL_PERIOD = 0")[0] == 7
     assert "PersonalizedTransformer" not in (copy / "config.gin").read_text()
     assert "TRAIN_STEPS = 7" in (copy / "config.gin").read_text()
 

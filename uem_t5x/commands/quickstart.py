@@ -104,7 +104,7 @@ def _make_data(movielens: Path, dataset: Path, console: "Console") -> None:
             output=dataset,
             encoder_width=96,
             test_users=TEST_USERS,
-            vocabulary_size=256,
+            vocabulary_size=512,
             overwrite=True,
         )
     )

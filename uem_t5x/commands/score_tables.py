@@ -13,10 +13,10 @@ UNCERTAINTY = "below F1, 95 % of draws of users"
 def method_label(name: str, history_length: int) -> str:
     """Says in words what a method of `metrics.json` is."""
     return {
-        "uem": f"UEM, {history_length} most recent items",
-        "text": f"text of up to {history_length} most recent items",
+        "uem": f"UEM, last {history_length} items",
+        "text": f"text, up to {history_length} last items",
         "counting": "counting, whole history",
-        "rule": "label rule on the same items",
+        "rule": "rule on the same items",
     }[name]
 
 
@@ -24,6 +24,7 @@ def methods_table(result: Mapping[str, Any]) -> Table:
     """Returns a row for each method: weighted F1 with its interval, precision and recall."""
     read = result["items_read"]
     table = Table(
+        show_edge=False,
         title=f"{result['examples']} users of the {result['split']} split, step {result['step']}",
         caption=f"the model reads {read['least']} to {read['most']} items of a user, "
         f"{read['mean']:.1f} on average; {UNCERTAINTY}",
@@ -47,7 +48,7 @@ def _cell(score: float, interval: Sequence[float] | None) -> str:
 def interval_text(interval: Sequence[float]) -> str:
     """Writes the ends of an interval."""
     low, high = interval
-    return f"{low:.2f} to {high:.2f}"
+    return f"{low:.2f}-{high:.2f}"
 
 
 def against_table(result: Mapping[str, Any]) -> Table:
