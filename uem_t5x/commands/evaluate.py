@@ -1,6 +1,8 @@
 """`uem-t5x evaluate`: scores a checkpoint beside the baselines."""
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
 from uem_t5x.base import atomic, buckets
 from uem_t5x.base.errors import InputError
@@ -29,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the subcommand."""
     from rich.console import Console
 
-    from uem_t5x.answers import against, evaluate
+    from uem_t5x.answers import evaluate
     from uem_t5x.commands import score_tables
 
     outputs = [*filter(None, (args.output, args.answers))]
@@ -37,10 +39,12 @@ def run(args: argparse.Namespace) -> int:
         atomic.check_file(output)
     if len(outputs) == 2 and buckets.absolute(args.output) == buckets.absolute(args.answers):
         raise InputError(f"--answers {args.answers}: the scores go there; give another name")
-    others = {path: against.read(path) for path in args.against}
+    others = _read(args.against)
     trained = model_arguments.load(args)
     result = evaluate.evaluate(trained, args.split, args.data_dir, args.batch_size, args.answers)
     if others:
+        from uem_t5x.answers import against
+
         result["against"] = against.differences(result, others)
     if args.output:
         evaluate.write_metrics(result, args.output)
@@ -54,3 +58,12 @@ def run(args: argparse.Namespace) -> int:
     if args.answers:
         console.print(f"{result['examples']} answers written to {args.answers}")
     return 0
+
+
+def _read(files: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Reads the scores of other models; without any, nothing heavy is imported."""
+    if not files:
+        return {}
+    from uem_t5x.answers import against
+
+    return {file: against.read(file) for file in files}

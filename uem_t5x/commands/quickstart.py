@@ -14,16 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from uem_t5x.base import startup
 from uem_t5x.base.errors import InputError
-from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from uem_t5x.answers.trained_model import TrainedModel
-
 RECIPE = "gin/uem_quickstart.gin"
 USERS, TEST_USERS, MOVIES = 700, 150, 800
-SHOWN_ITEMS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     console.rule("3. Scores on users that were never seen")
     from uem_t5x.answers import evaluate
     from uem_t5x.answers.trained_model import TrainedModel
-    from uem_t5x.commands import score_tables
+    from uem_t5x.commands import one_user, score_tables
+    from uem_t5x.data.dataset_folder import DatasetFolder
 
     trained = TrainedModel.load(model_dir)
     result = evaluate.evaluate(trained)
@@ -74,8 +71,8 @@ def run(args: argparse.Namespace) -> int:
     _plot(result, output / "f1_by_method.png")
     console.print(score_tables.methods_table(result))
 
-    console.rule("4. One of them")
-    _tell_one_user(trained, dataset, console)
+    console.rule("4. One of them, answered middling well")
+    one_user.tell(trained, DatasetFolder.open(dataset), "test", console)
 
     console.rule()
     console.print(f"{time.monotonic() - started:.0f} seconds. Everything lies in {output}/:")
@@ -122,37 +119,6 @@ def _train(model_dir: Path, dataset: Path) -> None:
     from uem_t5x import train
 
     train.run_recipe([RECIPE], [f"MODEL_DIR = {str(model_dir)!r}", f"DATA_DIR = {str(dataset)!r}"])
-
-
-def _tell_one_user(trained: "TrainedModel", dataset: Path, console: "Console") -> None:
-    from rich.panel import Panel
-    from rich.text import Text
-
-    from uem_t5x.answers import predict
-    from uem_t5x.data.dataset_folder import DatasetFolder
-    from uem_t5x.inputs import users as users_lib
-    from uem_t5x.tastes import verbalizer
-
-    users = users_lib.read(DatasetFolder.open(dataset), "test")
-    # Someone with likes and dislikes shows most.
-    index = max(range(len(users.tastes)), key=lambda user: min(map(len, users.tastes[user])))
-    items, half_stars = (part.tolist() for part in users.history(index))
-    user = predict.User("user", tuple(items), tuple(half_stars), unknown=0)
-    (answer,) = predict.predict(trained, [user])
-
-    movies = trained.catalogue.movies()
-    lines = [
-        f"{rating / HALF_STARS_PER_STAR:3.1f} stars  {movies['title'][row]}  "
-        f"({', '.join(movies['genres'][row])})"
-        for row, rating in zip(items[-SHOWN_ITEMS:], half_stars[-SHOWN_ITEMS:])
-    ]
-    console.print(
-        Panel("\n".join(lines), title=f"the last {len(lines)} of {len(items)} rated movies"),
-        highlight=False,
-    )
-    console.print(Text.assemble(("the model writes: ", "bold"), answer["answer"]))
-    truth = verbalizer.write_answer(*users.tastes[index])
-    console.print(Text.assemble(("the truth is:     ", "bold"), truth))
 
 
 def _plot(result: Mapping[str, Any], path: Path) -> None:
