@@ -88,7 +88,7 @@ def test_the_user_embedding_is_whole(exported, trained, dataset_folder):
 def test_the_config_tells_how_the_input_is_made(exported, dataset_folder):
     config = json.loads((exported / "user_embedding/config.json").read_text())
     assert config["encoder_input"] == ["task_prompt", "history", "text"]
-    assert (config["prompt_length"], config["history_length"], config["embed_dim"]) == (8, 20, 16)
+    assert (config["prompt_length"], config["history_length"], config["embed_dim"]) == (24, 20, 16)
     assert [channel["name"] for channel in config["channels"]] == [
         channel.name for channel in dataset_folder.channels
     ]

@@ -14,7 +14,8 @@ from uem_t5x.tastes import verbalizer
 def told(trained, folder, monkeypatch, answers):
     """Returns what is told where a model answers `answers`, by user."""
 
-    def answer(model, users):
+    def answer(model, users, batch_size):
+        assert batch_size == trained.batch_size  # it is compiled for that already
         assert model is trained
         for user in users:
             liked, disliked = answers(user.user_id)

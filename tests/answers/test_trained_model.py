@@ -124,3 +124,8 @@ def test_a_task_of_other_answers_has_no_grammar(undisturbed):
         assert not evaluate.evaluate(free, "validation")["well_formed"]
     finally:
         seqio.TaskRegistry.remove(name)
+
+
+def test_it_is_compiled_once_for_a_size_of_batch(trained):
+    assert trained.answerer(4).predictor is trained.answerer(4).predictor
+    assert trained.answerer(4).predictor is not trained.answerer(8).predictor

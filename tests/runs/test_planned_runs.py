@@ -53,7 +53,7 @@ class TestFoldersThatAreThere:
     def record(self, plan):
         """Writes the folder of a run, as `train` and `evaluate` leave it."""
 
-        def record(*bindings, checkpoints=(3000,), data=(), without=(), **scores):
+        def record(*bindings, checkpoints=(16000,), data=(), without=(), **scores):
             run = plan(*bindings)
             folder = Path(run.model_dir)
             write_data(folder / "catalogue", **dict(data))
@@ -66,7 +66,7 @@ class TestFoldersThatAreThere:
                 "split": "test",
                 "split_sha256": "users 3",
                 "step": 2000,
-                "trained_steps": 3000,
+                "trained_steps": 16000,
                 "is_best": True,
                 **scores,
             }
@@ -107,8 +107,8 @@ class TestFoldersThatAreThere:
     @pytest.mark.parametrize(
         ("recorded", "asked", "says"),
         [
-            ((f"{NUM_HEADS} = 8",), (), f"{NUM_HEADS} = 8, and not 4"),
-            ((), ("UserEmbeddingConfig.num_heads = 8",), f"{NUM_HEADS} = 4, and not 8"),
+            ((f"{NUM_HEADS} = 8",), (), f"{NUM_HEADS} = 8, and not 2"),
+            ((), ("UserEmbeddingConfig.num_heads = 8",), f"{NUM_HEADS} = 2, and not 8"),
             ((f"{KERNEL} = 7",), (), f"{KERNEL} = 7, and not its default"),
             ((), (f"{KERNEL} = 7",), f"{KERNEL} = its default, and not 7"),
             (("UEM_LAYERS = 2",), (), "UEM_LAYERS = 2, and not 1"),
@@ -125,7 +125,7 @@ class TestFoldersThatAreThere:
             plan(*asked).is_finished()
 
     def test_a_parameter_that_says_the_same_in_other_words(self, plan, record):
-        record("user_embedding.UserEmbeddingConfig.num_layers = 1", f"{self.NUM_HEADS} = 4")
+        record("user_embedding.UserEmbeddingConfig.num_layers = 1", f"{self.NUM_HEADS} = 2")
         assert plan().is_finished()
 
     @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ folder = pathlib.Path(sys.argv[1])
 print("training", folder.name)
 if "=5-" in folder.name and not (folder / "mended").exists():
     raise SystemExit("no luck")
-(folder / "config.gin").write_text("TRAIN_STEPS = 3000\\n")
-scores = {"methods": {"uem": {"f1": 0.25}}, "split": "test", "trained_steps": 3000}
+(folder / "config.gin").write_text("TRAIN_STEPS = 16000\\n")
+scores = {"methods": {"uem": {"f1": 0.25}}, "split": "test", "trained_steps": 16000}
 (folder / "metrics.json").write_text(json.dumps(scores))
 with (folder.parent / "order").open("a") as order:
     print(folder.name, file=order)
@@ -89,7 +89,7 @@ def test_a_failed_run_is_reported_and_the_others_finish(
     assert len(order) == len(set(order)) == 10
 
     assert cli.main([*arguments, "--gin.TRAIN_STEPS=7"]) == 2
-    assert "holds a run with TRAIN_STEPS = 3000, and not 7" in capsys.readouterr().err
+    assert "holds a run with TRAIN_STEPS = 16000, and not 7" in capsys.readouterr().err
 
 
 def test_a_sweep_says_how_far_it_is_and_how_long_it_takes_through_a_pipe(

@@ -67,6 +67,9 @@ class TrainedModel:
     feature_lengths: Mapping[str, int]
     batch_size: int
     grammar: Grammar | None = None
+    _predictors: dict[int, Predictor] = dataclasses.field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @classmethod
     def load(
@@ -157,14 +160,14 @@ class TrainedModel:
         return self.questioners[self.task](users)
 
     def answerer(self, batch_size: int) -> "Answerer":
-        """Returns what writes answers, compiled for batches of one size.
+        """Returns what writes answers, compiled once for batches of one size.
 
         Raises:
           InputError: if the devices cannot share such a batch.
         """
         self.partitioner.check_batch_size(batch_size, "--batch-size")
         predictor = Predictor(self.model, self.partitioner, batch_size, grammar=self.grammar)
-        return Answerer(self, predictor)
+        return Answerer(self, self._predictors.setdefault(batch_size, predictor))
 
 
 @dataclasses.dataclass(frozen=True)

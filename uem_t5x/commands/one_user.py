@@ -38,7 +38,7 @@ def tell(trained: "TrainedModel", folder: "DatasetFolder", split: str, console: 
         predict.User(users.ids[user], *(tuple(part.tolist()) for part in users.history(user)))
         for user in chosen
     ]
-    answers = list(predict.predict(trained, asked))
+    answers = list(predict.predict(trained, asked, trained.batch_size))
     tastes: list[Taste] = [(answer["liked"], answer["disliked"]) for answer in answers]
     order = sorted(
         range(len(chosen)),
