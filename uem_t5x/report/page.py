@@ -215,7 +215,8 @@ def _score(score: Summary | float) -> str:
 
 
 def _interval(interval: Interval | None) -> str:
-    return "\N{EN DASH}" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
+    dash = "\N{EN DASH}"
+    return dash if interval is None else f"{interval.low:.3f}{dash}{interval.high:.3f}"
 
 
 def _header(value: tables.Header) -> str:
