@@ -115,6 +115,7 @@ def test_models_on_other_users_are_not_compared(scored, tmp_path, capsys):
         ("[]", "not the scores of this version"),
         ("{", "not the scores of this version"),
         ('{"methods": {"uem": {}}, "confusion": {}, "marks": {"true": []}}', "damaged"),
+        (json.dumps({**RESULT, "marks": {**RESULT["marks"], "said": ["+"]}}), "damaged"),
         ('{"methods": {"uem": {}}, "confusion": {}}', "did not tell what was said of each user"),
     ],
 )

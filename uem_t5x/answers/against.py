@@ -27,7 +27,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             "user; score that model again"
         )
     try:
-        Marks(**scores["marks"]).resampled()
+        Marks(**scores["marks"]).tastes()
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{os.fspath(path)}: what was said of each user is damaged; score that model again"

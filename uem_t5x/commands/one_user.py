@@ -1,6 +1,6 @@
 """One user of a split, for people: the history, the answer, the truth, and what they rest on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR
@@ -107,6 +107,6 @@ def _what_it_rests_on(
     return table
 
 
-def _stance(genre: str, taste: "Taste | Sequence[Sequence[str]]") -> str:
+def _stance(genre: str, taste: "Taste") -> str:
     liked, disliked = taste
     return "likes" if genre in liked else "doesn't like" if genre in disliked else ""

@@ -42,13 +42,10 @@ def methods_table(result: Mapping[str, Any]) -> Table:
 
 
 def _cell(score: float, interval: Sequence[float] | None) -> str:
-    return f"{score:.3f}" + (f"\n{interval_text(interval)}" if interval else "")
-
-
-def interval_text(interval: Sequence[float]) -> str:
-    """Writes the ends of an interval."""
+    if interval is None:
+        return f"{score:.3f}"
     low, high = interval
-    return f"{low:.2f}-{high:.2f}"
+    return f"{score:.3f}\n{low:.2f}-{high:.2f}"
 
 
 def against_table(result: Mapping[str, Any]) -> Table:

@@ -35,12 +35,12 @@ class UserEmbeddingConfig:
       head_dim: width of one head; 12 heads of 64 are the paper's 768.
       mlp_dim: width of the gated feed-forward block.
       dropout_rate: for residual branches, attention weights and feed-forward blocks.
-      branch_init_scale: how much a fresh layer adds to an item's vector, see `network.T5Config`.
-        At T5's own 1 every layer begins as noise beside the vectors, which carry all that is known
-        of an item, and costs accuracy (docs/results.md).
       dtype: of activations.
       scan_layers: says nothing by itself: the UEM's layers are run as the T5's are.
       remat: see `network.T5Config`.
+      branch_init_scale: how much a fresh layer adds to an item's vector, see `network.T5Config`.
+        At T5's own 1 every layer begins as noise beside the vectors, which carry all that is known
+        of an item, and costs accuracy (docs/results.md).
     """
 
     num_layers: int = 3
@@ -48,10 +48,10 @@ class UserEmbeddingConfig:
     head_dim: int = 64
     mlp_dim: int = 2048
     dropout_rate: float = 0.0
-    branch_init_scale: float = 0.1
     dtype: Any = jnp.float32
     scan_layers: bool = False
     remat: str = "none"
+    branch_init_scale: float = 0.1
 
     def __post_init__(self) -> None:
         check_at_least(0, UEM_LAYERS=self.num_layers)
@@ -70,10 +70,10 @@ class UserEmbeddingConfig:
             mlp_dim=self.mlp_dim,
             num_encoder_layers=self.num_layers,
             dropout_rate=self.dropout_rate,
-            branch_init_scale=self.branch_init_scale,
             dtype=self.dtype,
             scan_layers=self.scan_layers,
             remat=self.remat,
+            branch_init_scale=self.branch_init_scale,
         )
 
 

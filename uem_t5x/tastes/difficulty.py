@@ -63,12 +63,11 @@ def by_margin(
         A row for each kind and interval of `MARGINS`.
     """
     counts, sums = users.genre_statistics(genre_matrix)
-    said = _said(predictions, genres)
+    truth, said = metrics.by_kind(users.tastes, genres), _said(predictions, genres)
     groups = []
     for index, (kind, kind_margins) in enumerate(zip(KINDS, margins(counts, sums))):
         # A rank that equal means share is decided by counts, and its margin is 0: the label's.
-        is_label = metrics.indicators(users.tastes, genres).reshape(len(counts), 2, -1)[:, index]
-        tied = (kind_margins == 0) & ~is_label
+        tied = (kind_margins == 0) & ~truth[:, index]
         values = np.where(tied, np.nextafter(0, -1), kind_margins)
         groups += _groups(kind, values, MARGINS, counts >= MIN_COUNT, said, index)
     return groups
@@ -82,8 +81,7 @@ def by_count(
 ) -> list[Group]:
     """Groups true labels by how often their genre occurs in whole histories; see `by_margin`."""
     counts, _ = users.genre_statistics(genre_matrix)
-    truth = metrics.indicators(users.tastes, genres).reshape(len(counts), len(KINDS), -1)
-    said = _said(predictions, genres)
+    truth, said = metrics.by_kind(users.tastes, genres), _said(predictions, genres)
     return [
         group
         for index, kind in enumerate(KINDS)
@@ -127,10 +125,7 @@ def _above(
 def _said(
     predictions: Mapping[str, Sequence[Taste | None]], genres: Sequence[str]
 ) -> dict[str, Bool[np.ndarray, "users kinds genres"]]:
-    return {
-        name: metrics.indicators(tastes, genres).reshape(len(tastes), len(KINDS), len(genres))
-        for name, tastes in predictions.items()
-    }
+    return {name: metrics.by_kind(tastes, genres) for name, tastes in predictions.items()}
 
 
 def _groups(

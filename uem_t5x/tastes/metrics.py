@@ -109,7 +109,7 @@ def _stances(
     tastes: Sequence[Taste | None], genres: Sequence[str]
 ) -> Int64[np.ndarray, "users genres"]:
     """Returns for each genre an index of `_STANCES`."""
-    marked = indicators(tastes, genres).reshape(len(tastes), len(KINDS), len(genres))
+    marked = by_kind(tastes, genres)
     return np.where(marked.any(axis=1), marked.argmax(axis=1), _STANCES.index("neither"))
 
 
@@ -147,7 +147,14 @@ def mean_scores(of_tasks: Iterable[Mapping[str, int | float]]) -> dict[str, floa
 def indicators(
     tastes: Sequence[Taste | None], genres: Sequence[str]
 ) -> Bool[np.ndarray, "users classes"]:
-    """Returns which genres are liked and, right of these columns, which are disliked.
+    """Returns which genres are liked and, right of these columns, which are disliked."""
+    return by_kind(tastes, genres).reshape(len(tastes), len(KINDS) * len(genres))
+
+
+def by_kind(
+    tastes: Sequence[Taste | None], genres: Sequence[str]
+) -> Bool[np.ndarray, "users kinds genres"]:
+    """Returns which genres are liked, and which are disliked.
 
     An answer that could not be read (None) says neither of any genre.
     """
@@ -156,4 +163,4 @@ def indicators(
     for user, taste in enumerate(tastes):
         for kind, names in enumerate(taste or ()):
             marked[user, kind, [index[name] for name in names]] = True
-    return marked.reshape(len(tastes), len(KINDS) * len(genres))
+    return marked

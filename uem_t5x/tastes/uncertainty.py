@@ -58,10 +58,19 @@ class Marks(NamedTuple):
         true, said = ([_marks(taste, genres) for taste in them] for them in (targets, predictions))
         return cls(list(genres), true, said)
 
+    def tastes(self) -> tuple[list[Taste], list[Taste | None]]:
+        """Returns the true tastes, and what was said.
+
+        Raises:
+            ValueError: if the marks are not those of as many users, or of as many genres.
+        """
+        pairs = zip(self.true, self.said, strict=True)
+        read = [tuple(_taste(marks, self.genres) for marks in pair) for pair in pairs]
+        return [true for true, _ in read], [said for _, said in read]
+
     def resampled(self) -> Resampled:
         """Returns the F1s of every draw of these users."""
-        true, said = ([_taste(text, self.genres) for text in them] for them in self[1:])
-        return resample(true, said, self.genres)
+        return resample(*self.tastes(), self.genres)
 
 
 def _marks(taste: Taste | None, genres: Sequence[str]) -> str | None:
