@@ -186,6 +186,43 @@ def test_a_uem_of_the_same_sizes_goes_on_and_another_one_starts_fresh(orbax_chec
     np.testing.assert_array_equal(started["user_embedding"]["projection"]["kernel"], 0.0)
 
 
+@pytest.mark.parametrize(
+    ("adapter", "difference"),
+    [
+        ({"pooling": {"queries": jnp.zeros((2, 4))}}, "pooling/queries is missing"),
+        ({"encoder": {"latents": jnp.zeros((2, 4))}}, "encoder/latents is missing"),
+    ],
+)
+def test_an_adapter_of_another_kind_is_a_mistake(orbax_checkpoint, adapter, difference):
+    fresh = fresh_like(case.language_model_params())
+    fresh["user_embedding"] = {"projection": {"kernel": jnp.zeros((12, 16))}, **adapter}
+    message = rf"another kind than this recipe's: user_embedding/{difference}; bind ADAPTER"
+    with pytest.raises(InputError, match=message):
+        checkpoints.start_from_checkpoint(fresh, orbax_checkpoint)
+
+
+@pytest.mark.parametrize(("layers", "is_refused"), [(0, False), (3, False), (1, True)])
+def test_an_adapter_of_more_layers_starts_fresh(tmp_path, layers, is_refused):
+    """Of the same layers; a stack of other ones is of another kind."""
+
+    def adapter(layers, name="mlp"):
+        stack = {f"layers_{layer}": {name: jnp.ones((2, 2))} for layer in range(layers)}
+        return {"encoder": {**stack, "encoder_norm": jnp.ones(2)}, "projection": jnp.ones((2, 16))}
+
+    params = {**case.language_model_params(), "user_embedding": adapter(2)}
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(tmp_path / "checkpoint_1/state", ocp.args.PyTreeSave({"target": params}))
+    fresh = fresh_like(case.language_model_params())
+    other = adapter(layers, "attention" if is_refused else "mlp")
+    fresh["user_embedding"] = fresh_like(other)
+    if is_refused:
+        with pytest.raises(InputError, match=r"layers/attention is missing"):
+            checkpoints.start_from_checkpoint(fresh, tmp_path)
+    else:
+        started = checkpoints.start_from_checkpoint(fresh, tmp_path)
+        np.testing.assert_array_equal(started["user_embedding"]["projection"], 0.0)
+
+
 def test_parameters_lie_where_the_fresh_ones_did(orbax_checkpoint):
     mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ("model",))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("model"))

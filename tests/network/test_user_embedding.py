@@ -14,7 +14,7 @@ from uem_t5x import models, network
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import dataset_folder as dataset_folder_lib
 from uem_t5x.inputs import data_sources
-from uem_t5x.network import item_table, user_embedding
+from uem_t5x.network import adapters, item_table, user_embedding
 from uem_t5x.network.item_table import Channel
 from uem_t5x.training import optimizers, partitioning, trainer
 
@@ -66,7 +66,7 @@ def personalized(dataset_folder):
 @pytest.mark.parametrize(("emb_dim", "millions"), [(768, 65.5), (1024, 66.1)])
 def test_the_papers_uem_has_65_million_parameters(emb_dim, millions):
     """3 layers x (4 x 2304 x 768 + 3 x 2304 x 2048) + 2304 x e, norms and position biases."""
-    module = user_embedding.UserEmbedding(user_embedding.UserEmbeddingConfig(), emb_dim)
+    module = adapters.UserEmbedding(user_embedding.UserEmbeddingConfig(), emb_dim)
     vectors, mask = jnp.zeros((1, 2, 3 * 768)), jnp.ones((1, 2), bool)
     shapes = jax.eval_shape(
         lambda: module.init(jax.random.PRNGKey(0), vectors, mask, enable_dropout=False)
@@ -80,7 +80,7 @@ def test_the_papers_uem_has_65_million_parameters(emb_dim, millions):
 
 def encoded(vectors, config, embed_dim=16):
     """Returns a fresh UEM's parameters, and what its layers make of vectors."""
-    module = user_embedding.UserEmbedding(config, embed_dim)
+    module = adapters.UserEmbedding(config, embed_dim)
     mask = jnp.ones(vectors.shape[:2], bool)
     _, variables = module.init_with_output(
         jax.random.key(0),

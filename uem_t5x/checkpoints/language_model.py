@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +29,8 @@ from uem_t5x.network.types import Index, PyTree, StoredTensor
 
 # What transient-global attention has, and neither full nor local attention does.
 _SIDE_BIAS = "encoder/side_relpos_bias/rel_embedding"
+
+_LAYER_NUMBER = re.compile(r"/layers_\d+/")
 
 # Tensors that are read at once: hides a bucket's latency, and bounds what lies in memory twice.
 _CONCURRENT_READS = 2
@@ -114,7 +116,8 @@ def start_from_checkpoint(params: PyTree, folder: str | os.PathLike[str]) -> PyT
     """Replaces freshly made parameters by a checkpoint's, in place on their devices.
 
     The language model is always the checkpoint's. UEM and task prompts are, where the checkpoint
-    holds them in the same sizes, as one of this project's own runs may; else they stay fresh.
+    holds them in the same sizes, as one of this project's own runs may; else they stay fresh. (An
+    adapter of another kind is taken for a mistake.)
 
     Args:
       params: nested dictionaries of `jax.Array`s, which are given up: every array is freed as it
@@ -125,7 +128,8 @@ def start_from_checkpoint(params: PyTree, folder: str | os.PathLike[str]) -> PyT
       The parameters, laid out over the devices as the fresh ones were.
 
     Raises:
-      InputError: if names or shapes of the two language models differ; they are listed.
+      InputError: if names or shapes of the two language models differ, which are listed, or the
+        checkpoint holds another adapter.
     """
     _, tensors = open_checkpoint(folder)
     wanted = _flat(stacks.unstack(params, _layer_shape))
@@ -143,6 +147,7 @@ def start_from_checkpoint(params: PyTree, folder: str | os.PathLike[str]) -> PyT
                 "model (LANGUAGE_MODEL), or another checkpoint"
             )
         else:
+            _check_is_of_same_kind(module, names, tensors, wanted, folder)
             logging.info("%s starts fresh: %s", module, differences[0])
     logging.info("Reading %d parameters from %s", len(loaded), folder)
     if stacks.is_stacked(params):
@@ -214,6 +219,31 @@ def _difference(
     if tensors[name].shape != wanted[name].shape:
         return f"{name} has shape {tensors[name].shape}, here {wanted[name].shape}"
     return None
+
+
+def _check_is_of_same_kind(
+    module: str,
+    names: Sequence[str],
+    tensors: Mapping[str, StoredTensor],
+    wanted: Mapping[str, Any],
+    folder: str | os.PathLike[str],
+) -> None:
+    """Refuses a module of other parts than the recipe's, however many layers it has of them."""
+
+    def parts(there: Iterable[str]) -> set[str]:
+        return {_LAYER_NUMBER.sub("/layers/", name) for name in names if name in there}
+
+    here, stored = parts(wanted), parts(tensors)
+    have_layers = [any("/layers/" in part for part in some) for some in (here, stored)]
+    others = {part for part in here ^ stored if all(have_layers) or "/layers/" not in part}
+    if here and stored and others:
+        other = min(others)
+        raise InputError(
+            f"{folder}: {module} is of another kind than this recipe's: {other} is "
+            f"{'missing' if other in here else 'unexpected'}; bind ADAPTER and SOFT_TOKENS to what "
+            "the checkpoint was trained with, or start from its language model alone, as "
+            "`uem-t5x export --format huggingface` writes it"
+        )
 
 
 def _module(name: str) -> str:

@@ -3,6 +3,7 @@
 from etils import epy
 
 with epy.lazy_api_imports(globals()):
+    from uem_t5x.network.adapters import Adapter
     from uem_t5x.network.config import (
         FULL,
         LOCAL,

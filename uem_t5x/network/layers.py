@@ -41,6 +41,12 @@ def dropout(
     return nn.Dropout(rate, broadcast_dims=(-2,))(inputs, deterministic=key is None, rng=key)
 
 
+def dropout_key(module: nn.Module, enable_dropout: bool) -> jax.Array | None:
+    """Returns a random key of a module's dropout; None where its config drops nothing."""
+    drops = enable_dropout and module.config.dropout_rate > 0
+    return module.make_rng("dropout") if drops else None
+
+
 def split_key(key: jax.Array | None, number: int) -> jax.Array | list[None]:
     """Returns so many keys of dropout; None of each where there is none."""
     return [None] * number if key is None else jax.random.split(key, number)

@@ -26,7 +26,8 @@ class Encoded(NamedTuple):
     mask: Bool[Array, "batch source"]
 
 
-def _attention(config: T5Config, name: str) -> Attention:
+def attention(config: T5Config, name: str) -> Attention:
+    """Returns attention to everything, of a config's sizes."""
     return Attention(
         config.num_heads,
         config.head_dim,
@@ -39,7 +40,7 @@ def _attention(config: T5Config, name: str) -> Attention:
 
 def _encoder_attention(config: T5Config, length: int, name: str) -> Attention:
     if config.encoder_attention == FULL:
-        return _attention(config, name)
+        return attention(config, name)
     return long_attention.LongAttention(
         config.num_heads,
         config.head_dim,
@@ -51,7 +52,8 @@ def _encoder_attention(config: T5Config, length: int, name: str) -> Attention:
     )
 
 
-def _mlp(config: T5Config) -> layers.GatedMLP:
+def feed_forward(config: T5Config) -> layers.GatedMLP:
+    """Returns a feed-forward block of a config's sizes."""
     return layers.GatedMLP(
         config.mlp_dim,
         config.mlp_activations,
@@ -60,11 +62,6 @@ def _mlp(config: T5Config) -> layers.GatedMLP:
         config.branch_init_scale,
         name="mlp",
     )
-
-
-def _dropout_key(module: nn.Module, enable_dropout: bool) -> jax.Array | None:
-    drops = enable_dropout and module.config.dropout_rate > 0
-    return module.make_rng("dropout") if drops else None
 
 
 class EncoderLayer(nn.Module):
@@ -85,11 +82,11 @@ class EncoderLayer(nn.Module):
         keys = layers.split_key(dropout_key, 4)
         x = constrain(inputs, ("batch", "length", "embed"))
         y = layers.RMSNorm(dtype=cfg.dtype, name="pre_attention_layer_norm")(x)
-        attention = _encoder_attention(cfg, inputs.shape[1], "attention")
-        y = attention(y, mask=mask, bias=bias, dropout_key=keys[0])
+        attend = _encoder_attention(cfg, inputs.shape[1], "attention")
+        y = attend(y, mask=mask, bias=bias, dropout_key=keys[0])
         x = x + layers.dropout(y, cfg.dropout_rate, keys[1])
         y = layers.RMSNorm(dtype=cfg.dtype, name="pre_mlp_layer_norm")(x)
-        y = _mlp(cfg)(y, dropout_key=keys[2])
+        y = feed_forward(cfg)(y, dropout_key=keys[2])
         return x + layers.dropout(y, cfg.dropout_rate, keys[3])
 
 
@@ -115,7 +112,7 @@ class DecoderLayer(nn.Module):
         keys = layers.split_key(dropout_key, 6)
         x = constrain(inputs, ("batch", "length", "embed"))
         y = layers.RMSNorm(dtype=cfg.dtype, name="pre_self_attention_layer_norm")(x)
-        y = _attention(cfg, "self_attention")(
+        y = attention(cfg, "self_attention")(
             y,
             mask=mask,
             bias=bias,
@@ -125,19 +122,49 @@ class DecoderLayer(nn.Module):
         )
         x = x + layers.dropout(y, cfg.dropout_rate, keys[1])
         y = layers.RMSNorm(dtype=cfg.dtype, name="pre_cross_attention_layer_norm")(x)
-        y = _attention(cfg, "encoder_decoder_attention")(
+        y = attention(cfg, "encoder_decoder_attention")(
             y, encoded, cross_mask, dropout_key=keys[2], decode=decode
         )
         x = x + layers.dropout(y, cfg.dropout_rate, keys[3])
         y = layers.RMSNorm(dtype=cfg.dtype, name="pre_mlp_layer_norm")(x)
-        y = _mlp(cfg)(y, dropout_key=keys[4])
+        y = feed_forward(cfg)(y, dropout_key=keys[4])
         return x + layers.dropout(y, cfg.dropout_rate, keys[5])
 
 
-class Encoder(nn.Module):
-    """A stack of encoder layers over embeddings, whatever made them."""
+class EncoderStack(nn.Module):
+    """What encoders share, whatever their layers: dropout, a stack, and the norm behind it.
+
+    Subclasses call `through` in their compact method.
+    """
 
     config: T5Config
+
+    def through(
+        self,
+        layer_cls: type[nn.Module],
+        x: Float[Array, "batch length embed"],
+        *context: PyTree,
+        enable_dropout: bool,
+    ) -> Float[Array, "batch length embed"]:
+        """Runs the stack's layers, see `stacks.run`, and norms what comes out."""
+        cfg = self.config
+        keys = layers.split_key(layers.dropout_key(self, enable_dropout), 3)
+        x = layers.dropout(x, cfg.dropout_rate, keys[0]).astype(cfg.dtype)
+        x = stacks.run(
+            self,
+            layer_cls,
+            cfg.num_encoder_layers,
+            x,
+            *context,
+            dropout_key=keys[1],
+            remat_policy=cfg.remat_policy,
+        )
+        x = layers.RMSNorm(dtype=cfg.dtype, name="encoder_norm")(x)
+        return nn.Dropout(cfg.dropout_rate)(x, deterministic=keys[2] is None, rng=keys[2])
+
+
+class Encoder(EncoderStack):
+    """A stack of encoder layers over embeddings, whatever made them."""
 
     @nn.compact
     def __call__(
@@ -147,20 +174,8 @@ class Encoder(nn.Module):
         *,
         enable_dropout: bool = True,
     ) -> Float[Array, "batch length embed"]:
-        cfg = self.config
-        keys = layers.split_key(_dropout_key(self, enable_dropout), 3)
-        x = layers.dropout(embeddings, cfg.dropout_rate, keys[0]).astype(cfg.dtype)
-        x = stacks.run(
-            self,
-            EncoderLayer,
-            cfg.num_encoder_layers,
-            x,
-            *self._context(mask),
-            dropout_key=keys[1],
-            remat_policy=cfg.remat_policy,
-        )
-        x = layers.RMSNorm(dtype=cfg.dtype, name="encoder_norm")(x)
-        return nn.Dropout(cfg.dropout_rate)(x, deterministic=keys[2] is None, rng=keys[2])
+        context = self._context(mask)
+        return self.through(EncoderLayer, embeddings, *context, enable_dropout=enable_dropout)
 
     def _context(self, mask: Bool[Array, "batch length"]) -> tuple[PyTree, PyTree]:
         """Returns mask and bias as the layers' attention takes them."""
@@ -220,7 +235,7 @@ class Decoder(nn.Module):
             cross_mask = cross_mask & target_mask[:, None, :, None]
             bias = relative_bias(length)
 
-        keys = layers.split_key(_dropout_key(self, enable_dropout), 3)
+        keys = layers.split_key(layers.dropout_key(self, enable_dropout), 3)
         x = layers.dropout(embeddings, cfg.dropout_rate, keys[0]).astype(cfg.dtype)
         x = stacks.run(
             self,
