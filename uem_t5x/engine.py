@@ -24,7 +24,7 @@ from uem_t5x.base.overrides import Override
 from uem_t5x.checkpoints import start_from_checkpoint
 from uem_t5x.inputs import batches, data_sources, vocabularies
 from uem_t5x.models import EncoderDecoderModel
-from uem_t5x.network import item_table, layouts, parameters
+from uem_t5x.network import item_table, layouts, lora, parameters
 from uem_t5x.network.parameters import Trainable
 from uem_t5x.runs import model_dir as model_dir_lib
 from uem_t5x.runs import recipes
@@ -58,7 +58,10 @@ def adafactor(scan_layers: bool | None = None) -> Any:
     from t5x import adafactor as t5x_adafactor
 
     # No rules by logical axes: T5X ignores them for matrices.
-    return t5x_adafactor.Adafactor(decay_rate=0.8, step_offset=0)
+    scaled = t5x_adafactor.HParamMap(((f".*/{lora.B}", False), (".*", True)))
+    return t5x_adafactor.Adafactor(
+        decay_rate=0.8, step_offset=0, multiply_by_parameter_scale=scaled
+    )
 
 
 def partitioner(layout: str = "data") -> Any:

@@ -70,19 +70,21 @@ class EncoderDecoderModel:
           z_loss: weight of the squared log-partition, which keeps logits from drifting.
           loss_normalizing_factor: divides the summed loss; Adafactor does not mind its scale.
           freeze_language_model: leave it as it is and train the soft prompt alone; the paper trains
-            all of it.
+            all of it. With LoRA it is left as it is, too.
           trainable: see the attribute; it says more than `freeze_language_model`.
 
         Raises:
-          InputError: if both say what is trained.
+          InputError: if two of these say what is trained.
         """
-        if trainable and freeze_language_model:
-            raise InputError(
-                "FREEZE_LANGUAGE_MODEL=True and models.EncoderDecoderModel.trainable: both say "
-                "what is trained; bind one of them"
-            )
-        frozen = parameters.soft_prompt_alone if freeze_language_model else parameters.everything
-        self.trainable = trainable or frozen
+        choices = {
+            "FREEZE_LANGUAGE_MODEL=True": freeze_language_model and parameters.soft_prompt_alone,
+            "LORA_RANK": module.config.lora and parameters.lora_and_soft_prompt,
+            "models.EncoderDecoderModel.trainable": trainable,
+        }
+        chosen = {name: choice for name, choice in choices.items() if choice}
+        if len(chosen) > 1:
+            raise InputError(f"{' and '.join(chosen)}: each says what is trained; bind one of them")
+        self.trainable = next(iter(chosen.values()), parameters.everything)
         self._feature_converter_cls = feature_converter_cls
         self.module = module
         self.input_vocabulary = input_vocabulary

@@ -24,7 +24,7 @@ from uem_t5x import network
 from uem_t5x.base import buckets
 from uem_t5x.base.errors import InputError
 from uem_t5x.checkpoints import folders, huggingface, t5x
-from uem_t5x.network import parameters, stacks
+from uem_t5x.network import lora, parameters, stacks
 from uem_t5x.network.types import Index, PyTree, StoredTensor
 
 # What transient-global attention has, and neither full nor local attention does.
@@ -104,20 +104,21 @@ def load_language_model(folder: str | os.PathLike[str]) -> tuple[network.T5Confi
 
 
 def blank_language_model(params: PyTree) -> PyTree:
-    """Returns parameters with a language model of zeros, for a checkpoint to fill.
+    """Returns parameters with a language model of zeros, for a checkpoint to fill; LoRA's stay.
 
     Within a compiled initialization this spares drawing it, which takes several times its memory.
     """
-    soft_prompt, language_model = parameters.split(params, parameters.soft_prompt_alone)
-    return parameters.merge(soft_prompt, jax.tree.map(jnp.zeros_like, language_model))
+    drawn, language_model = parameters.split(params, parameters.lora_and_soft_prompt)
+    return parameters.merge(drawn, jax.tree.map(jnp.zeros_like, language_model))
 
 
 def start_from_checkpoint(params: PyTree, folder: str | os.PathLike[str]) -> PyTree:
     """Replaces freshly made parameters by a checkpoint's, in place on their devices.
 
-    The language model is always the checkpoint's. UEM and task prompts are, where the checkpoint
-    holds them in the same sizes, as one of this project's own runs may; else they stay fresh. (An
-    adapter of another kind is taken for a mistake.)
+    The language model is always the checkpoint's; what LoRA adds to it is, where the checkpoint has
+    any. UEM and task prompts are, where the checkpoint holds them in the same sizes, as one of this
+    project's own runs may; else they stay fresh. (An adapter of another kind is taken for a
+    mistake.)
 
     Args:
       params: nested dictionaries of `jax.Array`s, which are given up: every array is freed as it
@@ -133,6 +134,8 @@ def start_from_checkpoint(params: PyTree, folder: str | os.PathLike[str]) -> PyT
     """
     _, tensors = open_checkpoint(folder)
     wanted = _flat(stacks.unstack(params, _layer_shape))
+    if not any(map(lora.is_lora, tensors)):
+        wanted = {name: leaf for name, leaf in wanted.items() if not lora.is_lora(name)}
     loaded: dict[str, StoredTensor] = {}
     for module in dict.fromkeys(map(_module, wanted)):
         names = sorted(name for name in wanted.keys() | tensors.keys() if _module(name) == module)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from uem_t5x.network import layers
 from uem_t5x.network.layouts import constrain
+from uem_t5x.network.lora import LoRA
 from uem_t5x.network.types import Array
 
 KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
@@ -38,6 +39,7 @@ class Attention(nn.Module):
     dropout_rate: float = 0.0
     dtype: Any = jnp.float32
     out_init_scale: float = 1.0
+    lora: LoRA | None = None
 
     @nn.compact
     def __call__(
@@ -51,11 +53,11 @@ class Attention(nn.Module):
         decode: bool = False,
         cache_index: Int[Array, ""] | None = None,
     ) -> Float[Array, "batch length embed"]:
-        query = self._projection("query")(inputs)
+        query = self._projection("query", dropout_key)(inputs)
         layout = "bhdk" if decode else "bkhd"
         if not decode:
             source = inputs if inputs_kv is None else inputs_kv
-            key, value = self._projection("key")(source), self._projection("value")(source)
+            key, value = (self._projection(name, dropout_key)(source) for name in ("key", "value"))
         elif inputs_kv is None:
             key, value = self._self_attention_cache(inputs, cache_index)
         else:
@@ -70,9 +72,11 @@ class Attention(nn.Module):
         self.sow("intermediates", ATTENTION_WEIGHTS, weights)
         weights = layers.dropout(weights, self.dropout_rate, dropout_key)
         attended = jnp.einsum(f"bhqk,{layout}->bqhd", weights, value)
-        return self._output(attended, inputs.shape[-1])
+        return self._output(attended, inputs.shape[-1], dropout_key)
 
-    def _projection(self, name: str) -> Callable[[Array], Array]:
+    def _projection(
+        self, name: str, dropout_key: jax.Array | None = None
+    ) -> Callable[[Array], Array]:
         """Returns the projection to `query`, `key` or `value`, from [batch, length, embed].
 
         Its parameters are the same every time it is called.
@@ -83,27 +87,36 @@ class Attention(nn.Module):
             ("embed", "joined_kv"),
             kernel_init=query_init if name == "query" else KERNEL_INIT,
             dtype=self.dtype,
+            lora=self.lora,
             name=name,
         )
 
         def project(
             inputs: Float[Array, "batch length embed"],
         ) -> Float[Array, "batch length heads head_dim"]:
-            heads = dense(inputs).reshape(*inputs.shape[:2], self.num_heads, self.head_dim)
+            heads = dense(inputs, dropout_key=dropout_key)
+            heads = heads.reshape(*inputs.shape[:2], self.num_heads, self.head_dim)
             return constrain(heads, ("batch", "length", "heads", "kv"))
 
         return project
 
     def _output(
-        self, attended: Float[Array, "batch length heads head_dim"], features: int
+        self,
+        attended: Float[Array, "batch length heads head_dim"],
+        features: int,
+        dropout_key: jax.Array | None,
     ) -> Float[Array, "batch length embed"]:
         return layers.Dense(
             features,
             ("joined_kv", "embed"),
             kernel_init=layers.scaled(KERNEL_INIT, self.out_init_scale),
             dtype=self.dtype,
+            lora=self.lora,
             name="out",
-        )(attended.reshape(*attended.shape[:2], self.num_heads * self.head_dim))
+        )(
+            attended.reshape(*attended.shape[:2], self.num_heads * self.head_dim),
+            dropout_key=dropout_key,
+        )
 
     def _self_attention_cache(
         self, inputs: Float[Array, "batch length embed"], cache_index: Int[Array, ""] | None

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from uem_t5x.base.errors import InputError, check_at_least
 from uem_t5x.network import long_attention
+from uem_t5x.network.lora import LoRA
 
 # What the backward pass finds kept, by the names of `T5Config.remat`; None for everything.
 REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
@@ -54,6 +55,7 @@ class T5Config:
         `none`; `minimal`, all but the results of products with weights and of long attention;
         `full`, whole layers.
         Neither option changes names, checkpoints or results.
+      lora: what is trained beside frozen weights; None for none.
     """
 
     vocab_size: int = 32128
@@ -73,6 +75,7 @@ class T5Config:
     scan_layers: bool = False
     remat: str = "none"
     branch_init_scale: float = 1.0
+    lora: LoRA | None = None
 
     def __post_init__(self) -> None:
         if self.encoder_attention not in _ENCODER_ATTENTIONS:
@@ -100,6 +103,11 @@ class T5Config:
                 f"REMAT_POLICY={self.remat!r}: no such policy; choose one of "
                 f"{', '.join(REMAT_POLICIES)}"
             )
+
+    @property
+    def drops(self) -> bool:
+        """Whether anything is dropped while training."""
+        return self.dropout_rate > 0 or (self.lora is not None and self.lora.dropout_rate > 0)
 
     @property
     def remat_policy(self) -> Callable[..., bool] | None:
@@ -132,6 +140,7 @@ def t5_1_1(
     dtype: Any = jnp.float32,
     scan_layers: bool = False,
     remat: str = "none",
+    lora: LoRA | None = None,
 ) -> T5Config:
     """Returns the sizes of T5 1.1, which its LM-adapted form, Flan-T5 and LongT5 share.
 
@@ -145,6 +154,7 @@ def t5_1_1(
       dtype: see `T5Config`.
       scan_layers: see `T5Config`.
       remat: see `T5Config`.
+      lora: see `T5Config`.
 
     Raises:
       InputError: if there is no such size.
@@ -167,4 +177,5 @@ def t5_1_1(
         dtype=dtype,
         scan_layers=scan_layers,
         remat=remat,
+        lora=lora,
     )

@@ -49,16 +49,43 @@ def _feed_forward(config: T5Config, positions: int) -> int:
     return (len(config.mlp_activations) + 1) * 2 * positions * config.emb_dim * config.mlp_dim
 
 
+def _low_rank(config: T5Config, positions: int, *path: str) -> int:
+    """What LoRA adds to a linear map, if it is a target."""
+    if config.lora is None or not config.lora.is_for(path):
+        return 0
+    widths = {"logits_dense": config.emb_dim + config.vocab_size}
+    widths |= dict.fromkeys(("wi", "wi_0", "wi_1", "wo"), config.emb_dim + config.mlp_dim)
+    width = widths.get(path[-1], config.emb_dim + _joined_heads(config))
+    return 2 * positions * config.lora.rank * width
+
+
+def _low_rank_attention(config: T5Config, name: str, queries: int, keys: int) -> int:
+    return sum(
+        _low_rank(config, keys if projection in ("key", "value") else queries, name, projection)
+        for projection in ("query", "key", "value", "out")
+    )
+
+
+def _low_rank_mlp(config: T5Config, positions: int) -> int:
+    count = len(config.mlp_activations)
+    names = ["wi"] if count == 1 else [f"wi_{index}" for index in range(count)]
+    return sum(_low_rank(config, positions, "mlp", name) for name in (*names, "wo"))
+
+
 def _encoder_layer(config: T5Config, length: int, passes: Passes) -> int:
     projections = _projections(config, length, 4)
+    summaries = 0
     if config.encoder_attention == FULL:
         attention = _attention(config, length, length)
     else:
         blocks = config.blocks(length)
-        seen = 3 * blocks.block + blocks.summaries
-        projections += _projections(config, blocks.summaries, 2)
+        summaries = blocks.summaries
+        seen = 3 * blocks.block + summaries
+        projections += _projections(config, summaries, 2)
         attention = _attention(config, blocks.chunks * blocks.chunk, seen)
     weights = projections + _feed_forward(config, length)
+    weights += _low_rank_attention(config, "attention", length, length + summaries)
+    weights += _low_rank_mlp(config, length)
     return passes.weights * weights + passes.activations * attention
 
 
@@ -87,7 +114,13 @@ def decoder_flops(config: T5Config, targets: int, source: int, passes: Passes = 
     cross_attention = _attention(config, targets, source)
     layer = passes.weights * (4 * own + 2 * own + seen + _feed_forward(config, targets))
     layer += passes.activations * (attention + cross_attention)
-    logits = passes.weights * 2 * targets * config.emb_dim * config.vocab_size
+    layer += passes.weights * (
+        _low_rank_attention(config, "self_attention", targets, targets)
+        + _low_rank_attention(config, "encoder_decoder_attention", targets, source)
+        + _low_rank_mlp(config, targets)
+    )
+    logits = 2 * targets * config.emb_dim * config.vocab_size
+    logits = passes.weights * (logits + _low_rank(config, targets, "decoder", "logits_dense"))
     flops = config.num_decoder_layers * layer + logits
     if passes == FROZEN and config.num_decoder_layers:
         # Until the first layer looks at the encoder's output, it reads frozen embeddings alone: all
@@ -117,7 +150,10 @@ def training_flops(
     batch_size: int,
     trains_language_model: bool = True,
 ) -> int:
-    """Counts the FLOPs of a training step but for the optimizer's; see `forward_flops`."""
+    """Counts the FLOPs of a training step but for the optimizer's; see `forward_flops`.
+
+    With LoRA, which trains parts of what is frozen, `products` of the loss's gradient counts them.
+    """
     language_model = TRAINED
     if not trains_language_model:  # without a soft prompt nothing is left to train
         language_model = FORWARD if module.soft_prompt is None else FROZEN

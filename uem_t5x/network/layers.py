@@ -5,6 +5,7 @@ Kernels are two-dimensional, as in T5X's checkpoints: `(embed, heads * head_dim)
 `params_axes` collection, from which a partitioner derives its layout on a device mesh.
 """
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,12 +16,16 @@ from flax.linen import partitioning
 from jax import lax
 from jaxtyping import Float, Int
 
+from uem_t5x.network import lora as lora_lib
 from uem_t5x.network.layouts import constrain
+from uem_t5x.network.lora import LoRA
 from uem_t5x.network.types import Array
 
 DType = Any
 Initializer = Callable[..., jax.Array]
 
+# Of LoRA's A, as Hugging Face PEFT draws it: uniform within 1 / sqrt(fan in).
+LORA_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 DENSE_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
 
@@ -43,8 +48,7 @@ def dropout(
 
 def dropout_key(module: nn.Module, enable_dropout: bool) -> jax.Array | None:
     """Returns a random key of a module's dropout; None where its config drops nothing."""
-    drops = enable_dropout and module.config.dropout_rate > 0
-    return module.make_rng("dropout") if drops else None
+    return module.make_rng("dropout") if enable_dropout and module.config.drops else None
 
 
 def split_key(key: jax.Array | None, number: int) -> jax.Array | list[None]:
@@ -62,15 +66,18 @@ def gathered(weights: Array, axes: Sequence[str]) -> Array:
 
 
 class Dense(nn.Module):
-    """A linear map of the last axis, without bias."""
+    """A linear map of the last axis, without bias, and what LoRA adds to it if it is a target."""
 
     features: int
     kernel_axes: tuple[str, str]
     kernel_init: Initializer = DENSE_INIT
     dtype: DType = jnp.float32
+    lora: LoRA | None = None
 
     @nn.compact
-    def __call__(self, inputs: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+    def __call__(
+        self, inputs: Float[Array, "*batch in"], *, dropout_key: jax.Array | None = None
+    ) -> Float[Array, "*batch out"]:
         kernel = partitioning.param_with_axes(
             "kernel",
             self.kernel_init,
@@ -83,7 +90,31 @@ class Dense(nn.Module):
         # As one matrix: for a weight's gradient XLA would transpose a batch of them, on a CPU
         # a sixth of a training step.
         rows = inputs.astype(self.dtype).reshape(-1, features)
-        return jnp.dot(rows, kernel).reshape(*batch, self.features)
+        outputs = jnp.dot(rows, kernel)
+        if self.lora is not None and self.lora.is_for((*self.path[:-1], self.name)):
+            if dropout_key is not None:  # another one than that of the whole block
+                dropout_key = jax.random.fold_in(dropout_key, zlib.crc32(self.name.encode()))
+            dropped = nn.Dropout(self.lora.dropout_rate)(
+                rows, deterministic=dropout_key is None, rng=dropout_key
+            )
+            outputs = outputs + self._low_rank(dropped, self.lora)
+        return outputs.reshape(*batch, self.features)
+
+    def _low_rank(self, rows: Float[Array, "rows in"], lora: LoRA) -> Float[Array, "rows out"]:
+        axes = (self.kernel_axes[0], "lora"), ("lora", self.kernel_axes[1])
+        shapes = (rows.shape[-1], lora.rank), (lora.rank, self.features)
+        a, b = (
+            gathered(
+                partitioning.param_with_axes(name, init, shape, jnp.float32, axes=of_array).astype(
+                    self.dtype
+                ),
+                of_array,
+            )
+            for name, init, shape, of_array in zip(
+                (lora_lib.A, lora_lib.B), (LORA_INIT, nn.initializers.zeros), shapes, axes
+            )
+        )
+        return lora.scale * jnp.dot(jnp.dot(rows, a), b)
 
 
 class RMSNorm(nn.Module):
@@ -142,6 +173,7 @@ class GatedMLP(nn.Module):
     dropout_rate: float = 0.0
     dtype: DType = jnp.float32
     out_init_scale: float = 1.0
+    lora: LoRA | None = None
 
     @nn.compact
     def __call__(
@@ -150,7 +182,10 @@ class GatedMLP(nn.Module):
         hidden = None
         for index, activation in enumerate(self.activations):
             name = "wi" if len(self.activations) == 1 else f"wi_{index}"
-            branch = Dense(self.mlp_dim, ("embed", "mlp"), dtype=self.dtype, name=name)(inputs)
+            dense = Dense(
+                self.mlp_dim, ("embed", "mlp"), dtype=self.dtype, lora=self.lora, name=name
+            )
+            branch = dense(inputs, dropout_key=dropout_key)
             if activation != "linear":
                 branch = getattr(nn, activation)(branch)
             hidden = branch if hidden is None else hidden * branch
@@ -161,5 +196,6 @@ class GatedMLP(nn.Module):
             ("mlp", "embed"),
             kernel_init=scaled(DENSE_INIT, self.out_init_scale),
             dtype=self.dtype,
+            lora=self.lora,
             name="wo",
-        )(hidden)
+        )(hidden, dropout_key=dropout_key)

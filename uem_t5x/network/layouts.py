@@ -75,6 +75,7 @@ class Layout:
             ("kv", None),
             ("length", None),
             ("prompt", None),
+            ("lora", None),
             ("relpos_buckets", None),
         )
 

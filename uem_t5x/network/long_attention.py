@@ -162,7 +162,9 @@ class LongAttention(attention.Attention):
         *,
         dropout_key: jax.Array | None = None,
     ) -> Float[Array, "batch length embed"]:
-        query, key, value = map(self._projection, ("query", "key", "value"))
+        query, key, value = (
+            self._projection(name, dropout_key) for name in ("query", "key", "value")
+        )
         side = None
         if size := self.blocks.global_block_size:
             sums, is_there, count = summarize(inputs, mask, size)
@@ -180,7 +182,7 @@ class LongAttention(attention.Attention):
             dropout_rate=self.dropout_rate,
             rng=dropout_key if self.dropout_rate > 0 else None,
         )
-        return self._output(attended, inputs.shape[-1])
+        return self._output(attended, inputs.shape[-1], dropout_key)
 
 
 def summarize(

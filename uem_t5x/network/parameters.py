@@ -6,7 +6,7 @@ from typing import Any
 from flax import traverse_util
 
 from uem_t5x.base.errors import InputError
-from uem_t5x.network import stacks
+from uem_t5x.network import lora, stacks
 from uem_t5x.network.types import PyTree
 
 Trainable = Callable[[str], bool]
@@ -29,6 +29,11 @@ def everything(path: str) -> bool:
 def soft_prompt_alone(path: str) -> bool:
     """Has training leave the language model as it is."""
     return not is_of_language_model(path)
+
+
+def lora_and_soft_prompt(path: str) -> bool:
+    """Has training leave the language model as it is, but for what LoRA adds to it."""
+    return soft_prompt_alone(path) or lora.is_lora(path)
 
 
 def split(params: PyTree, trainable: Trainable) -> tuple[PyTree, PyTree]:

@@ -34,6 +34,7 @@ def attention(config: T5Config, name: str) -> Attention:
         config.dropout_rate,
         config.dtype,
         config.branch_init_scale,
+        config.lora,
         name=name,
     )
 
@@ -47,6 +48,7 @@ def _encoder_attention(config: T5Config, length: int, name: str) -> Attention:
         config.dropout_rate,
         config.dtype,
         config.branch_init_scale,
+        config.lora,
         blocks=config.blocks(length),
         name=name,
     )
@@ -60,6 +62,7 @@ def feed_forward(config: T5Config) -> layers.GatedMLP:
         config.dropout_rate,
         config.dtype,
         config.branch_init_scale,
+        config.lora,
         name="mlp",
     )
 
@@ -255,7 +258,8 @@ class Decoder(nn.Module):
         if cfg.logits_via_embedding:
             return x
         # Logits in float32, for the softmax's sake.
-        return layers.Dense(cfg.vocab_size, ("embed", "vocab"), name="logits_dense")(x)
+        dense = layers.Dense(cfg.vocab_size, ("embed", "vocab"), lora=cfg.lora, name="logits_dense")
+        return dense(x, dropout_key=keys[2])
 
 
 class Transformer(nn.Module):

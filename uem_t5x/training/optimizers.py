@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from uem_t5x.network import stacks
+from uem_t5x.network import lora, stacks
 from uem_t5x.network.types import Array, PyTree
 
 # How an optimizer's state is saved: as T5X saves Adafactor's, or leaf by leaf as Optax has it.
@@ -41,27 +41,39 @@ def adafactor() -> Optimizer:
 
     Factored second moments from 128 columns on, decay 1 - t^-0.8, updates clipped to a root mean
     square of 1 and scaled by that of their parameter, no momentum (Shazeer and Stern 2018,
-    algorithm 4), for each layer by itself.
+    algorithm 4), for each layer by itself. LoRA's B, which starts at zero, is not scaled: A is as
+    small as any weight, so that their product grows as fast as the others do.
     """
-    chain = optax.chain(
+    clipped = optax.chain(
         optax.scale_by_factored_rms(),
         optax.clip_by_block_rms(1.0),
-        _scale_by_param_rms(),
+        optax.identity(),  # the state's place for what scales, which has none
     )
-    return Optimizer(*over_layers(chain), saved_as=ADAFACTOR)
+    unscaled = over_layers(clipped)
+
+    def update(
+        updates: PyTree, state: optax.OptState, params: PyTree
+    ) -> tuple[PyTree, optax.OptState]:
+        updates, state = unscaled.update(updates, state, params)
+        return jax.tree_util.tree_map_with_path(_scale_by_param_rms, updates, params), state
+
+    return Optimizer(unscaled.init, update, saved_as=ADAFACTOR)
 
 
-def _scale_by_param_rms(least: float = 1e-3) -> optax.GradientTransformation:
-    """Multiplies updates by the root mean square of their parameter.
+def _scale_by_param_rms(
+    path: tuple[Any, ...], update: Array, param: Array, least: float = 1e-3
+) -> jax.Array:
+    """Multiplies an update by the root mean square of its parameter, of each layer by itself.
 
     As `optax.scale_by_param_block_rms`, but for gradients through the scale, which nobody takes:
     they have it read every parameter once more, and write a copy.
     """
-
-    def scale(update: Array, param: Array) -> jax.Array:
-        return update * jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(param))), least)
-
-    return optax.stateless_with_tree_map(scale)
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    if lora.is_b(name):
+        return update
+    axes = tuple(range(1 if stacks.name_of_stack(name) else 0, param.ndim))
+    mean_square = jnp.mean(jnp.square(param), axis=axes, keepdims=True)
+    return update * jnp.maximum(jnp.sqrt(mean_square), least)
 
 
 def over_layers(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
