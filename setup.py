@@ -64,7 +64,7 @@ EXTRAS = {
     ],
     "torture": ["atheris"],  # looks for input that breaks the readers
     # What we are compared with; the tests compare with Transformers, too.
-    "benchmarks": ["pandas", "pyarrow", "torch", "transformers"],
+    "benchmarks": ["pandas", "peft", "pyarrow", "torch", "transformers"],
 }
 
 setup(

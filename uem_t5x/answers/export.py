@@ -5,6 +5,10 @@
     OUTPUT/user_embedding/model.safetensors     UEM, task prompts and item table, in T5X's layout
     OUTPUT/user_embedding/movies.parquet        what each row of the item table is
 
+With LoRA, what it adds is added to the weights; or it is written alone, as PEFT keeps it:
+
+    OUTPUT/adapter_config.json, adapter_model.safetensors
+
 A model that reads its histories in words is its language model, and has no `user_embedding`. A soft
 prompt of one's own is described by its class: by default its `config.json` names the class and its
 settings, and says nothing of how it computes. What these files do not hold is refused by name.
@@ -35,10 +39,11 @@ def export_huggingface(trained: "TrainedModel", folder: Path) -> None:
         that these files do not hold.
     """
     from uem_t5x.checkpoints import huggingface
-    from uem_t5x.network import parameters
+    from uem_t5x.network import lora, parameters
 
     _check_holds_all(trained)
     soft_prompt, language_model = parameters.split(trained.params, parameters.soft_prompt_alone)
+    language_model = lora.merge(language_model, trained.model.module.config.lora)
     vocabulary = trained.model.output_vocabulary
     huggingface.write_language_model(
         folder,
@@ -50,6 +55,31 @@ def export_huggingface(trained: "TrainedModel", folder: Path) -> None:
     )
     if trained.model.module.soft_prompt is not None:
         _write_soft_prompt(trained, soft_prompt, folder / USER_EMBEDDING)
+
+
+def export_peft(trained: "TrainedModel", folder: Path) -> None:
+    """Writes what LoRA adds to a model's language model for PEFT, and its soft prompt beside it.
+
+    The language model itself is the one that training started from.
+
+    Args:
+      trained: the model.
+      folder: where to write; it is created.
+
+    Raises:
+      InputError: if the model was trained without LoRA, or has parts that these files do not hold.
+    """
+    from uem_t5x.checkpoints import peft
+    from uem_t5x.network import parameters
+
+    _check_holds_all(trained)
+    soft_prompt, language_model = parameters.split(trained.params, parameters.soft_prompt_alone)
+    peft.write_adapter(folder, trained.model.module.config, language_model)
+    if trained.model.module.soft_prompt is not None:
+        _write_soft_prompt(trained, soft_prompt, folder / USER_EMBEDDING)
+
+
+FORMATS = {"huggingface": export_huggingface, "peft": export_peft}
 
 
 def undescribed_class(trained: "TrainedModel") -> str | None:

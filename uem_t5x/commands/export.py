@@ -10,7 +10,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the subcommand's arguments."""
     parser.add_argument("--model-dir", required=True, help="the MODEL_DIR of a training run")
     parser.add_argument("--output", required=True, help="the folder to write; new or empty")
-    parser.add_argument("--format", required=True, choices=("huggingface",))
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=("huggingface", "peft"),
+        help="huggingface: the whole language model, LoRA merged into it; peft: what LoRA adds",
+    )
     parser.add_argument("--step", type=int, help="of the checkpoint; the best one by default")
 
 
@@ -26,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     with writing_folder(output, "new or empty folder", lambda _: False, overwrite=False) as folder:
         # Nothing is answered.
         trained = model_arguments.load_model(args.model_dir, args.step, False)
-        export.export_huggingface(trained, folder)
+        export.FORMATS[args.format](trained, folder)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         sizes = {path.relative_to(folder): path.stat().st_size for path in files}
     console = Console(markup=False, highlight=False, soft_wrap=True)
