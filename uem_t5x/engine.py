@@ -34,6 +34,7 @@ from uem_t5x.training import (
     optimizers,
     partitioning,
 )
+from uem_t5x.training import prompt_init as prompt_init_lib
 from uem_t5x.training import trainer as trainer_lib
 
 _is_built_in: Override[bool] = Override("built-in engine")
@@ -184,19 +185,23 @@ def checkpoint_config(period: int, keep: int | None = 1, keep_best: int = 1) -> 
     )
 
 
-def train_state_initializer(initial_checkpoint_path: str | None = None) -> Any:
+def train_state_initializer(
+    initial_checkpoint_path: str | None = None, prompt_init: str = prompt_init_lib.RANDOM
+) -> Any:
     """Returns the constructor of what makes a run's first state.
 
     A run that starts from a checkpoint starts at step 0, with a fresh optimizer, on both engines.
 
     Args:
       initial_checkpoint_path: see `checkpoints.start_from_checkpoint`.
+      prompt_init: what task prompts start as, see `training.prompt_init`.
     """
     if _is_built_in.value:
         return functools.partial(
             trainer_lib.TrainStateInitializer,
             initial_checkpoint_path=initial_checkpoint_path,
             item_vectors=data_sources.item_vectors,
+            prompt_init=prompt_init,
         )
     from t5x import utils
 
@@ -224,6 +229,9 @@ def train_state_initializer(initial_checkpoint_path: str | None = None) -> Any:
             vocabularies.check_rows(self._vocabulary, rows, initial_checkpoint_path)
             if initial_checkpoint_path:
                 params = start_from_checkpoint(params, initial_checkpoint_path)
+            params = prompt_init_lib.start(
+                params, prompt_init, self._vocabulary, init_rng, initial_checkpoint_path
+            )
             mutables = item_table.fill(
                 flax.core.unfreeze(state.flax_mutables), data_sources.item_vectors
             )

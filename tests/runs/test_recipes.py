@@ -163,7 +163,7 @@ def test_a_vocabulary_larger_than_the_embedding_is_refused(dataset_folder):
         ("LEARNIN_RATE/macro.value = 0.0", "LEARNIN_RATE; there is LEARNING_RATE$"),
         ("trian/LEARNING_RATE = 0.0", "nothing refers to trian/LEARNING_RATE"),
         ("LANGUAGE_MODEL_SIZE = 'large'", "nothing refers to LANGUAGE_MODEL_SIZE"),
-        ("XYZ = 1", "nothing refers to XYZ; there is ACTIVATION_DTYPE, BATCH_SIZE, .*Z_LOSS"),
+        ("XYZ = 1", "nothing refers to XYZ; there is ACTIVATION_DTYPE, ADAPTER, .*Z_LOSS"),
         ("A = 1\nB = %A", "line 3: nothing refers to B"),
         ("trian/engine.dataset_config.seed = 1", "nothing refers to the scope trian; .* train$"),
         ("trian/engine.dataset_config:\n  seed = 1", "nothing refers to the scope trian"),

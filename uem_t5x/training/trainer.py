@@ -1,6 +1,7 @@
 """One training step, and what it changes, in the built-in engine."""
 
 import functools
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from uem_t5x import checkpoints
 from uem_t5x.models import EncoderDecoderModel, Metrics
 from uem_t5x.network import item_table, parameters, stacks
 from uem_t5x.network.types import Batch, PyTree
+from uem_t5x.training import prompt_init as prompt_init_lib
 from uem_t5x.training.learning_rates import LearningRateFn
 from uem_t5x.training.partitioning import Partitioner
 
@@ -77,6 +79,7 @@ class TrainStateInitializer:
         partitioner: Partitioner,
         initial_checkpoint_path: str | None = None,
         item_vectors: ItemVectors | None = None,
+        prompt_init: str = prompt_init_lib.RANDOM,
     ) -> None:
         """Works out the shapes; nothing is made yet.
 
@@ -88,7 +91,14 @@ class TrainStateInitializer:
             parameters.
           item_vectors: returns the matrix of a channel of the item table, by its name; None for a
             network without one, or where only `state_shape` is asked for.
+          prompt_init: what task prompts start as, see `prompt_init`.
+
+        Raises:
+          InputError: if there is no such `prompt_init`.
         """
+        prompt_init_lib.check(prompt_init)
+        self._prompt_init = prompt_init
+        self._vocabulary = model.input_vocabulary
         self.initial_checkpoint_path = initial_checkpoint_path
         self._item_vectors = item_vectors
 
@@ -119,7 +129,7 @@ class TrainStateInitializer:
         """Returns a fresh state, on the devices, with the initial checkpoint's parameters.
 
         Raises:
-          InputError: if the checkpoint is of another model.
+          InputError: if the checkpoint is of another model, or task prompts cannot start so.
           ValueError: if the network has an item table, and nobody has handed in its vectors.
         """
         if item_table.ITEM_TABLE in self.state_shape.flax_mutables and self._item_vectors is None:
@@ -128,6 +138,15 @@ class TrainStateInitializer:
         if self.initial_checkpoint_path:
             params = checkpoints.start_from_checkpoint(state.params, self.initial_checkpoint_path)
             state = state.replace(params=params)
+        prompts_key = jax.random.fold_in(rng, zlib.crc32(b"task_prompt"))
+        params = prompt_init_lib.start(
+            state.params,
+            self._prompt_init,
+            self._vocabulary,
+            prompts_key,
+            self.initial_checkpoint_path,
+        )
+        state = state.replace(params=params)
         if self._item_vectors:
             mutables = item_table.fill(state.flax_mutables, self._item_vectors)
             state = state.replace(flax_mutables=mutables)
