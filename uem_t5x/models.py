@@ -245,7 +245,7 @@ class EncoderDecoderModel:
           flax_mutables: the item table, where the network has one.
 
         Returns:
-          Token ids, and `{"scores": log-likelihoods}`.
+          Token ids, and `{"scores": log-likelihoods}`, those of a beam search by length.
         """
         num_decodes = num_decodes or self._num_decodes
         variables = {"params": self._as_run(params), **(flax_mutables or {})}

@@ -1,6 +1,7 @@
 """The same weights in both programs, where PyTorch and Transformers are installed."""
 
 import copy
+import functools
 import json
 
 import jax
@@ -12,6 +13,7 @@ from huggingface_case import CHECKPOINT, INDEX, NETWORKS, load, logits, random_p
 from uem_t5x import models, network
 from uem_t5x.checkpoints import huggingface
 from uem_t5x.data.vocabulary import train_vocabulary
+from uem_t5x.network import beam_search
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +117,51 @@ def test_greedy_answers_are_the_same(theirs, batch, torch, tmp_path):
     answers = answers.numpy()[:, 1:]  # without the start token
     answers = np.pad(answers, ((0, 0), (0, 12 - answers.shape[1])))
     np.testing.assert_array_equal(ours, answers)
+
+
+@pytest.mark.parametrize(("beams", "length_penalty"), [(2, 1.0), (4, 1.0), (4, 0.0), (3, 2.0)])
+def test_beams_find_the_same_answers(theirs, batch, torch, tmp_path, beams, length_penalty):
+    """All of them, the best last; some end, some fill the length."""
+    theirs = copy.deepcopy(theirs)
+    with torch.no_grad():  # about one token in eight ends an answer
+        theirs.lm_head.weight[1] *= 2.0
+    theirs.save_pretrained(tmp_path)
+    config, params = load(tmp_path)
+    encoder_inputs, _ = batch
+    inputs = torch.from_numpy(encoder_inputs).long()
+    found = theirs.generate(
+        inputs,
+        attention_mask=(inputs > 0).long(),
+        max_new_tokens=9,
+        num_beams=beams,
+        num_return_sequences=beams,
+        length_penalty=length_penalty,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    vocabulary = seqio.PassThroughVocabulary(96, eos_id=1)
+    model = models.EncoderDecoderModel(
+        network.Transformer(config),
+        vocabulary,
+        vocabulary,
+        optimizer_def=None,
+        decode_fn=functools.partial(beam_search.beam_search, length_penalty=length_penalty),
+        num_decodes=beams,
+    )
+    features = {
+        "encoder_input_tokens": encoder_inputs,
+        "decoder_target_tokens": np.zeros((3, 9), np.int32),
+    }
+    write = functools.partial(model.predict_batch_with_aux, return_all_decodes=True)
+    ours, aux = jax.jit(write)(params, features)
+    sequences = found.sequences.numpy()[:, 1:].reshape(3, beams, -1)[:, ::-1]
+    sequences = np.pad(sequences, ((0, 0), (0, 0), (0, 9 - sequences.shape[2])))
+    # Behind the end Transformers writes more of it, where padding is token 0.
+    has_ended = np.cumsum(sequences == 1, axis=-1) - (sequences == 1) > 0
+    np.testing.assert_array_equal(ours, np.where(has_ended, 0, sequences))
+    scores = found.sequences_scores.numpy().reshape(3, beams)[:, ::-1]
+    np.testing.assert_allclose(aux["scores"], scores, rtol=1e-4)
 
 
 @pytest.mark.parametrize("max_shard_size", [10**9, 20_000])

@@ -205,7 +205,7 @@ def test_what_is_not_known_of_older_scores_is_said(tmp_path, undrawn):
     fake_runs.forget(folder, "well_formed")
     assert cli.main(["report", str(folder), "--output", str(tmp_path / "out")]) == 0
     said = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    assert "DECODING of 1 run." in said and "Answers: unknown." in said
+    assert "ANSWERS of 1 run." in said and "Answers: unknown." in said
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_settings_are_what_was_run_not_where_nor_with_which_seed(tmp_path):
         ({"vocabulary": "v2"}, "VOCABULARY"),
         ({"asked": {"task": "movielens_genres_uem_20"}}, "TASK"),
         ({"asked": {"task": "other_task_50"}}, "TASK"),
-        ({"asked": {"well_formed": True}}, "DECODING"),
+        ({"asked": {"well_formed": True}}, "ANSWERS"),
         ({"asked": {"is_best": False, "step": 20}}, "CHECKPOINT"),
         ({"asked": {"trained_steps": 20}}, "TRAINED"),
     ],
@@ -64,7 +64,7 @@ def test_what_older_versions_did_not_write_is_unknown(tmp_path):
     assert Run.read(folder).not_recorded == []
     fake_runs.forget(folder, "trained_steps", "is_best", "well_formed", "task")
     run = Run.read(folder)
-    names = ["TASK", "TRAINED", "CHECKPOINT", "DECODING"]
+    names = ["TASK", "TRAINED", "CHECKPOINT", "ANSWERS"]
     assert run.not_recorded == names
     assert {run.settings[name] for name in names} == {"unknown"}
     assert run.is_current

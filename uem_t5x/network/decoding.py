@@ -86,10 +86,7 @@ def temperature_sample(
         )
     batch_size, length = inputs.shape
     sequences = batch_size * num_decodes
-    if num_decodes > 1:
-        cache = jax.tree.map(
-            lambda x: jnp.repeat(x, num_decodes, axis=cache_offset) if x.ndim > 1 else x, cache
-        )
+    cache = repeat_cache(cache, num_decodes, cache_offset)
     state = DecodingState(
         index=jnp.zeros((), jnp.int32),
         tokens=jnp.zeros((sequences, length), jnp.int32),
@@ -134,6 +131,21 @@ def temperature_sample(
     return (
         jnp.take_along_axis(tokens, order[:, :, None], axis=1),
         jnp.take_along_axis(scores, order, axis=1),
+    )
+
+
+def repeat_cache(cache: Cache, times: int, cache_offset: int = 0) -> Cache:
+    """Returns a key-value cache for so many sequences of each example, side by side.
+
+    Args:
+      cache: of one sequence each, at position 0.
+      times: how many sequences.
+      cache_offset: position of its batch axis.
+    """
+    if times == 1:
+        return cache
+    return jax.tree.map(
+        lambda x: jnp.repeat(x, times, axis=cache_offset) if x.ndim > 1 else x, cache
     )
 
 

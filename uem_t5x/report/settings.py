@@ -22,7 +22,7 @@ HISTORY_LENGTH, UEM_LAYERS, LANGUAGE_MODEL = "HISTORY_LENGTH", "UEM_LAYERS", "LA
 CATALOGUE, SPLIT = "CATALOGUE", "SPLIT"
 VOCABULARY, VOCAB_SIZE = "VOCABULARY", "VOCAB_SIZE"
 # How runs were scored; a page says it even where all are alike.
-_SCORED = ("TRAINED", "CHECKPOINT", "DECODING")
+_SCORED = ("TRAINED", "CHECKPOINT", "ANSWERS")
 NOT_SET = "not set"
 # `Setting.language_model` and `Setting.items` tell these already.
 _TOLD = {LANGUAGE_MODEL, "LANGUAGE_MODEL_SIZE", HISTORY_LENGTH}

@@ -33,7 +33,7 @@ _MAY_LACK = (
     "TASK",
     "TRAINED",
     "CHECKPOINT",
-    "DECODING",
+    "ANSWERS",
 )
 _SHOWN_DIGITS = 8  # of a checksum
 
@@ -198,7 +198,7 @@ class Run:
             "TASK": task,
             "TRAINED": UNKNOWN if steps is None else trained,
             "CHECKPOINT": UNKNOWN if is_best is None else checkpoint,
-            "DECODING": decoding.get(metrics.get("well_formed"), UNKNOWN),
+            "ANSWERS": decoding.get(metrics.get("well_formed"), UNKNOWN),
         }
 
     @functools.cached_property
