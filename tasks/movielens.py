@@ -2,7 +2,8 @@
 
 `movielens_genres_uem_{p}` gives the p most recent items as ids, for the user embedding module;
 `movielens_genres_text_{p}` tells them in words, for a language model by itself. Both ask for the
-same answer and are scored alike.
+same answer and are scored alike. With other items than the most recent ones (`history_sampling`)
+their names end in which ones.
 
 Importing this module needs no dataset folder: see `uem_t5x.inputs.data_sources.dataset_folder` for
 how one is named. Another history length is one line, `uem_task(200)`, or one macro of a recipe.
@@ -15,7 +16,14 @@ import seqio
 import tensorflow as tf
 
 from uem_t5x.base.errors import check_at_least
-from uem_t5x.inputs import data_sources, metrics, postprocessors, preprocessors, vocabularies
+from uem_t5x.inputs import (
+    data_sources,
+    history_sampling,
+    metrics,
+    postprocessors,
+    preprocessors,
+    vocabularies,
+)
 
 _TEXT_FEATURES = {
     "inputs": seqio.Feature(vocabularies.TaskVocabulary()),
@@ -31,29 +39,37 @@ _UEM_FEATURES = {
 Preprocessor = Callable[..., tf.data.Dataset]
 
 
-def uem_task(history_length: int) -> str:
+def uem_task(history_length: int, sampling: str = history_sampling.RECENT) -> str:
     """Returns the name of `movielens_genres_uem_{p}`, registered if it was not yet.
 
     Args:
-        history_length: p, the number of most recent items that are given as ids.
+        history_length: p, the number of items that are given as ids.
+        sampling: which ones, see `history_sampling`; but for the most recent it ends the name.
     """
-    name = f"movielens_genres_uem_{history_length}"
-    return _register(name, history_length, preprocessors.instruction, _UEM_FEATURES)
+    return _register("uem", history_length, sampling, preprocessors.instruction, _UEM_FEATURES)
 
 
-def text_task(history_length: int) -> str:
+def text_task(history_length: int, sampling: str = history_sampling.RECENT) -> str:
     """Returns the name of `movielens_genres_text_{p}`, registered if it was not yet.
 
     Args:
-        history_length: p, the number of most recent items that are told in words.
+        history_length: p, the number of items that are told in words.
+        sampling: see `uem_task`.
     """
-    name = f"movielens_genres_text_{history_length}"
-    return _register(name, history_length, preprocessors.text_history, _TEXT_FEATURES)
+    return _register("text", history_length, sampling, preprocessors.text_history, _TEXT_FEATURES)
 
 
 def _register(
-    name: str, history_length: int, inputs: Preprocessor, features: dict[str, seqio.Feature]
+    kind: str,
+    history_length: int,
+    sampling: str,
+    inputs: Preprocessor,
+    features: dict[str, seqio.Feature],
 ) -> str:
+    keep = history_sampling.named(sampling)
+    name = f"movielens_genres_{kind}_{history_length}"
+    if sampling != history_sampling.RECENT:
+        name = f"{name}_{sampling}"
     if name in seqio.TaskRegistry.names():
         return name
     check_at_least(1, HISTORY_LENGTH=history_length)  # SeqIO refuses the name of a negative one
@@ -63,7 +79,7 @@ def _register(
         preprocessors.random_tastes,
         preprocessors.training_stretches,
         preprocessors.answer,
-        functools.partial(preprocessors.most_recent_items, history_length=history_length),
+        functools.partial(keep, history_length=history_length),
         inputs,
         seqio.preprocessors.tokenize,
         seqio.preprocessors.append_eos_after_trim,

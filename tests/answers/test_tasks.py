@@ -17,7 +17,7 @@ from uem_t5x.base.errors import InputError
 from uem_t5x.inputs import batches, data_sources
 from uem_t5x.inputs import users as users_lib
 from uem_t5x.tasks import movielens
-from uem_t5x.tastes import sentences
+from uem_t5x.tastes import baselines, metrics, sentences
 
 
 def test_a_mixture_is_not_one_question(mixture, undisturbed):
@@ -31,6 +31,31 @@ def test_a_mixture_is_not_one_question(mixture, undisturbed):
     assert of_both.history_length == 20
     of_one = TrainedModel.load(undisturbed[0], task=movielens.uem_task(5))
     assert evaluate.evaluate(of_one, "validation")["items_read"]["most"] == 5
+
+
+@pytest.mark.parametrize("sampling", ["random", "long_tail"])
+def test_the_rule_reads_the_items_that_the_model_does(undisturbed, dataset_folder, sampling):
+    trained = TrainedModel.load(undisturbed[0], task=movielens.uem_task(8, sampling))
+    assert trained.history_length == 8
+    scores = evaluate.evaluate(trained, "validation")
+    users = users_lib.read(dataset_folder, "validation")
+    asked = trained.ask(
+        [
+            {"user_id": user_id.encode(), "history_items": items, "history_ratings": half_stars}
+            for user_id, (items, half_stars) in zip(
+                users.ids, map(users.history, range(len(users.ids)))
+            )
+        ]
+    )
+    # What the network is given, and no other items.
+    given = asked.features["history_items"]
+    read = users.reading(
+        given[given > 0], asked.features["history_ratings"][given > 0], (given > 0).sum(axis=1)
+    )
+    genres = dataset_folder.genre_matrix(), dataset_folder.genres
+    tastes = baselines.rule(read, *genres)
+    assert tastes != baselines.rule(users.most_recent(8), *genres)
+    assert scores["methods"]["rule"] == metrics.score(users.tastes, tastes, dataset_folder.genres)
 
 
 def test_a_task_may_score_given_answers(dataset_folder, tmp_path):

@@ -195,7 +195,7 @@ class TestSynthetic:
                 )
             )
         files = sorted(path for path in (tmp_path / "one").rglob("*") if path.is_file())
-        assert len(files) == 7
+        assert len(files) == 8
         for file in files:
             twin = tmp_path / "two" / file.relative_to(tmp_path / "one")
             assert file.read_bytes() == twin.read_bytes(), file

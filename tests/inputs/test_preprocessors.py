@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from uem_t5x.base.errors import InputError
 from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.inputs import data_sources, preprocessors
+from uem_t5x.inputs import data_sources, history_sampling, preprocessors
 from uem_t5x.tastes import sentences, verbalizer
 
 pytestmark = pytest.mark.usefixtures("current_folder")
@@ -21,7 +21,7 @@ class TestMostRecentItems:
         [(3, None, 3), (10_000, None, None), (5, {"history_items": 2}, 2), (2, {"inputs": 9}, 2)],
     )
     def test_keeps_the_end_of_the_history(self, history_length, sequence_length, expected):
-        trimmed = preprocessors.most_recent_items(read(), history_length, sequence_length)
+        trimmed = history_sampling.most_recent_items(read(), history_length, sequence_length)
 
         for whole, part in zip(read().as_numpy_iterator(), trimmed.as_numpy_iterator()):
             kept = slice(None if expected is None else -expected, None)
@@ -72,7 +72,7 @@ class TestTextHistory:
     def tell(self, history_length, inputs=None, **options):
         vocabulary = data_sources.dataset_folder().vocabulary_path
         features = {"inputs": seqio.Feature(seqio.SentencePieceVocabulary(str(vocabulary)))}
-        recent = preprocessors.most_recent_items(read(), history_length)
+        recent = history_sampling.most_recent_items(read(), history_length)
         lengths = inputs and {"inputs": inputs}
         told = preprocessors.text_history(recent, features, lengths, **options)
         return features["inputs"].vocabulary, next(told.as_numpy_iterator())

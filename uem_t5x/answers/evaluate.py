@@ -72,6 +72,7 @@ def evaluate(
     from uem_t5x.base import progress
     from uem_t5x.data.dataset_folder import DatasetFolder
     from uem_t5x.inputs import users as users_lib
+    from uem_t5x.inputs.questions import Questions
     from uem_t5x.tastes import baselines, difficulty, metrics, uncertainty, verbalizer
 
     if data_dir is None and trained.data_dir is None:
@@ -101,22 +102,26 @@ def evaluate(
     answerer = trained.answerer(batch_size)
     users = users_lib.read(folder, split)
     answers: list[str] = []
-    read: list[int] = []
+    asked_of: list[Questions] = []
     with progress.counting("answering", len(users.ids)) as advance:
         for index, batch in enumerate(_batches(users, batch_size)):
             asked = trained.ask(batch)
             answers += answerer(asked.features, index=index)
-            read += asked.items_read.tolist()
+            asked_of.append(asked)
             advance(len(batch))
-    items_read = np.array(read)
+    items, half_stars, items_read = (
+        np.concatenate([getattr(asked, name) for asked in asked_of])
+        for name in ("items", "half_stars", "items_read")
+    )
+    as_read = users.reading(items, half_stars, items_read)
     predicted = [verbalizer.read_taste(answer, folder.genres) for answer in answers]
     genres = folder.genre_matrix(), folder.genres
     predictions = {
         "uem" if trained.reads_embeddings else "text": predicted,
         "counting": baselines.counting(users, *genres),
-        "rule": baselines.rule(users.most_recent(items_read), *genres),
+        "rule": baselines.rule(as_read, *genres),
     }
-    answered = _answered(users, read, answers, predicted)
+    answered = _answered(users, items_read.tolist(), answers, predicted)
     if answers_file is not None:
         with atomic.writing_file(answers_file) as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in answered)

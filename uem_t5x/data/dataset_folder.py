@@ -4,6 +4,7 @@
 manifest.json                     see `uem_t5x.data.manifest`
 items/movies.parquet              row, movieId, title, genres, description; row 0 is padding
 items/embeddings.safetensors      one float32 matrix [rows, width] a channel
+items/rating_counts.parquet       row, ratings: by how many users of training; older folders lack it
 examples/{split}-SSSSS-of-NNNNN.tfrecord
 vocabulary/sentencepiece.model    only when a vocabulary was trained for this folder
 ```
@@ -13,7 +14,7 @@ An example is a user: `user_id`; `history_items` (rows of the movie table) and `
 first). 0 pads both ids.
 
 The *catalogue* of a folder is what a trained model needs of it to predict: the manifest, the movie
-table and the vocabulary.
+table, how often they were rated, and the vocabulary.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from etils import epath
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from safetensors import safe_open
 from safetensors.numpy import load, save_file
 
@@ -43,11 +44,12 @@ from uem_t5x.tastes.rating_scale import RATING_ROWS
 SPLITS = ("train", "validation", "test")
 MOVIES = Path("items/movies.parquet")
 EMBEDDINGS = Path("items/embeddings.safetensors")
+RATING_COUNTS = Path("items/rating_counts.parquet")
 EXAMPLES = Path("examples")
 VOCABULARY = Path("vocabulary/sentencepiece.model")
 CATALOGUE = Path("catalogue")  # below a MODEL_DIR
 _FILES = re.compile(
-    rf"{manifest_lib.FILE_NAME}|{MOVIES}|{EMBEDDINGS}|{VOCABULARY}|"
+    rf"{manifest_lib.FILE_NAME}|{MOVIES}|{EMBEDDINGS}|{RATING_COUNTS}|{VOCABULARY}|"
     rf"{EXAMPLES}/({'|'.join(SPLITS)})-\d+-of-\d+\.tfrecord"
 )
 
@@ -150,6 +152,18 @@ class DatasetFolder:
         """
         return pl.read_parquet(io.BytesIO((self.path / MOVIES).read_bytes()))
 
+    def rating_counts(self) -> Int64[np.ndarray, " rows"]:
+        """Returns how many users of training rated the movie of each row; 0 for padding.
+
+        Raises:
+            InputError: if the folder is from before they were written down.
+        """
+        path = self.path / RATING_COUNTS
+        if not path.is_file():
+            mend = "train the model anew" if self.is_catalogue else f"`uem-t5x seal {self.path}`"
+            raise InputError(f"{path}: missing, as from folders of older versions; {mend}")
+        return pl.read_parquet(io.BytesIO(path.read_bytes()))["ratings"].to_numpy()
+
     def embeddings(self) -> dict[str, Float32[np.ndarray, "rows width"]]:
         """Returns the matrix of each channel; row 0 is zero."""
         return load((self.path / EMBEDDINGS).read_bytes())
@@ -224,6 +238,14 @@ def write_items(
     save_file(dict(embeddings), folder / EMBEDDINGS)
 
 
+def write_rating_counts(folder: epath.PathLike, counts: Int64[np.ndarray, " rows"]) -> None:
+    """Writes how many users of training rated the movie of each row."""
+    table = pl.DataFrame({"row": np.arange(len(counts), dtype=np.int32), "ratings": counts})
+    file = io.BytesIO()
+    table.write_parquet(file)
+    (epath.Path(folder) / RATING_COUNTS).write_bytes(file.getvalue())
+
+
 def write_manifest(folder: epath.PathLike, manifest: Manifest) -> None:
     """Writes the manifest of a folder that holds all other files, with the checksums of these.
 
@@ -238,6 +260,7 @@ def write_manifest(folder: epath.PathLike, manifest: Manifest) -> None:
     files = [str(MOVIES), str(EMBEDDINGS), *itertools.chain.from_iterable(examples.values())]
     if manifest.has_vocabulary:
         files.append(str(VOCABULARY))
+    files += _if_there(folder, RATING_COUNTS)
     sums = _checksums(folder, files)
     splits = {
         split: dataclasses.replace(record, sha256=_digest(sums[name] for name in examples[split]))
@@ -247,13 +270,18 @@ def write_manifest(folder: epath.PathLike, manifest: Manifest) -> None:
 
 
 def write_catalogue_manifest(folder: epath.PathLike, manifest: Manifest) -> None:
-    """Writes the manifest of a catalogue that holds its two other files, with their checksums.
+    """Writes the manifest of a catalogue that holds its other files, with their checksums.
 
     Raises:
         InputError: if it does not hold them.
     """
-    sums = _checksums(folder, [str(MOVIES), str(VOCABULARY)])
+    files = [str(MOVIES), str(VOCABULARY), *_if_there(folder, RATING_COUNTS)]
+    sums = _checksums(folder, files)
     dataclasses.replace(manifest, has_vocabulary=True, files=sums).write(folder)
+
+
+def _if_there(folder: epath.PathLike, file: Path) -> list[str]:
+    return [str(file)] if (epath.Path(folder) / file).is_file() else []
 
 
 def _checksums(folder: epath.PathLike, files: Sequence[str]) -> dict[str, str]:
@@ -284,7 +312,9 @@ def copy_catalogue(
         vocabulary: the SentencePiece model that the copy gets, whether or not it is the folder's.
     """
     destination = epath.Path(destination)
-    for source, name in ((folder.path / MOVIES, MOVIES), (epath.Path(vocabulary), VOCABULARY)):
+    sources = [(folder.path / MOVIES, MOVIES), (epath.Path(vocabulary), VOCABULARY)]
+    sources += [(folder.path / name, name) for name in _if_there(folder.path, RATING_COUNTS)]
+    for source, name in sources:
         target = destination / name
         target.parent.mkdir(parents=True, exist_ok=True)
         source.copy(target, overwrite=True)

@@ -73,3 +73,12 @@ class Histories:
         """
         statistics = labels.genre_statistics(genre_matrix, self.items, self.half_stars, self.bounds)
         return HistoryLabels(genres, *labels.label_genres(*statistics))
+
+    def rating_counts(
+        self, users: Int64[np.ndarray, " some"], rows: int
+    ) -> Int64[np.ndarray, " rows"]:
+        """Returns how many of some users rated the movie of each of so many rows."""
+        is_theirs = np.zeros(len(self.user_ids), bool)
+        is_theirs[users] = True
+        of_theirs = np.repeat(is_theirs, np.diff(self.bounds))
+        return np.bincount(self.items[of_theirs], minlength=rows)

@@ -53,6 +53,8 @@ def prepare(options: PrepareOptions, start: progress.Start = progress.unseen) ->
 
         embeddings = _encode(encoder, joined.movies, start)
         dataset_folder.write_items(folder, joined.movies, embeddings)
+        rated = histories.rating_counts(users[TRAIN], joined.movies.height)
+        dataset_folder.write_rating_counts(folder, rated)
         if options.vocabulary_size is not None:
             path = folder / dataset_folder.VOCABULARY
             _train_vocabulary(path, options.vocabulary_size, joined.movies, labels, users[TRAIN])

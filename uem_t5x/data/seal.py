@@ -15,6 +15,7 @@ from uem_t5x.base.errors import InputError, said_by_tensorflow
 from uem_t5x.tastes.rating_scale import MAX_HALF_STARS
 
 if TYPE_CHECKING:
+    import numpy as np
     from etils import epath
 
     from uem_t5x.data.dataset_folder import DatasetFolder
@@ -23,7 +24,7 @@ _USERS_AT_A_TIME = 4096
 
 
 def seal(path: str | os.PathLike[str]) -> "DatasetFolder":
-    """Writes the checksums of a folder anew, in the current format.
+    """Writes a folder's checksums, and how often its movies were rated, anew in this format.
 
     Args:
         path: a dataset folder, or a catalogue, of this format or an older one.
@@ -55,7 +56,8 @@ def seal(path: str | os.PathLike[str]) -> "DatasetFolder":
             f"{folder.path}: movies or matrices cannot be read ({error}); mend them, or copy the "
             "folder again"
         ) from error
-    _check_users(folder)
+    counts = _check_users(folder)
+    dataset_folder.write_rating_counts(folder.path, counts)
     dataset_folder.write_manifest(folder.path, folder.manifest)
     return dataset_folder.DatasetFolder.open(path)
 
@@ -87,11 +89,15 @@ def _check_channels(folder: "DatasetFolder") -> None:
             )
 
 
-def _check_users(folder: "DatasetFolder") -> None:
+def _check_users(folder: "DatasetFolder") -> "np.ndarray":
+    """Returns how many users of training rated each movie, [rows]."""
+    import numpy as np
+
     from uem_t5x.tastes.labels import MAX_LABELS
 
     genres = {genre.encode() for genre in folder.genres}
     last_row = len(folder.movies()) - 1
+    counts = np.zeros(last_row + 1, np.int64)
     file_of: dict[bytes, epath.Path] = {}  # of every user: some 100 bytes each
     for split, record in folder.manifest.splits.items():
         others = len(file_of)
@@ -105,6 +111,9 @@ def _check_users(folder: "DatasetFolder") -> None:
                         f"{file}: user {_text(ids[user])}: {problem}; give each item of a history "
                         f"a row of the movie table and a rating of 1 to {MAX_HALF_STARS} half-stars"
                     )
+                if split == "train":
+                    rated = users["history_items"].flat_values.numpy()
+                    counts += np.bincount(rated, minlength=len(counts))
                 labels = zip(ids, users["liked"].to_list(), users["disliked"].to_list())
                 for user, liked, disliked in labels:
                     if problem := _problem(liked, disliked, genres, MAX_LABELS):
@@ -117,6 +126,7 @@ def _check_users(folder: "DatasetFolder") -> None:
                 f"{folder.path}: the split {split!r} has {record.examples} users in manifest.json "
                 f"and {count} in its files; mend the number (`examples`), or copy the files again"
             )
+    return counts
 
 
 def _add_users(

@@ -36,6 +36,19 @@ def relabeller() -> Callable[[Example, tf.Tensor, tf.Tensor], Example]:
     return relabel
 
 
+def user_number(example: Example) -> tf.Tensor:
+    """Returns a number, int64, that a user has everywhere and for ever."""
+    return tf.strings.to_hash_bucket_fast(example["user_id"], 2**31 - 1)
+
+
+def seed_of_user(example: Example, seed: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+    """Returns a seed of SeqIO's that differs from user to user.
+
+    SeqIO numbers the seeds anew in every part of the data, so the parts' are the same ones.
+    """
+    return tf.random.experimental.stateless_fold_in(seed, user_number(example))
+
+
 def change_training_examples(
     dataset: tf.data.Dataset,
     probability: float,
@@ -45,9 +58,7 @@ def change_training_examples(
 
     @seqio.map_over_dataset(num_seeds=1)
     def maybe_change(example: Example, seed: tuple[tf.Tensor, tf.Tensor]) -> Example:
-        # SeqIO numbers the seeds anew in every part of the data, so the parts' are the same ones.
-        user = tf.strings.to_hash_bucket_fast(example["user_id"], 2**31 - 1)
-        seed = tf.random.experimental.stateless_fold_in(seed, user)
+        seed = seed_of_user(example, seed)
         coin, own_seed = tf.unstack(tf.random.experimental.stateless_split(seed, num=2))
         return tf.cond(
             (example["split"] == "train") & (tf.random.stateless_uniform([], coin) < probability),

@@ -10,7 +10,7 @@ import gin
 import seqio
 import tensorflow as tf
 
-from uem_t5x.base.errors import InputError, check_at_least
+from uem_t5x.base.errors import InputError
 from uem_t5x.inputs import answer_checks, augmentation, data_sources
 from uem_t5x.inputs import users as users_lib
 from uem_t5x.inputs.augmentation import Example
@@ -189,34 +189,6 @@ def random_tastes(
         return relabel(example, example["history_items"], half_stars)
 
     return augmentation.change_training_examples(dataset, probability, change_taste)
-
-
-def most_recent_items(
-    dataset: tf.data.Dataset, history_length: int, sequence_length: SequenceLength = None
-) -> tf.data.Dataset:
-    """Keeps the `history_length` most recent items of each history, oldest first.
-
-    Args:
-        dataset: examples with `history_items` and `history_ratings`.
-        history_length: the paper's p.
-        sequence_length: the task's feature lengths. Where `history_items` is given a shorter one
-            than p it counts: SeqIO's own trimming would keep the oldest items.
-
-    Raises:
-        InputError: if p is not at least 1.
-    """
-    check_at_least(1, HISTORY_LENGTH=history_length)
-    length = min(history_length, (sequence_length or {}).get("history_items") or history_length)
-
-    @seqio.map_over_dataset
-    def trim(example: Example) -> Example:
-        return {
-            **example,
-            "history_items": example["history_items"][-length:],
-            "history_ratings": example["history_ratings"][-length:],
-        }
-
-    return trim(dataset)
 
 
 @seqio.map_over_dataset

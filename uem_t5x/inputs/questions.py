@@ -10,11 +10,13 @@ import seqio
 import tensorflow as tf
 
 from uem_t5x.base.errors import InputError, said_by_tensorflow
-from uem_t5x.inputs import preprocessors
+from uem_t5x.inputs import history_sampling
 from uem_t5x.inputs.batches import USER_ID
 from uem_t5x.inputs.data_sources import FINGERPRINT
 
 _ITEMS_READ = "items_read"
+_HISTORY = ("history_items", "history_ratings")
+_READ = {name: f"{name}_read" for name in _HISTORY}
 # Of users who are asked about: no step takes them for those of training.
 _SPLIT = "asked"
 _ALL = 2**31 - 1
@@ -26,11 +28,15 @@ class Questions(NamedTuple):
     Attributes:
       features: the model's, each [batch, ...].
       items_read: how many items of each history they tell of, [batch].
+      items: which ones, all users' end to end.
+      half_stars: their ratings, likewise.
       user_ids: whose they are, in UTF-8; None of each where the task keeps no `user_id`.
     """
 
     features: dict[str, np.ndarray]
     items_read: np.ndarray
+    items: np.ndarray
+    half_stars: np.ndarray
     user_ids: list[bytes | None]
 
 
@@ -44,8 +50,8 @@ class Questioner:
 
     Attributes:
       task: its name.
-      history_length: the number of most recent items that its steps keep, the paper's p; None if
-        they keep all.
+      history_length: the number of items that its steps keep, the paper's p; None if they keep
+        all.
     """
 
     def __init__(
@@ -87,8 +93,7 @@ class Questioner:
                 output_features=task.output_features,
                 preprocessors=task.preprocessors,
             )
-            # One batch of them all, however many the task has made of them.
-            return _dataset(over_users, lengths, converter_cls).get_single_element()
+            return _asked(over_users, lengths, converter_cls)
 
         ids, names = (tf.TensorSpec([None], kind) for kind in (tf.int32, tf.string))
         # The steps are TensorFlow already; AutoGraph warns of what it cannot read.
@@ -146,24 +151,23 @@ def _history_length(task: seqio.Task, lengths: Mapping[str, int]) -> int | None:
     kept = [
         step.keywords["history_length"]
         for step in steps
-        if step.func is preprocessors.most_recent_items and "history_length" in step.keywords
+        if step.func in history_sampling.SAMPLINGS.values() and "history_length" in step.keywords
     ]
     return min([*kept, *filter(None, [lengths.get("history_items")])], default=None)
 
 
-def _dataset(
+def _asked(
     task: seqio.Task, lengths: Mapping[str, int], converter_cls: type[seqio.FeatureConverter]
-) -> tf.data.Dataset:
-    """Returns one batch of what `_questions` takes apart."""
+) -> dict[str, tf.Tensor]:
+    """Returns what `_questions` takes apart: one batch, however many a task has made of users."""
     dataset = task.get_dataset(dict(lengths), _SPLIT, shuffle=False, num_epochs=1)
 
-    kept = {_ITEMS_READ: tf.int32}
+    kept = {}
     if dataset.element_spec.get(USER_ID) == tf.TensorSpec([], tf.string):
         kept[USER_ID] = tf.string
 
     @seqio.map_over_dataset
     def add_kept(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        example = {**example, _ITEMS_READ: tf.size(example["history_items"])}
         # SeqIO takes features of one dimension.
         return {**example, **{name: example[name][tf.newaxis] for name in kept}}
 
@@ -174,13 +178,20 @@ def _dataset(
             name: seqio.FeatureConverter.FeatureSpec(dtype=dtype) for name, dtype in kept.items()
         },
     )
-    return converter(add_kept(dataset), {**lengths, **dict.fromkeys(kept, 1)}).batch(_ALL)
+    features = converter(add_kept(dataset), {**lengths, **dict.fromkeys(kept, 1)})
+    # Beside what is padded, which is all that converters hand on, the histories as they were read.
+    read = dataset.map(lambda example: {name: example[name] for name in _HISTORY})
+    features = features.batch(_ALL).get_single_element()
+    histories = read.ragged_batch(_ALL).get_single_element()
+    of_history = {_READ[name]: histories[name].flat_values for name in _HISTORY}
+    return {**features, **of_history, _ITEMS_READ: histories[_HISTORY[0]].row_lengths()}
 
 
 def _questions(batch: dict[str, np.ndarray]) -> Questions:
-    items_read = batch.pop(_ITEMS_READ)[:, 0]
+    items_read = batch.pop(_ITEMS_READ)
+    items, half_stars = (batch.pop(_READ[name]) for name in _HISTORY)
     user_ids = batch.pop(USER_ID, np.full((len(items_read), 1), None))[:, 0]
-    return Questions(batch, items_read, user_ids.tolist())
+    return Questions(batch, items_read, items, half_stars, user_ids.tolist())
 
 
 def check_one_each(task: str, given: Sequence[bytes], asked: Sequence[bytes | None]) -> None:

@@ -51,6 +51,22 @@ class Users:
             offsets=np.cumsum([0, *kept_lengths], dtype=np.int64),
         )
 
+    def reading(
+        self,
+        items: Int32[np.ndarray, " items"],
+        half_stars: Int32[np.ndarray, " items"],
+        items_read: Int64[np.ndarray, " users"],
+    ) -> "Users":
+        """Returns the same users with other histories, such as the parts that a model read.
+
+        Args:
+            items: of all users, end to end.
+            half_stars: their ratings.
+            items_read: how many of them each user has.
+        """
+        offsets = np.cumsum([0, *items_read], dtype=np.int64)
+        return dataclasses.replace(self, items=items, half_stars=half_stars, offsets=offsets)
+
     def history(self, user: int) -> tuple[Int32[np.ndarray, " items"], Int32[np.ndarray, " items"]]:
         """Returns the items and half-stars of a user, oldest first."""
         own = slice(self.offsets[user], self.offsets[user + 1])
@@ -95,7 +111,8 @@ def rule(
     """Predicts what the label rule says.
 
     Args:
-        users: with the histories to label: `users.most_recent(p)` for the limit at p.
+        users: with the histories to label: `users.most_recent(p)` for the limit at p, or what a
+            model read of them.
         genre_matrix: 1 where the movie of a row has the genre, 0 elsewhere; row 0 is 0.
         genres: the names of its columns.
         min_count: how often a genre must occur to count.
