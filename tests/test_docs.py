@@ -19,11 +19,11 @@ from uem_t5x.inputs import batches, data_sources
 from uem_t5x.inputs import users as users_lib
 
 PAGE = Path(__file__).parents[1] / "docs/your_data.md"
-LABELS, CHANNEL, TASK, PROMPT, PYTHON = re.findall(
+LABELS, CHANNEL, TASK, PROMPT, ADAPTER, PYTHON = re.findall(
     r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL
 )
 RECIPES = re.findall(r"```\n(from __gin__.*?)```", PAGE.read_text(), re.DOTALL)
-OF_A_TASK, OF_A_MODEL, OF_A_PROMPT = RECIPES
+OF_A_TASK, OF_A_MODEL, OF_A_PROMPT, OF_AN_ADAPTER = RECIPES
 SMALL = [*tiny_recipe.BINDINGS, "TRAIN_STEPS = 1", "EVAL_PERIOD = 0"]
 
 
@@ -98,6 +98,21 @@ def test_a_soft_prompt_of_ones_own(mine, monkeypatch):
         assert [answer["items"] for answer in predict.predict(trained, users)] == [2, 1]
     finally:
         sys.modules.pop("my_prompt", None)
+
+
+def test_an_adapter_of_ones_own(mine, monkeypatch):
+    Path("my_adapter.py").write_text(ADAPTER)
+    monkeypatch.syspath_prepend(Path.cwd())
+    try:
+        trained = train_small(OF_AN_ADAPTER, mine)
+        assert set(trained.params["user_embedding"]) == {"projection"}
+        lengths = {"history_items": 20, "history_ratings": 20}
+        soft_prompt = trained.model.module.soft_prompt
+        assert soft_prompt.length(lengths, 16) == soft_prompt.prompt_length + 5
+        users = [predict.User("u", (5, 6), (9, 2)), predict.User("v", (7,), (9,))]
+        assert [answer["items"] for answer in predict.predict(trained, users)] == [2, 1]
+    finally:
+        sys.modules.pop("my_adapter", None)
 
 
 def test_in_python(dataset_folder, tmp_path, monkeypatch, capsys):

@@ -145,6 +145,34 @@ def test_what_is_frozen_has_no_optimizer_state_on_either_engine(on_t5x, built_in
     assert changed == {"user_embedding", "task_prompt"}
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ADAPTER": "perceiver", "SOFT_TOKENS": 8, "PROMPT_INIT": "vocabulary"},
+        {"LORA_RANK": 4, "LORA_ALPHA": 8.0, "LORA_TARGETS": ["query", "value", "wo"]},
+    ],
+    ids=["perceiver", "lora"],
+)
+def test_what_goes_beyond_the_paper_trains_alike(options, on_t5x, built_in, tmp_path):
+    """Twenty steps of T5X, the last ten of which the built-in engine takes, too."""
+    options = {**options, "EVAL_PERIOD": 20, "CHECKPOINT_PERIOD": 10, "CHECKPOINTS_KEPT": 4}
+    on_t5x(tmp_path / "t5x", 10, **options)
+    shutil.copytree(tmp_path / "t5x", tmp_path / "both")
+    t5x = on_t5x(tmp_path / "t5x", 20, **options)
+    ours = built_in(tmp_path / "both", 20, **options)
+    assert_same_state(state_of(t5x), state_of(ours), rtol=1e-3, atol=5e-4)
+    begun = state_of(tmp_path / "t5x/checkpoint_10")
+    after = state_of(t5x)
+    trained = {name for name in begun if (begun[name] != after[name]).any()}
+    if "LORA_RANK" in options:
+        kept = {name for name in begun if name.split("/")[1] in network.LANGUAGE_MODEL}
+        added = {name for name in kept if "/lora_" in name}
+        assert len(added) == 2 * (2 + 2 + 2 + 2)
+        assert trained & kept == added
+    else:
+        assert "params/user_embedding/encoder/latents" in trained
+
+
 def test_the_item_table_is_frozen_and_has_no_optimizer_state(resumed, dataset_folder):
     trained = TrainedModel.load(resumed)
     table = trained.flax_mutables["item_table"]["item_table"]
