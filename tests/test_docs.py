@@ -10,7 +10,7 @@ import pytest
 import seqio
 import tiny_recipe
 
-from uem_t5x import network, train
+from uem_t5x import cli, network, train
 from uem_t5x.answers import evaluate, predict
 from uem_t5x.answers.trained_model import TrainedModel
 from uem_t5x.data import seal, synthetic
@@ -46,7 +46,9 @@ def test_labels_of_ones_own(mine):
 
 def test_a_channel_of_ones_own(mine):
     exec(CHANNEL, {"my_vector": lambda movie: np.full(64, movie)})
-    folder = seal.seal(mine)
+    arguments = ["--name", "poster", "--vectors", "posters.parquet"]
+    assert cli.main(["channel", "add", "runs/mine", *arguments]) == 0
+    folder = DatasetFolder.open(mine)
     assert [channel.name for channel in folder.channels][-1] == "poster"
     np.testing.assert_allclose(folder.embeddings()["poster"][1:, 5], 1 / 8)  # of unit length
 

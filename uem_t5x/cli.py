@@ -27,6 +27,7 @@ _READ_RECIPES = {_TRAIN, "evaluate", "predict", "export", "compile"}
 COMMANDS = {
     "synthesize": "write a MovieLens-shaped folder with made-up users",
     "prepare": "turn MovieLens and descriptions into a dataset folder",
+    "channel": "add vectors of items to a dataset folder, such as those of pictures",
     "seal": "accept a dataset folder as it is after a change by hand",
     _TRAIN: "train a model, as `python -m uem_t5x.train` does",
     "evaluate": "score a trained model beside the baselines",
