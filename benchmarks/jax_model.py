@@ -2,7 +2,7 @@
 
 import dataclasses
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -40,9 +40,21 @@ def t5_config(sizes: Sizes, dtype: str = "float32", **options: Any) -> network.T
 
 
 def personalized_transformer(
-    sizes: Sizes, dtype: str = "float32", channels: Sequence[Channel] | None = None
+    sizes: Sizes,
+    dtype: str = "float32",
+    channels: Sequence[Channel] | None = None,
+    adapter: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> network.Transformer:
-    """Returns the network; `channels` replace those of the sizes."""
+    """Returns the network.
+
+    Args:
+        sizes: of the T5 and the UEM.
+        dtype: of activations.
+        channels: replace those of the sizes.
+        adapter: `adapter` and `soft_tokens` of the soft prompt.
+        **options: further ones of `network.T5Config`.
+    """
     user_prompt = user_embedding.UserPrompt(
         user_embedding.UserEmbeddingConfig(
             num_layers=sizes.uem_layers,
@@ -53,8 +65,9 @@ def personalized_transformer(
         ),
         channels=channels or sizes.channels,
         prompt_length=sizes.prompts,
+        **(adapter or {}),
     )
-    return network.Transformer(t5_config(sizes, dtype), user_prompt)
+    return network.Transformer(t5_config(sizes, dtype, **options), user_prompt)
 
 
 def model(module: network.Transformer, **options: Any) -> EncoderDecoderModel:

@@ -15,6 +15,7 @@ SMALL = {
     "growth": "--size tiny --items 2 4 8 --text-items 1 2 --tokens-per-item 8",
     "input_pipeline": "--users 200 --batch-size 8 --batches 2",
     "preparing": "--scale 0.001",
+    "tuning": "--size tiny --batch-size 2 --only LoRA",
     "training_step": "--size tiny --batch-size 2 --no-compile",
 }
 PEERS = ("pandas", "pyarrow", "torch", "transformers")
