@@ -36,6 +36,7 @@ from uem_t5x.checkpoints import folders
 from uem_t5x.inputs import batches, data_sources, vocabularies
 from uem_t5x.inputs.batches import DatasetConfig
 from uem_t5x.models import EncoderDecoderModel
+from uem_t5x.network import parameters
 from uem_t5x.runs import model_dir as model_dir_lib
 from uem_t5x.runs import recipes
 from uem_t5x.training import optimizers, training_log
@@ -139,7 +140,12 @@ def train(
             state_shape=initializer.state_shape,
         )
         manager = stack.enter_context(
-            CheckpointManager(model_dir, checkpoint_cfg, optimizers.saved_as(model.optimizer_def))
+            CheckpointManager(
+                model_dir,
+                checkpoint_cfg,
+                optimizers.saved_as(model.optimizer_def),
+                keeps_frozen=model.trainable is not parameters.everything,
+            )
         )
         if (latest := manager.latest_step()) is not None:
             progress.doing(f"restoring checkpoint_{latest}")

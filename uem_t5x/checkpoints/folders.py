@@ -4,12 +4,14 @@ A checkpoint of the built-in engine holds `checksums.json`, over all of its file
 Orbax writes last and nothing is read from. T5X's own has none and is taken as it is.
 """
 
+import contextlib
 import json
 import math
 import numbers
 import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,6 +31,7 @@ _NO_SCORE = float("-inf")
 _DAMAGED = "damaged_"
 _SUMS = "checksums.json"
 _MEND = "copy the checkpoint again, or choose another one"
+_LEAST_SHARED = 4096  # bytes: less takes a block all the same
 _NOT_SUMMED = (_SUMS, "_CHECKPOINT_METADATA", "commit_success.txt")
 
 
@@ -51,9 +54,36 @@ def is_finished(checkpoint: epath.Path) -> bool:
 
 
 def seal(checkpoint: epath.Path) -> None:
-    """Writes the checksums of a checkpoint that is otherwise finished."""
+    """Writes the checksums of a checkpoint that is otherwise finished.
+
+    On a disk, a file that the checkpoint before has, too, takes no room of its own: weights that
+    training leaves as they are, and the item table, where each array is in files of its own.
+    """
     names = (str(file.relative_to(checkpoint)) for file in _files(checkpoint))
-    _write_sums(checkpoint, checksums.of_files(checkpoint, names))
+    sums = checksums.of_files(checkpoint, names)
+    _share_with_the_one_before(checkpoint, sums)
+    _write_sums(checkpoint, sums)
+
+
+def _share_with_the_one_before(checkpoint: epath.Path, sums: Mapping[str, str]) -> None:
+    """Has files be those of the most recent checkpoint beside, where they hold the same."""
+    if buckets.is_remote(checkpoint) or not (found := find(checkpoint.parent)):
+        return
+    before = found[max(found)]
+    if not has_checksums(before):
+        return
+    try:
+        theirs = _read_sums(before)
+    except DamagedError:
+        return
+    for name in (name for name, value in sums.items() if theirs.get(name) == value):
+        own, other = Path(checkpoint) / name, Path(before) / name
+        partial = own.with_name(f"{own.name}.partial")
+        with contextlib.suppress(OSError):  # the disk knows no such thing
+            if own.stat().st_size < _LEAST_SHARED or checksums.sha256(other) != sums[name]:
+                continue
+            partial.hardlink_to(other)
+            partial.replace(own)
 
 
 def add_metrics(checkpoint: epath.Path, metrics: Mapping[str, float]) -> None:

@@ -118,6 +118,7 @@ class CheckpointManager:
         model_dir: str | os.PathLike[str],
         config: CheckpointConfig | None = None,
         saved_as: str = ADAFACTOR,
+        keeps_frozen: bool = False,
     ) -> None:
         """Opens the checkpoints of a run.
 
@@ -126,6 +127,8 @@ class CheckpointManager:
           config: what to keep; without it, of a run that another process may be training, nothing
             is written or removed.
           saved_as: how the optimizer's state is, see `optimizers.Optimizer`.
+          keeps_frozen: whether training leaves parameters as they are: then each array is saved in
+            files of its own, which take no room where nothing has changed, see `folders.seal`.
         """
         self._saved_as = saved_as
         trains = config is not None
@@ -159,7 +162,10 @@ class CheckpointManager:
                 # Called when all items are written, and the checkpoint is not yet under its name.
                 async_options=ocp.AsyncOptions(post_finalization_callback=seal),
             ),
-            item_handlers={STATE: ocp.PyTreeCheckpointHandler(), DATASET: dataset_handler},
+            item_handlers={
+                STATE: ocp.PyTreeCheckpointHandler(use_ocdbt=not keeps_frozen),
+                DATASET: dataset_handler,
+            },
         )
         self._log_filter = _WithoutOrbaxTracebacks()
         absl.logging.get_absl_logger().addFilter(self._log_filter)
