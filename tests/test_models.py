@@ -126,5 +126,5 @@ def test_a_model_of_which_nothing_is_trained_is_refused(params):
     variables = {"params": params}
     with pytest.raises(InputError, match=r"nothing is left to train: FREEZE_LANGUAGE_MODEL=True"):
         TrainState.create(make_model(freeze_language_model=True), variables)
-    with pytest.raises(InputError, match="both say what is trained"):
+    with pytest.raises(InputError, match="each says what is trained"):
         make_model(freeze_language_model=True, trainable=lambda _: True)

@@ -179,7 +179,7 @@ def _read(path: Path, index: str, ids: str | os.PathLike[str] | None) -> _ById:
     try:
         by_id = reader(path, index)
         if ids is not None:
-            by_id = by_id._replace(ids=np.load(ids, allow_pickle=False))
+            by_id = by_id._replace(ids=np.load(ids))
     except (OSError, ValueError, SafetensorError, PolarsError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path}: vectors cannot be read ({reason}); write it again") from error
@@ -188,7 +188,7 @@ def _read(path: Path, index: str, ids: str | os.PathLike[str] | None) -> _ById:
 
 def _read_npy(path: Path, index: str) -> _ById:
     del index
-    return _ById(None, np.load(path, allow_pickle=False))
+    return _ById(None, np.load(path))
 
 
 def _read_safetensors(path: Path, index: str) -> _ById:

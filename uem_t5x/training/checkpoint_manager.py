@@ -36,12 +36,17 @@ STATE, DATASET = "state", "dataset"
 _SLOTS = "state/param_states/"
 
 
-class _WithoutOrbaxTracebacks(logging.Filter):
-    """Drops the tracebacks that Orbax's threads log: the main thread raises the same errors."""
+class _WithoutOrbaxNoise(logging.Filter):
+    """Drops what Orbax's threads log and nobody needs to know.
+
+    That is tracebacks, as the main thread raises the same errors, and that there is no store of all
+    arrays where each is in files of its own.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Says whether a record is logged."""
-        return not (record.exc_info and "orbax" in record.pathname)
+        is_needless = record.exc_info or "Skipping merge of OCDBT" in str(record.msg)
+        return not (is_needless and "orbax" in record.pathname)
 
 
 class _NotAsking(ocp.CheckpointManager):
@@ -167,7 +172,7 @@ class CheckpointManager:
                 DATASET: dataset_handler,
             },
         )
-        self._log_filter = _WithoutOrbaxTracebacks()
+        self._log_filter = _WithoutOrbaxNoise()
         absl.logging.get_absl_logger().addFilter(self._log_filter)
 
     def __enter__(self) -> "CheckpointManager":
