@@ -230,11 +230,8 @@ class FeedForwardLayer(nn.Module):
     def __call__(
         self, inputs: Float[Array, "batch length width"], *, dropout_key: Array | None = None
     ) -> Float[Array, "batch length width"]:
-        cfg = self.config
         keys = layers.split_key(dropout_key, 2)
-        y = layers.RMSNorm(dtype=cfg.dtype, name="pre_mlp_layer_norm")(inputs)
-        y = transformer.feed_forward(cfg)(y, dropout_key=keys[0])
-        return inputs + layers.dropout(y, cfg.dropout_rate, keys[1])
+        return transformer.add_feed_forward(self.config, inputs, keys)
 
 
 class FeedForwardStack(transformer.EncoderStack):
@@ -268,9 +265,7 @@ class PerceiverLayer(nn.Module):
         y = jnp.concatenate([y, x], axis=1)
         y = transformer.attention(cfg, "attention")(x, y, mask, dropout_key=keys[0])
         x = latents + layers.dropout(y, cfg.dropout_rate, keys[1])
-        y = layers.RMSNorm(dtype=cfg.dtype, name="pre_mlp_layer_norm")(x)
-        y = transformer.feed_forward(cfg)(y, dropout_key=keys[2])
-        return x + layers.dropout(y, cfg.dropout_rate, keys[3])
+        return transformer.add_feed_forward(cfg, x, keys[2:])
 
 
 class PerceiverResampler(transformer.EncoderStack):

@@ -54,9 +54,19 @@ def _encoder_attention(config: T5Config, length: int, name: str) -> Attention:
     )
 
 
-def feed_forward(config: T5Config) -> layers.GatedMLP:
-    """Returns a feed-forward block of a config's sizes."""
-    return layers.GatedMLP(
+def add_feed_forward(
+    config: T5Config, x: Float[Array, "batch length embed"], keys: jax.Array | list[None]
+) -> Float[Array, "batch length embed"]:
+    """Ends a layer: adds what a feed-forward block makes of the normed stream.
+
+    It belongs into a compact method of a module.
+
+    Args:
+      config: the sizes.
+      x: the stream.
+      keys: two random keys, of the block's dropout and the branch's.
+    """
+    block = layers.GatedMLP(
         config.mlp_dim,
         config.mlp_activations,
         config.dropout_rate,
@@ -65,6 +75,9 @@ def feed_forward(config: T5Config) -> layers.GatedMLP:
         config.lora,
         name="mlp",
     )
+    y = layers.RMSNorm(dtype=config.dtype, name="pre_mlp_layer_norm")(x)
+    y = block(y, dropout_key=keys[0])
+    return x + layers.dropout(y, config.dropout_rate, keys[1])
 
 
 class EncoderLayer(nn.Module):
@@ -88,9 +101,7 @@ class EncoderLayer(nn.Module):
         attend = _encoder_attention(cfg, inputs.shape[1], "attention")
         y = attend(y, mask=mask, bias=bias, dropout_key=keys[0])
         x = x + layers.dropout(y, cfg.dropout_rate, keys[1])
-        y = layers.RMSNorm(dtype=cfg.dtype, name="pre_mlp_layer_norm")(x)
-        y = feed_forward(cfg)(y, dropout_key=keys[2])
-        return x + layers.dropout(y, cfg.dropout_rate, keys[3])
+        return add_feed_forward(cfg, x, keys[2:])
 
 
 class DecoderLayer(nn.Module):
@@ -129,9 +140,7 @@ class DecoderLayer(nn.Module):
             y, encoded, cross_mask, dropout_key=keys[2], decode=decode
         )
         x = x + layers.dropout(y, cfg.dropout_rate, keys[3])
-        y = layers.RMSNorm(dtype=cfg.dtype, name="pre_mlp_layer_norm")(x)
-        y = feed_forward(cfg)(y, dropout_key=keys[4])
-        return x + layers.dropout(y, cfg.dropout_rate, keys[5])
+        return add_feed_forward(cfg, x, keys[4:])
 
 
 class EncoderStack(nn.Module):

@@ -6,6 +6,7 @@ common ones, `text:WORDS` those of a text's pieces, over and over.
 """
 
 import os
+import zlib
 from typing import TYPE_CHECKING
 
 import jax
@@ -55,7 +56,7 @@ def start(
       params: nested dictionaries, the language model's as they start.
       prompt_init: see above.
       vocabulary: of the encoder's text.
-      rng: random key of the pieces that are drawn.
+      rng: random key of the initialization; a key of the prompts' own is made of it.
       initial_checkpoint_path: where the parameters come from; task prompts of the same sizes in it
         stay.
 
@@ -90,6 +91,7 @@ def _pieces(
     """Returns the ids of the pieces whose embeddings the prompts start as."""
     if prompt_init == VOCABULARY:
         pieces = min(vocabulary.vocab_size, rows, _SPECIAL_PIECES + _COMMON_PIECES)
+        rng = jax.random.fold_in(rng, zlib.crc32(_PROMPT.encode()))  # one that drew nothing yet
         drawn = jax.random.choice(
             rng, pieces - _SPECIAL_PIECES, (count,), replace=count > pieces - _SPECIAL_PIECES
         )

@@ -1,7 +1,6 @@
 """One training step, and what it changes, in the built-in engine."""
 
 import functools
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -138,13 +137,8 @@ class TrainStateInitializer:
         if self.initial_checkpoint_path:
             params = checkpoints.start_from_checkpoint(state.params, self.initial_checkpoint_path)
             state = state.replace(params=params)
-        prompts_key = jax.random.fold_in(rng, zlib.crc32(b"task_prompt"))
         params = prompt_init_lib.start(
-            state.params,
-            self._prompt_init,
-            self._vocabulary,
-            prompts_key,
-            self.initial_checkpoint_path,
+            state.params, self._prompt_init, self._vocabulary, rng, self.initial_checkpoint_path
         )
         state = state.replace(params=params)
         if self._item_vectors:
