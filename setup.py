@@ -46,6 +46,7 @@ BEAM = ["apache-beam", "google-crc32c"]
 HUB = ["setuptools<81", "tensorflow_hub"]
 EXTRAS = {
     "beam": BEAM,  # `seqio_cache_tasks`
+    "images": ["pillow", "torch", "transformers>=5"],  # `uem-t5x channel add --images`
     "sentence-t5": [*HUB, "tf-keras"],
     "t5x": ["cached_property", "chex", "fiddle", "grain", "tensorboard"],  # what T5X imports
     # `uem-t5x compile`: the TPU compiler, which needs no TPU; the one that JAX has on a TPU.
@@ -64,7 +65,7 @@ EXTRAS = {
     ],
     "torture": ["atheris"],  # looks for input that breaks the readers
     # What we are compared with; the tests compare with Transformers, too.
-    "benchmarks": ["pandas", "peft", "pyarrow", "torch", "transformers"],
+    "benchmarks": ["pandas", "peft", "pyarrow", "torch", "transformers>=5"],
 }
 
 setup(

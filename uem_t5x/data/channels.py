@@ -2,7 +2,7 @@
 
 A channel is a matrix of `items/embeddings.safetensors`, with a row for each of
 `items/movies.parquet` or for each rating, and its line in the manifest. Vectors come from a file
-that has them by the ids of items, or by stars.
+that has them by the ids of items, or by stars, or are made of pictures of items.
 """
 
 import dataclasses
@@ -20,9 +20,9 @@ from polars.exceptions import PolarsError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from uem_t5x.base import buckets
+from uem_t5x.base import buckets, progress
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import dataset_folder
+from uem_t5x.data import dataset_folder, image_encoders
 from uem_t5x.data.dataset_folder import EMBEDDINGS, DatasetFolder
 from uem_t5x.data.manifest import Channel
 from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR, RATING_ROWS
@@ -41,11 +41,13 @@ class Filled(NamedTuple):
       channel: name, width, and what it is of.
       filled: rows with a vector; others are zeros.
       rows: rows but for padding: the items, or the ratings.
+      unknown: how many pictures were left out, being of items that the folder does not know.
     """
 
     channel: Channel
     filled: int
     rows: int
+    unknown: int = 0
 
 
 class _ById(NamedTuple):
@@ -86,18 +88,49 @@ def add(
       InputError: if there is a channel of this name, the file cannot be read, or its vectors are of
         unknown items, of one item twice, or not finite. Then the folder is as it was.
     """
-    _check_is_local(path)
-    folder = DatasetFolder.open(path)
-    if not _NAME.fullmatch(name):
-        raise InputError(f"--name {name!r}: use small letters, digits and _, first a letter")
-    if name in {channel.name for channel in folder.channels}:
-        raise InputError(f"{folder.path}: already has a channel {name!r}; give --name another one")
-    by_id = _read(Path(vectors), index, ids)
+    folder = _open_for(path, name)
     rows = _rows(folder, index)
-    matrix = _as_matrix(by_id, rows, Path(vectors))
-    channel = Channel(name, matrix.shape[1], index)
-    _rewrite(folder, [*folder.channels, channel], folder.embeddings() | {name: matrix})
-    return _filled(channel, matrix)
+    matrix = _as_matrix(_read(Path(vectors), index, ids), rows, Path(vectors))
+    return _append(folder, Channel(name, matrix.shape[1], index), matrix)
+
+
+def add_pictures(
+    path: str | os.PathLike[str],
+    name: str,
+    pictures: str | os.PathLike[str],
+    image_encoder: str,
+    start: progress.Start = progress.unseen,
+) -> Filled:
+    """Adds a channel of pictures of items to a dataset folder; see `add`.
+
+    Pictures of items that the folder does not know are counted, and not looked at.
+
+    Args:
+      path: a dataset folder, not in a bucket.
+      name: of the channel: small letters, digits and `_`.
+      pictures: a folder of pictures, named by their items' ids; see `image_encoders.find_pictures`.
+      image_encoder: a vision model of Transformers, by its folder or its name on the hub.
+      start: starts the display of progress.
+
+    Raises:
+      InputError: if there is a channel of this name, no picture is of an item of the folder, one
+        cannot be read, or the encoder cannot be loaded. Then the folder is as it was.
+    """
+    folder = _open_for(path, name)
+    rows = _rows(folder, ITEM)
+    by_id = image_encoders.find_pictures(pictures)
+    known = [item for item in by_id if item in rows]
+    if not known:
+        raise InputError(
+            f"{pictures}: none of its {len(by_id)} pictures is of an item of {folder.path}; name "
+            "them by movieId"
+        )
+    encoder = image_encoders.ImageEncoder(image_encoder)
+    advance = start("encoding pictures", len(known))
+    vectors = encoder.encode([by_id[item] for item in known], advance)
+    matrix = _as_matrix(_ById(np.array(known), vectors), rows, Path(pictures))
+    added = _append(folder, Channel(name, matrix.shape[1], ITEM), matrix)
+    return added._replace(unknown=len(by_id) - len(known))
 
 
 def remove(path: str | os.PathLike[str], name: str) -> None:
@@ -120,6 +153,25 @@ def remove(path: str | os.PathLike[str], name: str) -> None:
         raise InputError(f"{folder.path}: {name!r} is its only channel; add another one first")
     matrices = folder.embeddings()
     _rewrite(folder, left, {channel.name: matrices[channel.name] for channel in left})
+
+
+def _open_for(path: str | os.PathLike[str], name: str) -> DatasetFolder:
+    """Opens a folder that a channel of this name may be added to."""
+    _check_is_local(path)
+    folder = DatasetFolder.open(path)
+    if not _NAME.fullmatch(name):
+        raise InputError(f"--name {name!r}: use small letters, digits and _, first a letter")
+    if name in {channel.name for channel in folder.channels}:
+        raise InputError(f"{folder.path}: already has a channel {name!r}; give --name another one")
+    return folder
+
+
+def _append(
+    folder: DatasetFolder, channel: Channel, matrix: Float32[np.ndarray, "rows width"]
+) -> Filled:
+    matrices = folder.embeddings() | {channel.name: matrix}
+    _rewrite(folder, [*folder.channels, channel], matrices)
+    return _filled(channel, matrix)
 
 
 def _check_is_local(path: str | os.PathLike[str]) -> None:
