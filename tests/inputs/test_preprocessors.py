@@ -120,6 +120,18 @@ class TestTextHistory:
 
         assert example["inputs"].decode() == sentences.INSTRUCTION + older + recent
 
+    def test_some_of_the_sentences(self):
+        _, whole = self.tell(history_length=1)
+        _, example = self.tell(history_length=1, sentences_of_items=("rating", "title_genres"))
+        told = example["inputs"].decode()
+        assert whole["inputs"].decode().startswith(f"{told}. ")
+        assert told.endswith(sentences.rating_sentence(int(example["history_ratings"][0])))
+
+    @pytest.mark.parametrize("chosen", [(), ("title",), "rating"])
+    def test_sentences_that_there_are_not(self, chosen):
+        with pytest.raises(InputError, match=r"HISTORY_SENTENCES=.*: choose some of \('title_gen"):
+            self.tell(history_length=2, sentences_of_items=chosen)
+
     def test_an_unknown_order(self):
         with pytest.raises(InputError, match="HISTORY_ORDER='random': choose 'most_recent_first'"):
             self.tell(history_length=2, order="random")

@@ -4,7 +4,7 @@ Nothing here runs before `seqio.CacheDatasetPlaceholder`: the cache holds whole 
 which is small, serves every history length, and lets each epoch draw its training stretches anew.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import gin
 import seqio
@@ -203,11 +203,12 @@ def text_history(
     output_features: Mapping[str, seqio.Feature],
     sequence_length: SequenceLength = None,
     order: str = MOST_RECENT_FIRST,
+    sentences_of_items: Sequence[str] = sentences.OF_ITEMS,
 ) -> tf.data.Dataset:
     """Asks for the answer and tells the history in words.
 
-    An item reads as the sentences that the embeddings are made of. Starting from the most recent
-    one, items are told while they fit into the length of `inputs` whole; `history_items` and
+    An item reads as the sentences that the embeddings are made of, or some of them. Starting from
+    the most recent one, items are told while they fit into the length of `inputs` whole; `history_items` and
     `history_ratings` keep those that are told.
 
     Args:
@@ -215,13 +216,19 @@ def text_history(
         output_features: gives the vocabulary of `inputs`, which measures what fits.
         sequence_length: the task's feature lengths; without one for `inputs`, all items are told.
         order: in which they are told, `most_recent_first` or `most_recent_last`.
+        sentences_of_items: what is told of each, some of `title_genres`, `rating` and
+            `description`.
 
     Raises:
-        InputError: there is no such order.
+        InputError: there is no such order, or no such sentence.
     """
     if order not in (MOST_RECENT_FIRST, MOST_RECENT_LAST):
         raise InputError(
             f"HISTORY_ORDER={order!r}: choose {MOST_RECENT_FIRST!r} or {MOST_RECENT_LAST!r}"
+        )
+    if not sentences_of_items or set(sentences_of_items) - set(sentences.OF_ITEMS):
+        raise InputError(
+            f"HISTORY_SENTENCES={sentences_of_items!r}: choose some of {sentences.OF_ITEMS}"
         )
     vocabulary = output_features["inputs"].vocabulary
     movies = data_sources.dataset_folder().movies()
@@ -248,14 +255,13 @@ def text_history(
     @seqio.map_over_dataset
     def tell(example: Example) -> Example:
         rows, half_stars = example["history_items"], example["history_ratings"]
-        items = tf.strings.join(
-            [
-                tf.gather(titles, rows),
-                tf.gather(ratings, half_stars),
-                tf.gather(descriptions, rows),
-            ],
-            separator=". ",
-        )
+        told = {
+            sentences.TITLE_GENRES: tf.gather(titles, rows),
+            sentences.RATING: tf.gather(ratings, half_stars),
+            sentences.DESCRIPTION: tf.gather(descriptions, rows),
+        }
+        parts = [told[name] for name in sentences.OF_ITEMS if name in sentences_of_items]
+        items = tf.strings.join(parts, separator=". ")
         first = 0 if budget is None else tf.size(rows) - count_fitting(items)
         items = items[first:]
         if order == MOST_RECENT_FIRST:

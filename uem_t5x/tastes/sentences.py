@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR
 
+TITLE_GENRES, RATING, DESCRIPTION = OF_ITEMS = ("title_genres", "rating", "description")
+
 INSTRUCTION = "Which genres does this user like most, and which does this user not like?"
 
 
