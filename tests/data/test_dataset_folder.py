@@ -140,7 +140,7 @@ def test_a_missing_file(folder, file):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"format_version": 4}, "format version 4 is newer than 3"),
+        ({"format_version": 5}, "format version 5 is newer than 4"),
         ({"format_version": 1}, "format version 1 is older than 3; `uem-t5x seal"),
         ({"format_version": 2}, "format version 2 is older than 3; `uem-t5x seal"),
         ({"format_version": "one"}, "format version 'one' is not a number"),

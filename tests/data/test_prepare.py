@@ -14,6 +14,7 @@ from uem_t5x.data.synthetic import SynthesizeOptions
 from uem_t5x.inputs import data_sources, vocabularies
 from uem_t5x.inputs import users as users_lib
 from uem_t5x.tastes import baselines, metrics, verbalizer
+from uem_t5x.tastes.labels import LabelRule
 
 SHARED = Path(__file__).parents[3] / "shared/data"
 
@@ -266,13 +267,13 @@ def test_what_no_model_can_beat_on_real_data(real_folder):
         predicted = [taste for users in splits for taste in answer(users)]
         return metrics.score(tastes, predicted, real_folder.genres)["f1"]
 
-    def rule(p, *min_count):
-        return f1(lambda users: baselines.rule(users.most_recent(p), *genres, *min_count))
+    def rule(p, *numbers):
+        return f1(lambda users: baselines.rule(users.most_recent(p), *genres, *numbers))
 
     counting = f1(lambda users: baselines.counting(users, *genres))
     assert counting == pytest.approx(0.080, abs=0.005)
     assert rule(5) == pytest.approx(0.11, abs=0.01)
-    assert rule(5, 1) == pytest.approx(0.23, abs=0.01)
+    assert rule(5, LabelRule(min_count=1)) == pytest.approx(0.23, abs=0.01)
     for p, counted in ((20, 0.38), (50, 0.66), (100, 0.82)):
         assert rule(p) == pytest.approx(counted, abs=0.025)
     assert rule(10_000) == 1.0

@@ -11,9 +11,14 @@ import splitmix64
 
 from uem_t5x.base.errors import InputError
 from uem_t5x.data.sentence_encoders import make_encoder
-from uem_t5x.tastes.sentences import rating_sentence, title_genres_sentence
+from uem_t5x.tastes import sentences
+from uem_t5x.tastes.telling import Telling
 
 TEXTS = ["A dragon guards the ring.", "a DRAGON guards the ring", "", "Trench warfare, 1917."]
+
+
+def title_genres_sentence(title, genres):
+    return sentences.write(sentences.OF_MOVIES["title_genres"], {"title": title, "classes": genres})
 
 
 class TestHashing:
@@ -64,7 +69,9 @@ class TestHashing:
         assert abs(crime @ musical) < 0.25
 
     def test_ratings_can_be_told_apart(self):
-        vectors = make_encoder("hashing").encode([rating_sentence(stars) for stars in range(1, 11)])
+        vectors = make_encoder("hashing").encode(
+            Telling().rating_sentences(sentences.OF_MOVIES["rating"])[1:]
+        )
         similarity = vectors @ vectors.T - np.eye(10)
         assert similarity.max() < 0.5
 

@@ -15,7 +15,7 @@ from uem_t5x.network import decoding
 from uem_t5x.network.grammar import Place
 from uem_t5x.tasks import movielens
 from uem_t5x.tastes import verbalizer
-from uem_t5x.tastes.labels import MAX_LABELS
+from uem_t5x.tastes.labels import PAPER
 
 LENGTH = 40
 
@@ -102,6 +102,20 @@ def test_every_answer_is_accepted(grammar, vocabulary, dataset_folder):
 )
 def test_what_is_no_answer_is_not(grammar, vocabulary, answer):
     assert not accepts(grammar, [*vocabulary.encode(answer), vocabulary.eos_id])
+
+
+def test_answers_of_other_words_and_numbers(vocabulary, dataset_folder):
+    wording = verbalizer.Wording("The movie fan", "is with", "is not with", "The movie fan is.")
+    grammar = answer_grammar.compile_grammar(dataset_folder.genres, vocabulary, 2, wording)
+    names = dataset_folder.genres
+
+    def is_accepted(liked, disliked, words=wording):
+        answer = verbalizer.write_answer(names[:liked], names[-disliked or len(names) :], words)
+        return accepts(grammar, [*vocabulary.encode(answer), vocabulary.eos_id])
+
+    assert all(is_accepted(*numbers) for numbers in itertools.product(range(3), repeat=2))
+    assert not is_accepted(3, 0) and not is_accepted(0, 3)
+    assert not is_accepted(1, 1, verbalizer.USUAL)
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": 1.0}, {"topk": 5}])
@@ -198,7 +212,7 @@ def written(grammar):
 
 def answers(genres):
     """Yields every sentence of up to three genres a side."""
-    for liked, disliked in itertools.product(range(MAX_LABELS + 1), repeat=2):
+    for liked, disliked in itertools.product(range(PAPER.most + 1), repeat=2):
         for named in itertools.permutations(genres, liked + disliked):
             yield verbalizer.write_answer(named[:liked], named[liked:])
 

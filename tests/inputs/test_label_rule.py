@@ -25,7 +25,7 @@ def test_equals_the_label_rule_on_thousands_of_histories():
     histories = tf.data.Dataset.from_tensor_slices((items, half_stars))
     labelled = histories.map(lambda *history: label_rule.label_history(*history, table))
     padded = labelled.padded_batch(
-        len(items), padded_shapes=([labels.MAX_LABELS],) * 2, padding_values=labels.NO_GENRE
+        len(items), padded_shapes=([labels.PAPER.most],) * 2, padding_values=labels.NO_GENRE
     )
 
     for got, wanted in zip(next(padded.as_numpy_iterator()), expected):

@@ -84,8 +84,9 @@ class TestTextHistory:
         expected = [sentences.INSTRUCTION]
         for row, stars in zip(example["history_items"][::-1], example["history_ratings"][::-1]):
             movie = movies[row]
-            opening = sentences.title_genres_sentence(movie["title"], movie["genres"])
-            rating = sentences.rating_sentence(int(stars))
+            genres = ", ".join(movie["genres"])
+            opening = f"The movie {movie['title']} is listed with genres {genres}"
+            rating = f"The movie is rated with {stars / 2:g} stars"
             expected.append(f"{opening}. {rating}. {movie['description']}")
         assert example["inputs"].decode() == " ".join(expected)
 
@@ -122,15 +123,29 @@ class TestTextHistory:
 
     def test_some_of_the_sentences(self):
         _, whole = self.tell(history_length=1)
-        _, example = self.tell(history_length=1, sentences_of_items=("rating", "title_genres"))
-        told = example["inputs"].decode()
-        assert whole["inputs"].decode().startswith(f"{told}. ")
-        assert told.endswith(sentences.rating_sentence(int(example["history_ratings"][0])))
+        _, example = self.tell(history_length=1, told=("title_genres", "rating"))
+        assert whole["inputs"].decode().startswith(f"{example['inputs'].decode()}. ")
 
-    @pytest.mark.parametrize("chosen", [(), ("title",), "rating"])
-    def test_sentences_that_there_are_not(self, chosen):
-        with pytest.raises(InputError, match=r"HISTORY_SENTENCES=.*: choose some of \('title_gen"):
-            self.tell(history_length=2, sentences_of_items=chosen)
+    def test_a_template_of_ones_own(self, current_folder):
+        _, example = self.tell(history_length=1, told=["{title}: {classes}", "{stars}", "{value}"])
+        movie = current_folder.movies().row(example["history_items"][0], named=True)
+        stars = f"{example['history_ratings'][0] / 2:g}"
+        told = f"{movie['title']}: {', '.join(movie['genres'])}. {stars}. {stars}"
+        assert example["inputs"].decode() == f"{sentences.INSTRUCTION} {told}"
+
+    @pytest.mark.parametrize(
+        ("told", "message"),
+        [
+            ((), r"\(\): give a list of title_genres, rating, description"),
+            ("rating", "'rating': give a list of title_genres"),
+            (("title",), r"'title' is none of the channels .* '\{title\}'"),
+            (("{titel}",), "'{titel}' is none of the channels .* classes, description, movieId"),
+            (("{title",), "expected '}' before end of string"),
+        ],
+    )
+    def test_sentences_that_there_are_not(self, told, message):
+        with pytest.raises(InputError, match=f"HISTORY_SENTENCES.*{message}"):
+            self.tell(history_length=2, told=told)
 
     def test_an_unknown_order(self):
         with pytest.raises(InputError, match="HISTORY_ORDER='random': choose 'most_recent_first'"):

@@ -4,6 +4,7 @@ import pytest
 from uem_t5x.inputs import data_sources
 from uem_t5x.inputs import users as users_lib
 from uem_t5x.tastes import baselines, metrics
+from uem_t5x.tastes.labels import LabelRule
 
 
 @pytest.fixture
@@ -85,4 +86,7 @@ def test_the_rule_on_short_histories_is_the_limit_of_what_can_be_known(users, ge
 def test_a_lower_count_gives_the_rule_more_to_say(users, genres):
     recent = users.most_recent(2)
 
-    assert any(liked or disliked for liked, disliked in baselines.rule(recent, *genres, 1))
+    assert any(
+        liked or disliked
+        for liked, disliked in baselines.rule(recent, *genres, LabelRule(min_count=1))
+    )

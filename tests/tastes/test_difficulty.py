@@ -74,7 +74,7 @@ def test_the_rule_on_whole_histories_says_what_is_beyond_zero():
     said = {"rule": users.tastes, "nothing": [None] * 200}
     groups = difficulty.by_margin(users, said, MATRIX, GENRES)
     counts, _ = users.genre_statistics(MATRIX)
-    assert sum(group.genres for group in groups) == 2 * (counts >= labels.MIN_COUNT).sum()
+    assert sum(group.genres for group in groups) == 2 * (counts >= labels.PAPER.min_count).sum()
     for group in groups:
         is_label = group.low is not None and group.low >= 0
         assert group.said == {"rule": float(is_label and group.genres > 0), "nothing": 0.0}

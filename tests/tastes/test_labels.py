@@ -34,8 +34,8 @@ def test_ties_go_to_the_higher_count_and_then_to_genre_order():
 
 
 def test_a_genre_may_count_from_one_occurrence():
-    assert label([1, 0], [10, 0], min_count=1) == ([0, -1, -1], [-1] * 3)
-    assert label([1, 0], [2, 0], min_count=1) == ([-1] * 3, [0, -1, -1])
+    assert label([1, 0], [10, 0], rule=labels.LabelRule(min_count=1)) == ([0, -1, -1], [-1] * 3)
+    assert label([1, 0], [2, 0], rule=labels.LabelRule(min_count=1)) == ([-1] * 3, [0, -1, -1])
 
 
 def test_batches_agree_with_the_rule_read_aloud():

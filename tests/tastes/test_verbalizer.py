@@ -6,7 +6,14 @@ import unicodedata
 import pytest
 import sentencepiece
 
-from uem_t5x.tastes.verbalizer import normalize, read_answer, spell, write_answer
+from uem_t5x.tastes.verbalizer import (
+    Wording,
+    normalize,
+    read_answer,
+    read_taste,
+    spell,
+    write_answer,
+)
 
 MOVIELENS_GENRES = [
     *("Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama"),
@@ -181,6 +188,41 @@ def test_inverse_for_names_that_become_grammar():
     assert all(spell(genre) != genre for genre in genres if genre not in ("Vol", "a", "b"))
     for side in orderings(genres):
         assert_inverse(side, [], genres)
+
+
+OTHER_WORDS = [
+    Wording("The shopper", "buys", "never buys", "The shopper buys anything."),
+    Wording("Leser 7", "mag", "mag nicht", "Leser 7 mag alles."),
+    # Either verb begins the other one, or ends it.
+    Wording("It", "would not sell", "would sell", "It is kept."),
+    Wording("It", "likes", "likes not", "It likes all."),
+]
+
+
+@pytest.mark.parametrize("wording", OTHER_WORDS)
+def test_inverse_in_words_of_ones_own(wording):
+    genres = [*AWKWARD_GENRES, "Leser", "nicht", "buys never", "keep, or sell"]
+    rng = random.Random(0)
+    for _ in range(2000):
+        chosen = rng.sample(genres, rng.randrange(7))
+        border = rng.randrange(max(0, len(chosen) - 3), min(3, len(chosen)) + 1)
+        liked, disliked = chosen[:border], chosen[border:]
+        answer = write_answer(liked, disliked, wording)
+        assert read_taste(answer, genres, wording) == (liked, disliked), answer
+        # What is known of the words forgives what it always does.
+        assert read_answer(f"  {answer.upper()}", genres, wording) == (liked, disliked), answer
+
+
+def test_words_of_ones_own_as_written_by_hand():
+    wording = OTHER_WORDS[0]
+    answer = "The shopper buys Toys and Tools and never buys Music."
+    assert write_answer(["Toys", "Tools"], ["Music"], wording) == answer
+    assert read_answer("shopper never buys Toys, buys Music", ["Toys", "Music"], wording) == (
+        ["Music"],
+        ["Toys"],
+    )
+    assert read_taste("Who knows?", ["Toys"], wording) is None
+    assert read_taste("The shopper buys anything", ["Toys"], wording) == ([], [])
 
 
 def test_no_genres():

@@ -114,12 +114,14 @@ def evaluate(
         for name in ("items", "half_stars", "items_read")
     )
     as_read = users.reading(items, half_stars, items_read)
-    predicted = [verbalizer.read_taste(answer, folder.genres) for answer in answers]
-    genres = folder.genre_matrix(), folder.genres
+    predicted = [
+        verbalizer.read_taste(answer, folder.genres, folder.telling.wording) for answer in answers
+    ]
+    genres, numbers = (folder.genre_matrix(), folder.genres), folder.telling.rule
     predictions = {
         "uem" if trained.reads_embeddings else "text": predicted,
-        "counting": baselines.counting(users, *genres),
-        "rule": baselines.rule(as_read, *genres),
+        "counting": baselines.counting(users, *genres, numbers.most),
+        "rule": baselines.rule(as_read, *genres, numbers),
     }
     answered = _answered(users, items_read.tolist(), answers, predicted)
     if answers_file is not None:
@@ -141,10 +143,12 @@ def evaluate(
         ],
         "confusion": metrics.confusion(users.tastes, predicted, folder.genres),
         "by_margin": [
-            dataclasses.asdict(group) for group in difficulty.by_margin(users, predictions, *genres)
+            dataclasses.asdict(group)
+            for group in difficulty.by_margin(users, predictions, *genres, numbers)
         ],
         "by_count": [
-            dataclasses.asdict(group) for group in difficulty.by_count(users, predictions, *genres)
+            dataclasses.asdict(group)
+            for group in difficulty.by_count(users, predictions, *genres, numbers)
         ],
         "items_read": {
             "least": int(items_read.min()),
@@ -232,7 +236,7 @@ def _some_users(
                     }
                     for row, stars in recent
                 ],
-                "truth": verbalizer.write_answer(*users.tastes[user]),
+                "truth": verbalizer.write_answer(*users.tastes[user], folder.telling.wording),
                 "answer": answered[user]["answer"],
                 "f1": answered[user]["f1"],
             }

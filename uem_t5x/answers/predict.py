@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from uem_t5x.answers.user_lines import Movie, User
 from uem_t5x.base.errors import InputError
+from uem_t5x.tastes import sentences
 
 if TYPE_CHECKING:
     import numpy as np
 
     from uem_t5x.answers.trained_model import TrainedModel
 
-_ENCODED = ("title_genres", "description")  # the channels that `prepare` makes of text
+_DESCRIBED_BY = {"title", "classes", "description"}  # what a line may say of an item
 # What is said without the model, which would make a taste up.
 NOTHING_KNOWN = "Nothing is known of this user's taste."
 # Movies that a batch of users may bring along; a multiple, so that few shapes are compiled.
@@ -25,8 +26,15 @@ def why_not_described(trained: "TrainedModel") -> str | None:
     if not trained.reads_embeddings:
         return "the model reads movies of its catalogue as text, and no others; leave it out"
     for channel in catalogue.channels:
-        is_encoded = channel.name in _ENCODED and channel.width == catalogue.encoder.width
-        if channel.index == "item" and not is_encoded:
+        template = catalogue.telling.sentences.get(channel.name)
+        is_encoded = template is not None and channel.width == catalogue.encoder.width
+        if channel.index == "item" and is_encoded:
+            if lacking := set(sentences.names(template)) - _DESCRIBED_BY:
+                return (
+                    f"the model's channel {channel.name!r} tells of the {min(lacking)} of an item, "
+                    "which is not asked for; leave it out"
+                )
+        elif channel.index == "item":
             return (
                 f"the model's channel {channel.name!r} is not made of text, so a movie that its "
                 "catalogue lacks has no embedding; leave it out"
@@ -67,7 +75,7 @@ def predict(
     """
     from uem_t5x.tastes import verbalizer
 
-    genres = trained.catalogue.genres
+    genres, wording = trained.catalogue.genres, trained.catalogue.telling.wording
     encoder = _ItemEncoder(trained)
     answerer = trained.answerer(batch_size)
 
@@ -85,7 +93,7 @@ def predict(
         for user in batch:
             items, answer = next(answers) if user.items else (0, "")
             answer = answer if items else NOTHING_KNOWN
-            liked, disliked = verbalizer.read_answer(answer, genres) if items else ([], [])
+            liked, disliked = verbalizer.read_answer(answer, genres, wording) if items else ([], [])
             described_items = sum(isinstance(item, Movie) for item in user.items)
             result = {
                 "user_id": user.user_id,
@@ -183,7 +191,6 @@ class _ItemEncoder:
         import numpy as np
 
         from uem_t5x.data import sentence_encoders
-        from uem_t5x.tastes import sentences
 
         catalogue = self._trained.catalogue
         if self._sentence_encoder is None:
@@ -192,11 +199,14 @@ class _ItemEncoder:
                 record.name, record.width, record.source, record.sha256
             )
         encode = self._sentence_encoder.encode
+        described = [
+            {"title": movie.title, "classes": movie.genres, "description": movie.description}
+            for movie in movies
+        ]
         vectors = {
-            "title_genres": encode(
-                [sentences.title_genres_sentence(movie.title, movie.genres) for movie in movies]
-            ),
-            "description": encode([movie.description for movie in movies]),
+            name: encode([sentences.write(template, item) for item in described])
+            for name, template in catalogue.telling.sentences.items()
+            if not sentences.is_of_rating(template)
         }
         spare = -len(movies) % _NEW_ITEM_ROWS
 

@@ -58,16 +58,16 @@ def _parts(
     from uem_t5x.tastes import verbalizer
 
     items, half_stars = (part.tolist() for part in users.history(user))
-    movies = folder.movies()
+    movies, wording = folder.movies(), folder.telling.wording
     lines = [
         f"{rating / HALF_STARS_PER_STAR:3.1f} stars  {movies['title'][row]}  "
         f"({', '.join(movies['genres'][row])})"
         for row, rating in zip(items[-_SHOWN_ITEMS:], half_stars[-_SHOWN_ITEMS:])
     ]
     yield Panel("\n".join(lines), title=f"the last {len(lines)} of {len(items)} rated movies")
-    yield Text.assemble(("the model writes: ", "bold"), verbalizer.write_answer(*said))
+    yield Text.assemble(("the model writes: ", "bold"), verbalizer.write_answer(*said, wording))
     truth = users.tastes[user]
-    yield Text.assemble(("the truth is:     ", "bold"), verbalizer.write_answer(*truth))
+    yield Text.assemble(("the truth is:     ", "bold"), verbalizer.write_answer(*truth, wording))
     yield _what_it_rests_on(users, user, folder, items_read, {"truth": truth, "model": said})
 
 

@@ -39,7 +39,9 @@ from uem_t5x.base import atomic, buckets, checksums
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import manifest as manifest_lib
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
+from uem_t5x.tastes import sentences
 from uem_t5x.tastes.rating_scale import RATING_ROWS
+from uem_t5x.tastes.telling import Telling
 
 SPLITS = ("train", "validation", "test")
 MOVIES = Path("items/movies.parquet")
@@ -139,6 +141,11 @@ class DatasetFolder:
         return self.manifest.encoder
 
     @property
+    def telling(self) -> Telling:
+        """How its histories are told, and what is asked of them."""
+        return self.manifest.telling
+
+    @property
     def vocabulary_path(self) -> epath.Path | None:
         """The SentencePiece model that was trained for this folder, if one was."""
         return self.path / VOCABULARY if self.manifest.has_vocabulary else None
@@ -208,6 +215,18 @@ class DatasetFolder:
             known = ", ".join(self.manifest.splits)
             raise InputError(f"{self.path}: no split {split!r}; choose one of {known}")
         return self.manifest.splits[split]
+
+
+def item_sentences(movies: pl.DataFrame, template: str) -> list[str]:
+    """Writes a sentence about each item.
+
+    Args:
+        movies: as of `DatasetFolder.movies`.
+        template: names columns of it, and `classes`, which are its `genres`.
+    """
+    named = movies.with_columns(pl.col("movieId").cast(pl.String), classes="genres")
+    rows = named.select(set(sentences.names(template)))
+    return [sentences.write(template, row) for row in rows.iter_rows(named=True)]
 
 
 def genre_matrix(movies: pl.DataFrame, genres: Sequence[str]) -> UInt8[np.ndarray, "rows genres"]:

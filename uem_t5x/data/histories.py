@@ -63,16 +63,20 @@ class Histories:
         )
 
     def label(
-        self, genre_matrix: UInt8[np.ndarray, "rows genres"], genres: tuple[str, ...]
+        self,
+        genre_matrix: UInt8[np.ndarray, "rows genres"],
+        genres: tuple[str, ...],
+        rule: labels.LabelRule = labels.PAPER,
     ) -> HistoryLabels:
         """Applies the label rule to each user's whole history.
 
         Args:
             genre_matrix: 1 where the movie of a row has the genre, 0 elsewhere.
             genres: the names of its columns.
+            rule: its numbers.
         """
         statistics = labels.genre_statistics(genre_matrix, self.items, self.half_stars, self.bounds)
-        return HistoryLabels(genres, *labels.label_genres(*statistics))
+        return HistoryLabels(genres, *labels.label_genres(*statistics, rule))
 
     def rating_counts(
         self, users: Int64[np.ndarray, " some"], rows: int

@@ -14,9 +14,11 @@ from etils import epath
 
 from uem_t5x.base import atomic, checksums
 from uem_t5x.base.errors import DamagedError, InputError
+from uem_t5x.tastes.telling import Telling
 
 FORMAT = "uem-t5x dataset folder"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+_AS_IN_THE_PAPER = 3  # what is told so has had no other form since
 FILE_NAME = "manifest.json"
 
 
@@ -106,6 +108,8 @@ class Manifest:
         counts: what was kept and what was dropped, by name.
         options: the options of `prepare`.
         inputs: sha256 of each input file, as `movies`, `ratings` and `descriptions`.
+        telling: how histories are told, and what is asked of them. What is told as the paper does
+            has no record of it.
         files: sha256 of each other file of the folder, by its place in it.
         format_version: of the folder's layout; readers refuse others; `seal` mends older ones.
     """
@@ -118,6 +122,7 @@ class Manifest:
     counts: Mapping[str, int | float]
     options: Mapping[str, Any]
     inputs: Mapping[str, str]
+    telling: Telling = dataclasses.field(default_factory=Telling)
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -126,6 +131,9 @@ class Manifest:
         record = {"format": FORMAT, **dataclasses.asdict(self)}
         if self.encoder.sha256 is None:  # readers from before there was one know no such field
             del record["encoder"]["sha256"]
+        if self.telling == Telling():
+            del record["telling"]
+            record["format_version"] = _AS_IN_THE_PAPER
         fields = checksums.signed(record)
         text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
         atomic.write_text(epath.Path(folder) / FILE_NAME, text)
@@ -167,9 +175,10 @@ class Manifest:
                 f"{path}: format version {reprlib.repr(version)} is newer than {FORMAT_VERSION}, "
                 "the newest this uem-t5x reads; update uem-t5x"
             )
-        if version < FORMAT_VERSION and not edited:
+        if version < _AS_IN_THE_PAPER and not edited:
             raise InputError(
-                f"{path}: format version {reprlib.repr(version)} is older than {FORMAT_VERSION}; "
+                f"{path}: format version {reprlib.repr(version)} is older than "
+                f"{_AS_IN_THE_PAPER}; "
                 f"{seal} brings the folder up to it"
             )
         if not edited and not is_signed:
@@ -184,6 +193,8 @@ class Manifest:
             fields["channels"] = tuple(Channel(**channel) for channel in fields["channels"])
             fields["encoder"] = EncoderRecord(**fields["encoder"])
             fields["splits"] = {name: Split(**split) for name, split in fields["splits"].items()}
+            if "telling" in fields:
+                fields["telling"] = Telling.from_json(fields["telling"])
             fields["files"] = {
                 name: str(digest) for name, digest in fields.get("files", {}).items()
             }

@@ -1,6 +1,8 @@
 """Builds a dataset folder: reads, joins, labels, splits, encodes and writes, in that order."""
 
 import dataclasses
+import functools
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from uem_t5x.data.options import PrepareOptions
 from uem_t5x.data.sentence_encoders import SentenceEncoder, make_encoder
 from uem_t5x.data.splits import TRAIN, split_users
 from uem_t5x.tastes import sentences, verbalizer
-from uem_t5x.tastes.rating_scale import RATING_ROWS
+from uem_t5x.tastes.telling import Telling
 
 _VOCABULARY_TEXTS = 2000  # of each kind; more of them teach a small vocabulary nothing new
 
@@ -42,22 +44,25 @@ def prepare(options: PrepareOptions, start: progress.Start = progress.unseen) ->
         encoder_name, _, source = options.encoder.partition("=")
         encoder = make_encoder(encoder_name, options.encoder_width, source or None)
         advance = start("reading and joining", 1)
-        joined = _read(options)
+        joined, telling = _read(options), Telling()
         advance(1)
 
         genres = tuple(sorted(joined.movies["genres"].explode().drop_nulls().unique()))
         histories = Histories.from_ratings(joined.ratings)
         shares = {"test": options.test_users, "validation": options.validation_users}
         users = split_users(histories.user_ids, shares, options.seed)
-        labels = histories.label(dataset_folder.genre_matrix(joined.movies, genres), genres)
+        labels = histories.label(
+            dataset_folder.genre_matrix(joined.movies, genres), genres, telling.rule
+        )
 
-        embeddings = _encode(encoder, joined.movies, start)
+        embeddings = _encode(encoder, joined.movies, telling, start)
         dataset_folder.write_items(folder, joined.movies, embeddings)
         rated = histories.rating_counts(users[TRAIN], joined.movies.height)
         dataset_folder.write_rating_counts(folder, rated)
         if options.vocabulary_size is not None:
             path = folder / dataset_folder.VOCABULARY
-            _train_vocabulary(path, options.vocabulary_size, joined.movies, labels, users[TRAIN])
+            size = options.vocabulary_size
+            _train_vocabulary(path, size, joined.movies, labels, users[TRAIN], telling)
 
         # TensorFlow takes seconds to import; what can be refused has been refused by now.
         startup.load("uem_t5x.data.examples")
@@ -70,10 +75,11 @@ def prepare(options: PrepareOptions, start: progress.Start = progress.unseen) ->
         }
         manifest = Manifest(
             genres=genres,
-            channels=(
-                Channel("title_genres", encoder.width, "item"),
-                Channel("rating", encoder.width, "rating"),
-                Channel("description", encoder.width, "item"),
+            channels=tuple(
+                Channel(
+                    name, encoder.width, "rating" if sentences.is_of_rating(template) else "item"
+                )
+                for name, template in telling.sentences.items()
             ),
             encoder=EncoderRecord(encoder_name, encoder.width, encoder.source, encoder.sha256),
             splits=written,
@@ -85,6 +91,7 @@ def prepare(options: PrepareOptions, start: progress.Start = progress.unseen) ->
                 if name not in ("output", "overwrite")
             },
             inputs=joined.sha256,
+            telling=telling,
         )
         dataset_folder.write_manifest(folder, manifest)
     return DatasetFolder.open(options.output)
@@ -167,13 +174,14 @@ def _with_padding(movies: pl.DataFrame) -> pl.DataFrame:
 
 
 def _encode(
-    encoder: SentenceEncoder, movies: pl.DataFrame, start: progress.Start
+    encoder: SentenceEncoder, movies: pl.DataFrame, telling: Telling, start: progress.Start
 ) -> dict[str, Float32[np.ndarray, "rows width"]]:
-    """Encodes the three sentences of every item (arXiv 2401.04858); row 0 of each is zero."""
+    """Encodes the sentences about every item and every rating; row 0 of each is zero."""
     texts = {
-        "title_genres": _title_genres_sentences(movies),
-        "rating": [sentences.rating_sentence(rating) for rating in range(RATING_ROWS)],
-        "description": movies["description"].to_list(),
+        name: telling.rating_sentences(template)
+        if sentences.is_of_rating(template)
+        else dataset_folder.item_sentences(movies, template)
+        for name, template in telling.sentences.items()
     }
     advance = start("encoding sentences", sum(map(len, texts.values())))
     matrices = {}
@@ -184,7 +192,12 @@ def _encode(
 
 
 def _train_vocabulary(
-    path: Path, size: int, movies: pl.DataFrame, labels: HistoryLabels, users: np.ndarray
+    path: Path,
+    size: int,
+    movies: pl.DataFrame,
+    labels: HistoryLabels,
+    users: np.ndarray,
+    telling: Telling,
 ) -> None:
     """Trains a vocabulary on what the tasks write: the answers of `users`, prompts and items.
 
@@ -193,18 +206,17 @@ def _train_vocabulary(
     from uem_t5x.data.vocabulary import train_vocabulary
 
     few = movies[1:].gather_every(-(-movies.height // _VOCABULARY_TEXTS))
-    answers = {verbalizer.write_answer(*labels.names(user)) for user in users[:_VOCABULARY_TEXTS]}
-    ratings = map(sentences.rating_sentence, range(1, RATING_ROWS))
-    texts = [sentences.INSTRUCTION, *sorted(answers), *ratings]
-    texts += [*_title_genres_sentences(few), *few["description"]]
-    all_answers = [verbalizer.write_answer([], []), verbalizer.write_answer(*[labels.genres] * 2)]
-    spelled = [*all_answers, *_title_genres_sentences(movies), *movies["description"]]
+    write = functools.partial(verbalizer.write_answer, wording=telling.wording)
+    answers = {write(*labels.names(user)) for user in users[:_VOCABULARY_TEXTS]}
+    texts = [telling.question, *sorted(answers)]
+    spelled = [write([], []), write(*[labels.genres] * 2)]
+    templates = telling.sentences.values()
+    for template in filter(sentences.is_of_rating, templates):
+        texts += telling.rating_sentences(template)[1:]
+    for template in itertools.filterfalse(sentences.is_of_rating, templates):
+        texts += dataset_folder.item_sentences(few, template)
+        spelled += dataset_folder.item_sentences(movies, template)
     train_vocabulary(path, texts, labels.genres, size, spelled)
-
-
-def _title_genres_sentences(movies: pl.DataFrame) -> list[str]:
-    rows = movies.select("title", "genres").iter_rows()
-    return [sentences.title_genres_sentence(title, genres) for title, genres in rows]
 
 
 def _label_counts(histories: Histories, labels: HistoryLabels) -> dict[str, float]:

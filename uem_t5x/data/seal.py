@@ -93,9 +93,7 @@ def _check_users(folder: "DatasetFolder") -> "np.ndarray":
     """Returns how many users of training rated each movie, [rows]."""
     import numpy as np
 
-    from uem_t5x.tastes.labels import MAX_LABELS
-
-    genres = {genre.encode() for genre in folder.genres}
+    most, genres = folder.telling.rule.most, {genre.encode() for genre in folder.genres}
     last_row = len(folder.movies()) - 1
     counts = np.zeros(last_row + 1, np.int64)
     file_of: dict[bytes, epath.Path] = {}  # of every user: some 100 bytes each
@@ -116,10 +114,10 @@ def _check_users(folder: "DatasetFolder") -> "np.ndarray":
                     counts += np.bincount(rated, minlength=len(counts))
                 labels = zip(ids, users["liked"].to_list(), users["disliked"].to_list())
                 for user, liked, disliked in labels:
-                    if problem := _problem(liked, disliked, genres, MAX_LABELS):
+                    if problem := _problem(liked, disliked, genres, most):
                         raise InputError(
                             f"{file}: user {_text(user)}: {problem}; give each user at most "
-                            f"{MAX_LABELS} genres of manifest.json a side, and none twice"
+                            f"{most} genres of manifest.json a side, and none twice"
                         )
         if (count := len(file_of) - others) != record.examples:
             raise InputError(

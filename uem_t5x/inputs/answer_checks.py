@@ -6,13 +6,19 @@ from collections.abc import Iterable, Sequence
 import seqio
 from absl import logging
 
-from uem_t5x.tastes import verbalizer
-from uem_t5x.tastes.labels import MAX_LABELS
+from uem_t5x.tastes import labels, verbalizer
+from uem_t5x.tastes.verbalizer import USUAL, Wording
 
 _NAMED = 10  # in a message
 
 
-def check(genres: Sequence[str], targets: seqio.Feature, length: int | None) -> None:
+def check(
+    genres: Sequence[str],
+    targets: seqio.Feature,
+    length: int | None,
+    most: int = labels.PAPER.most,
+    wording: Wording = USUAL,
+) -> None:
     """Warns of genres and answers that a model could not learn to write.
 
     That is no error: the answers that can be written may be all that is asked for.
@@ -21,16 +27,18 @@ def check(genres: Sequence[str], targets: seqio.Feature, length: int | None) -> 
         genres: the names that answers may have.
         targets: gives the vocabulary that they are written in.
         length: the tokens that an answer may have; None if any number.
+        most: how many names an answer may have a side.
+        wording: of the answers.
     """
     vocabulary = targets.vocabulary
     file = getattr(vocabulary, "sentencepiece_model_file", "the vocabulary")
 
     def is_written(liked: list[str], disliked: list[str]) -> bool:
-        text = verbalizer.write_answer(liked, disliked)
+        text = verbalizer.write_answer(liked, disliked, wording)
         written = vocabulary.decode(vocabulary.encode(text))
         if verbalizer.normalize(written) == verbalizer.normalize(text):
             return True  # reading takes longer
-        return verbalizer.read_answer(written, genres) == (liked, disliked)
+        return verbalizer.read_answer(written, genres, wording) == (liked, disliked)
 
     def lacks(texts: Iterable[str]) -> list[str]:
         """Returns the characters of texts that are unknown to the vocabulary."""
@@ -44,7 +52,9 @@ def check(genres: Sequence[str], targets: seqio.Feature, length: int | None) -> 
         "trains"
     )
     lost = [name for name in genres if not (is_written([name], []) and is_written([], [name]))]
-    sentences = [*verbalizer.answer_parts(1, 0), *verbalizer.answer_parts(0, 1)]
+    sentences = [
+        part for side in ((1, 0), (0, 1)) for part in verbalizer.answer_parts(*side, wording)
+    ]
     if lost and (lacking := lacks(sentences)):
         _warn_once(
             f"{file}: no token for {_list(lacking)}, so that answers that hold it, whatever their "
@@ -60,12 +70,14 @@ def check(genres: Sequence[str], targets: seqio.Feature, length: int | None) -> 
         )
     if length is None:
         return
-    by_tokens = sorted(genres, key=lambda name: -len(vocabulary.encode(verbalizer.spell(name))))
-    longest = by_tokens[: 2 * MAX_LABELS]
+    by_tokens = sorted(
+        genres, key=lambda name: -len(vocabulary.encode(verbalizer.spell(name, wording)))
+    )
+    longest = by_tokens[: 2 * most]
     answers = [
-        verbalizer.write_answer(longest[:liked], longest[liked:])
-        for liked in range(MAX_LABELS + 1)
-        if len(longest) - liked <= MAX_LABELS  # few genres fit in several ways
+        verbalizer.write_answer(longest[:liked], longest[liked:], wording)
+        for liked in range(most + 1)
+        if len(longest) - liked <= most  # few genres fit in several ways
     ]
     tokens = max(map(len, map(vocabulary.encode, answers))) + int(targets.add_eos)
     if tokens > length:

@@ -1,6 +1,6 @@
 """The answers that can be read back, as an automaton over tokens that a decoder is kept within.
 
-The sentences are those of `verbalizer.write_answer` with up to three genres a side, none of them
+The sentences are those of `verbalizer.write_answer` with a few genres a side, none of them
 twice. They are asked of it, so that what is written and what may be written cannot drift apart.
 """
 
@@ -17,8 +17,8 @@ from uem_t5x.base.errors import InputError
 from uem_t5x.inputs import data_sources, preprocessors, vocabularies
 from uem_t5x.network import grammar
 from uem_t5x.network.grammar import Grammar, Sentence, Spelling
-from uem_t5x.tastes import verbalizer
-from uem_t5x.tastes.labels import MAX_LABELS
+from uem_t5x.tastes import labels, verbalizer
+from uem_t5x.tastes.verbalizer import USUAL, Wording
 
 _SLOT = "\N{WHITE SQUARE}"  # stands for a genre
 
@@ -26,9 +26,11 @@ _SLOT = "\N{WHITE SQUARE}"  # stands for a genre
 @gin.configurable
 def answer_grammar() -> Grammar:
     """Returns the grammar of the current dataset folder's genres in the task's vocabulary."""
-    genres = data_sources.dataset_folder().genres
+    folder = data_sources.dataset_folder()
     model_file = vocabularies.sentencepiece_model_file()
-    return _compile_once(tuple(genres), model_file, checksums.last_change(model_file))
+    last_change = checksums.last_change(model_file)
+    rule, wording = folder.telling.rule, folder.telling.wording
+    return _compile_once(tuple(folder.genres), rule.most, wording, model_file, last_change)
 
 
 def of_task(task: seqio.Task | seqio.Mixture) -> Grammar:
@@ -80,16 +82,25 @@ def where_there_is_one(
 
 
 @functools.lru_cache(maxsize=8)
-def _compile_once(genres: tuple[str, ...], model_file: str, _: int | None) -> Grammar:
-    return compile_grammar(genres, vocabularies.load(model_file))
+def _compile_once(
+    genres: tuple[str, ...], most: int, wording: Wording, model_file: str, _: int | None
+) -> Grammar:
+    return compile_grammar(genres, vocabularies.load(model_file), most, wording)
 
 
-def compile_grammar(genres: Sequence[str], vocabulary: seqio.Vocabulary) -> Grammar:
+def compile_grammar(
+    genres: Sequence[str],
+    vocabulary: seqio.Vocabulary,
+    most: int = labels.PAPER.most,
+    wording: Wording = USUAL,
+) -> Grammar:
     """Returns the automaton of the answers about some genres.
 
     Args:
       genres: the class names.
       vocabulary: splits text at spaces before anything else, as SentencePiece does.
+      most: how many of them an answer may have a side.
+      wording: of the answers.
 
     Raises:
       InputError: if it makes nothing of the name of a class.
@@ -97,19 +108,22 @@ def compile_grammar(genres: Sequence[str], vocabulary: seqio.Vocabulary) -> Gram
     for genre in genres:
         if not vocabulary.encode(genre):
             raise InputError(f"genre {genre!r}: no token of the vocabulary writes it; rename it")
-    return grammar.compile_grammar(list(_sentences(genres, vocabulary)), len(genres))
+    sentences = list(_sentences(genres, vocabulary, most, wording))
+    return grammar.compile_grammar(sentences, len(genres))
 
 
-def _sentences(genres: Sequence[str], vocabulary: seqio.Vocabulary) -> Iterator[Sentence]:
+def _sentences(
+    genres: Sequence[str], vocabulary: seqio.Vocabulary, most: int, wording: Wording
+) -> Iterator[Sentence]:
     """Yields the spellings of every word of the sentences of every number of genres."""
     encode = functools.cache(lambda text: tuple(vocabulary.encode(text)))
-    for liked, disliked in itertools.product(range(MAX_LABELS + 1), repeat=2):
+    for liked, disliked in itertools.product(range(most + 1), repeat=2):
         if liked + disliked > len(genres):
             continue
-        sentence = verbalizer.write_answer([_SLOT] * liked, [_SLOT] * disliked)
+        sentence = verbalizer.write_answer([_SLOT] * liked, [_SLOT] * disliked, wording)
         words = [
             [
-                Spelling(index, encode(word.replace(_SLOT, verbalizer.spell(genre))))
+                Spelling(index, encode(word.replace(_SLOT, verbalizer.spell(genre, wording))))
                 for index, genre in enumerate(genres)
             ]
             if _SLOT in word

@@ -22,9 +22,10 @@ def relabeller() -> Callable[[Example, tf.Tensor, tf.Tensor], Example]:
     folder = data_sources.dataset_folder()
     genre_matrix = tf.constant(folder.genre_matrix())
     genre_names = tf.constant(folder.genres)
+    rule = folder.telling.rule
 
     def relabel(example: Example, items: tf.Tensor, half_stars: tf.Tensor) -> Example:
-        liked, disliked = label_rule.label_history(items, half_stars, genre_matrix)
+        liked, disliked = label_rule.label_history(items, half_stars, genre_matrix, rule)
         return {
             **example,
             "history_items": items,

@@ -23,4 +23,5 @@ def genres(
         are none.
     """
     del example, is_target
-    return verbalizer.read_taste(target_or_text, data_sources.dataset_folder().genres)
+    folder = data_sources.dataset_folder()
+    return verbalizer.read_taste(target_or_text, folder.genres, folder.telling.wording)

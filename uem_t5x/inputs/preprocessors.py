@@ -4,19 +4,20 @@ Nothing here runs before `seqio.CacheDatasetPlaceholder`: the cache holds whole 
 which is small, serves every history length, and lets each epoch draw its training stretches anew.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import gin
 import seqio
 import tensorflow as tf
 
 from uem_t5x.base.errors import InputError
+from uem_t5x.data import dataset_folder
+from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.inputs import answer_checks, augmentation, data_sources
 from uem_t5x.inputs import users as users_lib
 from uem_t5x.inputs.augmentation import Example
 from uem_t5x.tastes import sentences, verbalizer
-from uem_t5x.tastes.labels import MAX_LABELS
-from uem_t5x.tastes.rating_scale import MAX_HALF_STARS, RATING_ROWS
+from uem_t5x.tastes.rating_scale import MAX_HALF_STARS
 
 MOST_RECENT_FIRST, MOST_RECENT_LAST = "most_recent_first", "most_recent_last"
 
@@ -191,10 +192,15 @@ def random_tastes(
     return augmentation.change_training_examples(dataset, probability, change_taste)
 
 
-@seqio.map_over_dataset
-def instruction(example: Example) -> Example:
-    """Asks for the answer; the history reaches the model as embeddings."""
-    return {**example, "inputs": tf.constant(sentences.INSTRUCTION)}
+def instruction(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Asks the question of the dataset folder; the history reaches the model as embeddings."""
+    question = tf.constant(data_sources.dataset_folder().telling.question)
+
+    @seqio.map_over_dataset
+    def ask(example: Example) -> Example:
+        return {**example, "inputs": question}
+
+    return ask(dataset)
 
 
 @gin.configurable
@@ -203,12 +209,12 @@ def text_history(
     output_features: Mapping[str, seqio.Feature],
     sequence_length: SequenceLength = None,
     order: str = MOST_RECENT_FIRST,
-    sentences_of_items: Sequence[str] = sentences.OF_ITEMS,
+    told: Sequence[str] | None = None,
 ) -> tf.data.Dataset:
-    """Asks for the answer and tells the history in words.
+    """Asks the question of the dataset folder, and tells the history in words.
 
-    An item reads as the sentences that the embeddings are made of, or some of them. Starting from
-    the most recent one, items are told while they fit into the length of `inputs` whole; `history_items` and
+    An item reads as the sentences that the embeddings are made of. Starting from the most recent
+    one, items are told while they fit into the length of `inputs` whole; `history_items` and
     `history_ratings` keep those that are told.
 
     Args:
@@ -216,34 +222,24 @@ def text_history(
         output_features: gives the vocabulary of `inputs`, which measures what fits.
         sequence_length: the task's feature lengths; without one for `inputs`, all items are told.
         order: in which they are told, `most_recent_first` or `most_recent_last`.
-        sentences_of_items: what is told of each, some of `title_genres`, `rating` and
-            `description`.
+        told: what is told of each: names of channels, or templates of one's own, as `{title}`;
+            None for the sentences of all channels.
 
     Raises:
-        InputError: there is no such order, or no such sentence.
+        InputError: there is no such order, no such channel, or a template names what items lack.
     """
     if order not in (MOST_RECENT_FIRST, MOST_RECENT_LAST):
         raise InputError(
             f"HISTORY_ORDER={order!r}: choose {MOST_RECENT_FIRST!r} or {MOST_RECENT_LAST!r}"
         )
-    if not sentences_of_items or set(sentences_of_items) - set(sentences.OF_ITEMS):
-        raise InputError(
-            f"HISTORY_SENTENCES={sentences_of_items!r}: choose some of {sentences.OF_ITEMS}"
-        )
     vocabulary = output_features["inputs"].vocabulary
-    movies = data_sources.dataset_folder().movies()
+    folder = data_sources.dataset_folder()
+    question = folder.telling.question
     # Made here, outside of the mapped function: as captured tensors they are no part of its graph.
-    titles = tf.constant(
-        [
-            sentences.title_genres_sentence(title, genres)
-            for title, genres in movies.select("title", "genres").iter_rows()
-        ]
-    )
-    descriptions = tf.constant(movies["description"].to_list())
-    ratings = tf.constant([sentences.rating_sentence(stars) for stars in range(RATING_ROWS)])
+    of_items = [(is_of_rating, tf.constant(texts)) for is_of_rating, texts in _told(folder, told)]
     budget = (sequence_length or {}).get("inputs")
     if budget is not None:
-        budget -= len(vocabulary.encode(sentences.INSTRUCTION))
+        budget -= len(vocabulary.encode(question))
         budget -= int(output_features["inputs"].add_eos)
 
     def count_fitting(items: tf.Tensor) -> tf.Tensor:
@@ -255,18 +251,16 @@ def text_history(
     @seqio.map_over_dataset
     def tell(example: Example) -> Example:
         rows, half_stars = example["history_items"], example["history_ratings"]
-        told = {
-            sentences.TITLE_GENRES: tf.gather(titles, rows),
-            sentences.RATING: tf.gather(ratings, half_stars),
-            sentences.DESCRIPTION: tf.gather(descriptions, rows),
-        }
-        parts = [told[name] for name in sentences.OF_ITEMS if name in sentences_of_items]
+        parts = [
+            tf.gather(texts, half_stars if is_of_rating else rows)
+            for is_of_rating, texts in of_items
+        ]
         items = tf.strings.join(parts, separator=". ")
         first = 0 if budget is None else tf.size(rows) - count_fitting(items)
         items = items[first:]
         if order == MOST_RECENT_FIRST:
             items = items[::-1]
-        words = tf.concat([[sentences.INSTRUCTION], items], axis=0)
+        words = tf.concat([[question], items], axis=0)
         return {
             **example,
             "history_items": rows[first:],
@@ -275,6 +269,32 @@ def text_history(
         }
 
     return tell(dataset)
+
+
+def _told(
+    folder: DatasetFolder, told: Sequence[str] | None
+) -> Iterator[tuple[bool, Sequence[str]]]:
+    """Yields the sentences about every item or every rating, and which of them they are about."""
+    of_channels = folder.telling.sentences
+    if isinstance(told, str) or (told is not None and not told):
+        raise InputError(f"HISTORY_SENTENCES={told!r}: give a list of {', '.join(of_channels)}")
+    movies = folder.movies()
+    known = {"classes", sentences.STARS, sentences.VALUE, *movies.columns}
+    for said in of_channels if told is None else told:
+        template = of_channels.get(said, said)
+        try:
+            named = set(sentences.names(template))
+        except ValueError as error:
+            raise InputError(f"HISTORY_SENTENCES: {error}") from error
+        if not named or named - known:
+            raise InputError(
+                f"HISTORY_SENTENCES: {said!r} is none of the channels {', '.join(of_channels)}, "
+                f"nor a template of {', '.join(sorted(known - {'row', 'genres'}))}, as '{{title}}'"
+            )
+        if sentences.is_of_rating(template):
+            yield True, folder.telling.rating_sentences(template)
+        else:
+            yield False, dataset_folder.item_sentences(movies, template)
 
 
 def answer(
@@ -291,12 +311,14 @@ def answer(
         sequence_length: the task's feature lengths. A warning tells of answers that are longer than
             that of `targets`.
     """
-    genres = data_sources.dataset_folder().genres
+    folder = data_sources.dataset_folder()
+    genres, most, wording = folder.genres, folder.telling.rule.most, folder.telling.wording
     if output_features and "targets" in output_features:
         length = (sequence_length or {}).get("targets")
-        answer_checks.check(genres, output_features["targets"], length)
-    names, spellings = tf.constant(genres), tf.constant([verbalizer.spell(name) for name in genres])
-    parts = tf.constant(_answer_parts())
+        answer_checks.check(genres, output_features["targets"], length, most, wording)
+    names = tf.constant(genres)
+    spellings = tf.constant([verbalizer.spell(name, wording) for name in genres])
+    parts = tf.constant(_answer_parts(most, wording))
 
     @seqio.map_over_dataset
     def write(example: Example) -> Example:
@@ -313,18 +335,18 @@ def answer(
     return write(dataset)
 
 
-def _answer_parts() -> list[list[list[str]]]:
+def _answer_parts(most: int, wording: verbalizer.Wording) -> list[list[list[str]]]:
     """Returns what stands before, between and after the names in an answer.
 
     Python's writer knows the sentences, at 0.3 ms a call from TensorFlow; these are its own words.
 
     Returns:
-        [liked][disliked]: by the number of either, 2 * MAX_LABELS + 1 strings, the last ones empty.
+        [liked][disliked]: by the number of either, 2 * most + 1 strings, the last ones empty.
     """
-    numbers, length = range(MAX_LABELS + 1), 2 * MAX_LABELS + 1
+    numbers, length = range(most + 1), 2 * most + 1
 
     def parts(liked: int, disliked: int) -> list[str]:
-        found = verbalizer.answer_parts(liked, disliked)
+        found = verbalizer.answer_parts(liked, disliked, wording)
         return found + [""] * (length - len(found))
 
     return [[parts(liked, disliked) for disliked in numbers] for liked in numbers]

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
 from uem_t5x.tastes import labels
-from uem_t5x.tastes.labels import MAX_LABELS, MIN_COUNT, NO_GENRE
+from uem_t5x.tastes.labels import NO_GENRE, PAPER, LabelRule
 from uem_t5x.tastes.metrics import Taste
 
 
@@ -84,21 +84,25 @@ class Users:
 
 
 def counting(
-    users: Users, genre_matrix: UInt8[np.ndarray, "rows genres"], genres: Sequence[str]
+    users: Users,
+    genre_matrix: UInt8[np.ndarray, "rows genres"],
+    genres: Sequence[str],
+    most: int = PAPER.most,
 ) -> list[Taste]:
-    """Predicts that a user likes the three genres that occur most, and dislikes none.
+    """Predicts that a user likes the few genres that occur most, and dislikes none.
 
     Args:
         users: with the histories to count in: whole in the paper.
         genre_matrix: 1 where the movie of a row has the genre, 0 elsewhere; row 0 is 0.
         genres: the names of its columns.
+        most: how many.
 
     Returns:
         A taste for each user; genres that occur equally often in genre order.
     """
     counts, _ = users.genre_statistics(genre_matrix)
-    most = np.argsort(-counts, axis=-1, kind="stable")[:, :MAX_LABELS]
-    liked = np.where(np.take_along_axis(counts, most, axis=-1) > 0, most, NO_GENRE)
+    first = np.argsort(-counts, axis=-1, kind="stable")[:, :most]
+    liked = np.where(np.take_along_axis(counts, first, axis=-1) > 0, first, NO_GENRE)
     return _tastes(genres, liked, np.full_like(liked, NO_GENRE))
 
 
@@ -106,7 +110,7 @@ def rule(
     users: Users,
     genre_matrix: UInt8[np.ndarray, "rows genres"],
     genres: Sequence[str],
-    min_count: int = MIN_COUNT,
+    numbers: LabelRule = PAPER,
 ) -> list[Taste]:
     """Predicts what the label rule says.
 
@@ -115,12 +119,12 @@ def rule(
             model read of them.
         genre_matrix: 1 where the movie of a row has the genre, 0 elsewhere; row 0 is 0.
         genres: the names of its columns.
-        min_count: how often a genre must occur to count.
+        numbers: of the rule.
 
     Returns:
         A taste for each user.
     """
-    return _tastes(genres, *labels.label_genres(*users.genre_statistics(genre_matrix), min_count))
+    return _tastes(genres, *labels.label_genres(*users.genre_statistics(genre_matrix), numbers))
 
 
 def _tastes(

@@ -15,13 +15,13 @@ from jaxtyping import Bool, Float, Float64, Int, UInt8
 
 from uem_t5x.tastes import metrics
 from uem_t5x.tastes.baselines import Users
-from uem_t5x.tastes.labels import DISLIKED_BELOW_STARS, LIKED_ABOVE_STARS, MAX_LABELS, MIN_COUNT
+from uem_t5x.tastes.labels import PAPER, LabelRule
 from uem_t5x.tastes.metrics import KINDS, Taste
 from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR
 
 _INFINITE = float("inf")
 MARGINS = (-_INFINITE, -1.0, -0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5, 1.0, _INFINITE)
-COUNTS = (MIN_COUNT, 5, 10, 20, 40, _INFINITE)
+_COUNTS = (5, 10, 20, 40, _INFINITE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +48,7 @@ def by_margin(
     predictions: Mapping[str, Sequence[Taste | None]],
     genre_matrix: UInt8[np.ndarray, "rows genres"],
     genres: Sequence[str],
+    rule: LabelRule = PAPER,
 ) -> list[Group]:
     """Groups all genres that count, labels or not, by their margin in whole histories.
 
@@ -58,6 +59,7 @@ def by_margin(
         predictions: of each method; None where an answer could not be read.
         genre_matrix: 1 where the movie of a row has the genre, 0 elsewhere; row 0 is 0.
         genres: the names of its columns.
+        rule: what the labels were made by.
 
     Returns:
         A row for each kind and interval of `MARGINS`.
@@ -65,11 +67,11 @@ def by_margin(
     counts, sums = users.genre_statistics(genre_matrix)
     truth, said = metrics.by_kind(users.tastes, genres), _said(predictions, genres)
     groups = []
-    for index, (kind, kind_margins) in enumerate(zip(KINDS, margins(counts, sums))):
+    for index, (kind, kind_margins) in enumerate(zip(KINDS, margins(counts, sums, rule))):
         # A rank that equal means share is decided by counts, and its margin is 0: the label's.
         tied = (kind_margins == 0) & ~truth[:, index]
         values = np.where(tied, np.nextafter(0, -1), kind_margins)
-        groups += _groups(kind, values, MARGINS, counts >= MIN_COUNT, said, index)
+        groups += _groups(kind, values, MARGINS, counts >= rule.min_count, said, index)
     return groups
 
 
@@ -78,45 +80,50 @@ def by_count(
     predictions: Mapping[str, Sequence[Taste | None]],
     genre_matrix: UInt8[np.ndarray, "rows genres"],
     genres: Sequence[str],
+    rule: LabelRule = PAPER,
 ) -> list[Group]:
     """Groups true labels by how often their genre occurs in whole histories; see `by_margin`."""
     counts, _ = users.genre_statistics(genre_matrix)
     truth, said = metrics.by_kind(users.tastes, genres), _said(predictions, genres)
+    edges = (rule.min_count, *(count for count in _COUNTS if count > rule.min_count))
     return [
         group
         for index, kind in enumerate(KINDS)
-        for group in _groups(kind, counts, COUNTS, truth[:, index], said, index)
+        for group in _groups(kind, counts, edges, truth[:, index], said, index)
     ]
 
 
 def margins(
-    counts: Int[np.ndarray, "users genres"], half_star_sums: Int[np.ndarray, "users genres"]
+    counts: Int[np.ndarray, "users genres"],
+    half_star_sums: Int[np.ndarray, "users genres"],
+    rule: LabelRule = PAPER,
 ) -> tuple[Float64[np.ndarray, "users genres"], Float64[np.ndarray, "users genres"]]:
     """Returns the margin of every genre as liked, and as disliked.
 
     Args:
         counts: how often each genre occurs in a user's history.
         half_star_sums: the sum of the genre's ratings, in half-stars.
+        rule: what the labels were made by.
 
     Returns:
         In stars; minus infinity where a genre does not count.
     """
     means = half_star_sums / np.maximum(counts, 1) / HALF_STARS_PER_STAR
-    enough = counts >= MIN_COUNT
+    enough = counts >= rule.min_count
     return (
-        _above(np.where(enough, means, -_INFINITE), LIKED_ABOVE_STARS),
-        _above(np.where(enough, -means, -_INFINITE), -DISLIKED_BELOW_STARS),
+        _above(np.where(enough, means, -_INFINITE), rule.liked_above, rule.most),
+        _above(np.where(enough, -means, -_INFINITE), -rule.disliked_below, rule.most),
     )
 
 
 def _above(
-    scores: Float64[np.ndarray, "users genres"], threshold: float
+    scores: Float64[np.ndarray, "users genres"], threshold: float, most: int
 ) -> Float64[np.ndarray, "users genres"]:
     """Returns how far scores are above what they must beat to be among the first ones."""
     ranked = -np.sort(-scores, axis=1)
-    beyond = np.full((len(scores), MAX_LABELS + 1), -_INFINITE)
+    beyond = np.full((len(scores), most + 1), -_INFINITE)
     ranked = np.concatenate([ranked, beyond], axis=1)
-    last, next_one = ranked[:, MAX_LABELS - 1, None], ranked[:, MAX_LABELS, None]
+    last, next_one = ranked[:, most - 1, None], ranked[:, most, None]
     # What is among the first must beat the next one; what is not, the last of them.
     to_beat = np.where(scores >= last, next_one, last)
     return scores - np.maximum(to_beat, threshold)

@@ -1,8 +1,8 @@
 """The label rule of the paper: which genres a history says its user likes and dislikes.
 
-A genre counts once it occurs `MIN_COUNT` times. Of the genres that count, the best three with a
-mean rating above 3.5 stars are liked and the worst three with a mean below 3.0 are disliked
-(section "Task" of arXiv 2401.04858).
+A genre counts once it occurs three times. Of the genres that count, the best three with a mean
+rating above 3.5 stars are liked and the worst three with a mean below 3.0 are disliked (section
+"Task" of arXiv 2401.04858). A `LabelRule` has these numbers, or others.
 
 Ratings are half-stars, integers from 1 to 10, so the thresholds are compared exactly: a genre of
 mean 3.5 stars is not liked, whatever the order of the additions. The paper is silent on ties: here
@@ -10,6 +10,7 @@ genres of equal mean are ordered by their count, higher first, and then by their
 alphabetical in a dataset folder.
 """
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -18,11 +19,27 @@ from scipy.sparse import csr_array
 
 from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR
 
-MIN_COUNT = 3
-MAX_LABELS = 3
-LIKED_ABOVE_STARS = 3.5
-DISLIKED_BELOW_STARS = 3.0
 NO_GENRE = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelRule:
+    """The numbers of the label rule; by default the paper's.
+
+    Attributes:
+        min_count: how often a genre must occur to count.
+        most: how many are liked at most, and how many disliked.
+        liked_above: a liked genre's mean rating is above it, in stars.
+        disliked_below: a disliked genre's mean rating is below it, in stars.
+    """
+
+    min_count: int = 3
+    most: int = 3
+    liked_above: float = 3.5
+    disliked_below: float = 3.0
+
+
+PAPER = LabelRule()
 
 
 def genre_statistics(
@@ -55,26 +72,26 @@ def genre_statistics(
 def label_genres(
     counts: Int[np.ndarray, "*users genres"],
     half_star_sums: Int[np.ndarray, "*users genres"],
-    min_count: int = MIN_COUNT,
+    rule: LabelRule = PAPER,
 ) -> tuple[Int32[np.ndarray, "*users labels"], Int32[np.ndarray, "*users labels"]]:
     """Applies the label rule.
 
     Args:
         counts: how often each genre occurs in a user's history.
         half_star_sums: the sum of the genre's ratings, in half-stars.
-        min_count: how often a genre must occur to count; the paper's 3, or 1 for short histories.
+        rule: the numbers of the rule.
 
     Returns:
         The liked genres, best first, and the disliked ones, worst first: indices along the genre
-        axis, `MAX_LABELS` a user, padded with `NO_GENRE`.
+        axis, `rule.most` a user, padded with `NO_GENRE`.
     """
     # Equal fractions divide to equal float64, and fractions of counts below 2**20 that differ do so
     # far above its precision: ordering by this mean is as exact as the thresholds.
     means = half_star_sums / np.maximum(counts, 1)
-    enough = counts >= max(min_count, 1)
-    liked = enough & (half_star_sums > HALF_STARS_PER_STAR * LIKED_ABOVE_STARS * counts)
-    disliked = enough & (half_star_sums < HALF_STARS_PER_STAR * DISLIKED_BELOW_STARS * counts)
-    return _first(liked, -means, counts), _first(disliked, means, counts)
+    enough = counts >= max(rule.min_count, 1)
+    liked = enough & (half_star_sums > HALF_STARS_PER_STAR * rule.liked_above * counts)
+    disliked = enough & (half_star_sums < HALF_STARS_PER_STAR * rule.disliked_below * counts)
+    return _first(liked, -means, counts, rule.most), _first(disliked, means, counts, rule.most)
 
 
 def names(genres: Sequence[str], labels: Iterable[int | np.integer]) -> list[str]:
@@ -86,11 +103,12 @@ def _first(
     eligible: Bool[np.ndarray, "*users genres"],
     rank: Float[np.ndarray, "*users genres"],
     counts: Int[np.ndarray, "*users genres"],
+    most: int,
 ) -> Int32[np.ndarray, "*users labels"]:
     """Returns the eligible genres of lowest rank; ties by higher count, then by genre order."""
     # The last key sorts first, and the sort is stable, which leaves full ties in genre order.
-    order = np.lexsort((-counts, rank, ~eligible), axis=-1)[..., :MAX_LABELS]
+    order = np.lexsort((-counts, rank, ~eligible), axis=-1)[..., :most]
     labels = np.where(np.take_along_axis(eligible, order, axis=-1), order, NO_GENRE)
-    missing = MAX_LABELS - labels.shape[-1]
+    missing = most - labels.shape[-1]
     padding = [(0, 0)] * (labels.ndim - 1) + [(0, missing)]
     return np.pad(labels, padding, constant_values=NO_GENRE).astype(np.int32)

@@ -1,19 +1,61 @@
-"""The sentences that stand for a history item (arXiv 2401.04858); the third is its description."""
+"""The sentences that stand for a history item, and the question that is asked of a history.
 
-from collections.abc import Sequence
+A *template* is a sentence with names of columns in braces: `The movie {title} is listed with genres
+{classes}`. Those of MovieLens are the paper's (arXiv 2401.04858).
+"""
 
-from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR
+import functools
+import string
+from collections.abc import Mapping, Sequence
 
-TITLE_GENRES, RATING, DESCRIPTION = OF_ITEMS = ("title_genres", "rating", "description")
+from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR, RatingScale
 
 INSTRUCTION = "Which genres does this user like most, and which does this user not like?"
+# By the names of the channels that they are encoded to.
+OF_MOVIES = {
+    "title_genres": "The movie {title} is listed with genres {classes}",
+    "rating": "The movie is rated with {stars} stars",
+    "description": "{description}",
+}
+# What a template of a rating names: stars, and the value on the scale of the data.
+STARS, VALUE = "stars", "value"
 
 
-def title_genres_sentence(title: str, genres: Sequence[str]) -> str:
-    """Returns e.g. `The movie Heat (1995) is listed with genres Action, Crime`."""
-    return f"The movie {title} is listed with genres {', '.join(genres)}"
+def names(template: str) -> list[str]:
+    """Returns the names in a template, in order.
+
+    Raises:
+        ValueError: if a brace is never closed or opened, or stands around no name.
+    """
+    return [name for _, name in _parse(template) if name is not None]
 
 
-def rating_sentence(half_stars: int) -> str:
-    """Returns e.g. `The movie is rated with 4.5 stars` for 9 half-stars."""
-    return f"The movie is rated with {half_stars / HALF_STARS_PER_STAR:g} stars"
+def is_of_rating(template: str) -> bool:
+    """Whether a template is over ratings, and not over items."""
+    return bool(found := set(names(template))) and found <= {STARS, VALUE}
+
+
+def write(template: str, values: Mapping[str, str | Sequence[str]]) -> str:
+    """Returns a sentence of a template; lists are joined by commas."""
+    parts = []
+    for text, name in _parse(template):
+        value = "" if name is None else values[name]
+        parts += [text, value if isinstance(value, str) else ", ".join(value)]
+    return "".join(parts)
+
+
+def write_rating(template: str, half_stars: int, scale: RatingScale) -> str:
+    """Returns a sentence about a rating, e.g. `The movie is rated with 4.5 stars`."""
+    stars = f"{half_stars / HALF_STARS_PER_STAR:g}"
+    return write(template, {STARS: stars, VALUE: scale.value(half_stars) if half_stars else "0"})
+
+
+@functools.lru_cache(maxsize=64)
+def _parse(template: str) -> list[tuple[str, str | None]]:
+    """Returns what stands before each name, and the name; None where no other one follows."""
+    parts = []
+    for text, name, form, conversion in string.Formatter().parse(template):
+        if name is not None and (not name.strip() or form or conversion):
+            raise ValueError(f"{template!r}: needs a name between its braces, as {{title}}")
+        parts.append((text, name))
+    return parts
