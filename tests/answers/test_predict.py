@@ -8,6 +8,7 @@ import pytest
 from uem_t5x.answers import predict, user_lines
 from uem_t5x.base import errors
 from uem_t5x.data import movielens
+from uem_t5x.tastes.rating_scale import STARS, RatingScale
 
 ROWS = {1: 7, 260: 9}
 # Row 0 is padding, as in every movie table; two movies share a title.
@@ -20,12 +21,12 @@ MOVIES = pl.DataFrame(
 )
 
 
-def read(*lines, rows=ROWS, titles=None, why_not_described=None):
+def read(*lines, rows=ROWS, titles=None, why_not_described=None, scale=STARS):
     refused = []
     encoded = [line.encode() for line in lines]
     users = list(
         user_lines.read_users(
-            encoded, "in.jsonl", rows, refused.append, why_not_described, titles=titles
+            encoded, "in.jsonl", rows, refused.append, why_not_described, titles, scale
         )
     )
     return users, [error.line for error in refused]
@@ -44,6 +45,47 @@ def test_known_movies_become_rows_and_stars_half_stars():
     users, refused = read(line({"movieId": 260, "rating": 4.5}, {"movieId": 1, "rating": 1}))
     assert users == [predict.User("u", (9, 7), (9, 2), unknown=0)]
     assert not refused
+
+
+TEXT_ROWS = {"B01": 4, "B02": 5, "7": 6}
+
+
+def test_ids_of_ones_own_are_texts_or_numbers():
+    items = [{"item": "B02", "rating": 4}, {"item": 7, "rating": 5}, {"item": "B9", "rating": 5}]
+    users, refused = read(line(*items), rows=TEXT_ROWS)
+    assert users == [predict.User("u", (5, 6), (8, 10), unknown=1)]
+    items = [{"item": "260", "rating": 4}, {"item": 1, "rating": 5}, {"item": "B9", "rating": 5}]
+    users, _ = read(line(*items))
+    assert users == [predict.User("u", (9, 7), (8, 10), unknown=1)]
+    assert not refused
+    _, refused = read(line({"item": [1], "rating": 4}))
+    assert "item [1] is neither a text nor a whole number" in refused[0]
+
+
+def test_ids_of_ones_own_in_time_order():
+    """Ties by the id, as `prepare` has them; what is described comes last."""
+    items = [
+        {"title": "New", "rating": 1, "timestamp": 5},
+        {"item": "B02", "rating": 4, "timestamp": 5},
+        {"title": "Newer", "rating": 1, "timestamp": 5},
+        {"item": "B01", "rating": 5, "timestamp": 5},
+    ]
+    ((user,), _) = read(line(*items), rows=TEXT_ROWS)
+    assert user.items[:2] == (4, 5)
+    assert {movie.title for movie in user.items[2:]} == {"New", "Newer"}
+
+
+def test_values_on_a_scale_of_ones_own():
+    scale = RatingScale((("0", 0.5), ("10", 5.0), ("loved", 5.0)), rounds=True)
+    items = [{"item": "B01", "rating": value} for value in (0, 7.4, "10", "loved")]
+    ((user,), refused) = read(line(*items), rows=TEXT_ROWS, scale=scale)
+    assert user.half_stars == (1, 8, 10, 10) and not refused
+    for wrong in (11, "great", None, True):
+        _, refused = read(line({"item": "B01", "rating": wrong}), rows=TEXT_ROWS, scale=scale)
+        assert "is not on the scale of the data: 0, 10, loved" in refused[0]
+    bought = RatingScale((("all", 4.0),), rounds=True)
+    ((user,), _) = read(line({"item": "B01"}), rows=TEXT_ROWS, scale=bought)
+    assert user.half_stars == (8,)
 
 
 def test_unknown_movies_are_counted_or_taken_as_described():

@@ -21,7 +21,7 @@ def test_any_bytes_are_a_table_or_refused(data, has_header):
     for columns in (COLUMNS, COLUMNS[:1]):
         table = accepts(text_tables.read_csv, header + data, "t.csv", columns)
         assert table is None or set(table.frame.columns) == set(columns)
-    table = accepts(text_tables.read_double_colon, data, "t.dat", COLUMNS)
+    table = accepts(text_tables.read_unquoted, data, "t.dat", COLUMNS)
     assert table is None or table.frame.columns == COLUMNS
 
 
@@ -51,11 +51,11 @@ def test_what_begins_as_compressed_data_does_is_text():
     """polars would unpack it, to any size; a fuzzer found that."""
     table = text_tables.read_csv(b"x^,b\n1,2\n", "t.csv", ["x^", "b"])
     assert table.frame.rows() == [("1", "2")]
-    table = text_tables.read_double_colon(b"x^::2\n", "t.dat", ["a", "b"])
+    table = text_tables.read_unquoted(b"x^::2\n", "t.dat", ["a", "b"])
     assert table.frame.rows() == [("x^", "2")]
 
 
-@pytest.mark.parametrize("reader", [text_tables.read_csv, text_tables.read_double_colon])
+@pytest.mark.parametrize("reader", [text_tables.read_csv, text_tables.read_unquoted])
 @pytest.mark.parametrize("start", ["", "userId,movieId,rating,timestamp\n"])
 def test_an_endless_line_is_refused_without_a_copy_of_it(reader, start):
     data = start.encode() + bytes(64 * MIB)
@@ -129,5 +129,5 @@ def test_every_table_is_what_python_reads_in_it(parts):
 def test_a_field_too_many_is_found_behind_a_quote():
     # In this format a quote is a letter.
     data = b'1::"Heat::3\n2::x::3::4\n'
-    message = refusal(text_tables.read_double_colon, data, "t.dat", ["a", "b", "c"])
+    message = refusal(text_tables.read_unquoted, data, "t.dat", ["a", "b", "c"])
     assert "line 2: 4 fields" in message

@@ -71,7 +71,7 @@ def csv_table(data: bytes) -> None:
 def double_colon(data: bytes) -> None:
     """A table without one."""
     with may_be_refused():
-        table = text_tables.read_double_colon(data, "t.dat", RATING_COLUMNS)
+        table = text_tables.read_unquoted(data, "t.dat", RATING_COLUMNS)
         assert table.frame.columns == RATING_COLUMNS
         assert table.frame.height <= data.count(b"\n") + 1
 

@@ -14,7 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from uem_t5x.base.errors import InputError
-from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS
+from uem_t5x.tastes.rating_scale import (
+    HALF_STARS_PER_STAR,
+    MAX_HALF_STARS,
+    STARS,
+    RatingScale,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,6 +37,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _EXACT_FLOAT = 2**53
 
 _Time = int | float | datetime.datetime  # seconds, or a date
+ItemId = int | str  # as the source of the catalogue has them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +83,13 @@ class User:
                 )
 
 
-def movie_rows(movies: "pl.DataFrame") -> dict[int, int]:
-    """Returns the row of each movieId of a catalogue's movie table."""
+def movie_rows(movies: "pl.DataFrame") -> "dict[ItemId, int]":
+    """Returns the row of each item's id in a catalogue's movie table."""
     return dict(zip(movies["movieId"].to_list()[1:], movies["row"].to_list()[1:]))
 
 
-def movie_titles(movies: "pl.DataFrame") -> dict[str, list[int]]:
-    """Returns the movieIds of each title of a catalogue's movie table, as `read_users` takes them.
+def movie_titles(movies: "pl.DataFrame") -> "dict[str, list[ItemId]]":
+    """Returns the ids of each title of a catalogue's movie table, as `read_users` takes them.
 
     Titles are the same if their characters are, however these are encoded (Unicode's NFC).
     """
@@ -136,18 +142,20 @@ def _chunks(file: io.BufferedIOBase) -> Iterator[bytes | None]:
 def read_users(
     lines: Iterable[bytes | None],
     name: str,
-    rows: Mapping[int, int],
+    rows: Mapping[ItemId, int],
     report: Callable[[InputError], Any],
     why_not_described: str | None = None,
-    titles: Mapping[str, Sequence[int]] | None = None,
+    titles: Mapping[str, Sequence[ItemId]] | None = None,
+    scale: RatingScale = STARS,
 ) -> Iterator[User | None]:
     """Yields the user of each line, and None where `lines` has it.
 
-    An item is the catalogue's movie of its `movieId` or else of its `title`; where the catalogue
-    has neither, it is what `title`, `genres` and `description` make of it, and without a title it
-    is dropped. Items stand oldest first, unless they have a `timestamp` (seconds, or a date as of
-    ISO 8601, which is one of UTC if it does not tell): then they are taken as `prepare` takes
-    ratings, in order of time and of movieId, and of each movie the last rating alone.
+    An item is the one of the catalogue with its `item`, an id, or else with its `title`; where the
+    catalogue has neither, it is what `title`, `genres` (or `classes`) and `description` make of it,
+    and without a title it is dropped. Ids that are numbers may be called `movieId` as well. Items
+    stand oldest first, unless they have a `timestamp` (seconds, or a date as of ISO 8601, which is
+    one of UTC if it does not tell): then they are taken as `prepare` takes ratings, in order of
+    time and of their ids, and of each the last rating alone.
 
     Args:
       lines: `{"user_id": "u1", "history": [{"movieId": 1, "rating": 4.5}, ...]}` in UTF-8.
@@ -155,9 +163,10 @@ def read_users(
       rows: see `movie_rows`.
       report: is called with the InputError of a line that cannot be read, which is skipped.
       why_not_described: refuses movies that are only described, in these words.
-      titles: see `movie_titles`; None for a catalogue that goes by movieId alone.
+      titles: see `movie_titles`; None for a catalogue that goes by ids alone.
+      scale: of the ratings.
     """
-    reader = _Reader(rows, titles or {}, why_not_described)
+    reader = _Reader(rows, titles or {}, why_not_described, scale)
     number = 0
     for line in lines:
         if line is None:
@@ -178,13 +187,13 @@ class _Rated:
 
     Attributes:
       item: its row or description; None if there is neither.
-      movie_id: infinity if it has none, which comes after all that have.
+      movie_id: None if it has none, which comes after all that have.
       half_stars: the rating.
       time: None if it is not given.
     """
 
     item: int | Movie | None
-    movie_id: int | float
+    movie_id: ItemId | None
     half_stars: int
     time: _Time | None
 
@@ -193,9 +202,10 @@ class _Rated:
 class _Reader:
     """Reads lines by a catalogue; see `read_users`."""
 
-    rows: Mapping[int, int]
-    titles: Mapping[str, Sequence[int]]
+    rows: Mapping[ItemId, int]
+    titles: Mapping[str, Sequence[ItemId]]
     why_not_described: str | None
+    scale: RatingScale
 
     def user(self, line: bytes) -> User:
         if len(line) > MAX_LINE_BYTES:
@@ -233,7 +243,7 @@ class _Reader:
     def _rated(self, entry: Any) -> _Rated:
         if not isinstance(entry, dict):
             raise InputError('expected {"movieId": ..., "rating": ...}')
-        movie_id = _read_movie_id(entry)
+        movie_id = _read_movie_id(entry) if "item" not in entry else self._item_id(entry["item"])
         item: int | Movie | None = self.rows.get(movie_id)
         if item is None and "title" in entry:
             movie = _read_movie(entry)
@@ -246,8 +256,18 @@ class _Reader:
                 item = movie
         elif movie_id is None:
             raise InputError("neither a movieId nor a title; give one of them")
-        order = math.inf if movie_id is None else movie_id
-        return _Rated(item, order, _read_rating(entry), _read_time(entry))
+        return _Rated(item, movie_id, _read_rating(entry, self.scale), _read_time(entry))
+
+    def _item_id(self, given: Any) -> ItemId:
+        """Returns an id as the catalogue has them: numbers, or texts."""
+        if isinstance(given, bool) or not isinstance(given, int | str):
+            raise InputError(f"item {reprlib.repr(given)} is neither a text nor a whole number")
+        if isinstance(next(iter(self.rows), 0), str):
+            return str(given)
+        try:
+            return int(given)
+        except ValueError:
+            return given  # of no item that is there
 
 
 def _check_times(items: Sequence[_Rated]) -> None:
@@ -270,7 +290,11 @@ def _in_order(items: Sequence[_Rated]) -> Sequence[_Rated]:
     if not items or items[0].time is None:
         return items
     newest = {rated.item: rated for rated in sorted(items, key=lambda rated: rated.time)}
-    return sorted(newest.values(), key=lambda rated: (rated.time, rated.movie_id))
+    # Those without an id come last; they may not be compared with any.
+    return sorted(
+        newest.values(),
+        key=lambda rated: (rated.time, rated.movie_id is None, rated.movie_id or 0),
+    )
 
 
 def _read_movie_id(entry: Mapping[str, Any]) -> int | None:
@@ -284,7 +308,7 @@ def _read_movie_id(entry: Mapping[str, Any]) -> int | None:
 
 
 def _read_movie(entry: Mapping[str, Any]) -> Movie:
-    genres = entry.get("genres", [])
+    genres = entry.get("classes", entry.get("genres", []))
     if isinstance(genres, str):
         genres = genres.split("|")
     description = entry.get("description", "")
@@ -299,7 +323,7 @@ def _read_movie(entry: Mapping[str, Any]) -> Movie:
     return Movie(entry["title"], tuple(genres), description)
 
 
-def _the_one(movie_ids: Sequence[int], title: str) -> int:
+def _the_one(movie_ids: Sequence[ItemId], title: str) -> ItemId:
     if len(movie_ids) > 1:
         raise InputError(
             f"title {reprlib.repr(title)} is that of {len(movie_ids)} movies of the catalogue; "
@@ -308,8 +332,10 @@ def _the_one(movie_ids: Sequence[int], title: str) -> int:
     return movie_ids[0]
 
 
-def _read_rating(entry: Mapping[str, Any]) -> int:
+def _read_rating(entry: Mapping[str, Any], scale: RatingScale) -> int:
     rating = entry.get("rating")
+    if scale != STARS:
+        return _read_value(rating, scale)
     if isinstance(rating, bool) or not isinstance(rating, int | float):
         shown = reprlib.repr(rating)
         raise InputError(f"rating {shown} is not a number; give half-stars from 0.5 to 5")
@@ -317,6 +343,18 @@ def _read_rating(entry: Mapping[str, Any]) -> int:
     if not 1 <= half_stars <= MAX_HALF_STARS or half_stars != int(half_stars):
         raise InputError(f"rating {reprlib.repr(rating)} is not one of 0.5, 1, ..., 5")
     return int(half_stars)
+
+
+def _read_value(value: Any, scale: RatingScale) -> int:
+    """Returns the half-stars of a value of one's own; of the only one, it need not be given."""
+    if value is None and len(scale.points) == 1:
+        return scale.half_stars(scale.points[0][0])
+    is_one = isinstance(value, str | int | float) and not isinstance(value, bool)
+    half_stars = scale.half_stars(str(value)) if is_one else None
+    if half_stars is None:
+        known = ", ".join(point for point, _ in scale.points)
+        raise InputError(f"rating {reprlib.repr(value)} is not on the scale of the data: {known}")
+    return half_stars
 
 
 def _read_time(entry: Mapping[str, Any]) -> _Time | None:

@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
             report,
             predict.why_not_described(trained),
             movie_titles(movies),
+            trained.catalogue.telling.scale,
         )
         answers = predict.predict(trained, users, args.batch_size)
         if args.output:

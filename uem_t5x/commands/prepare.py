@@ -1,8 +1,9 @@
-"""`uem-t5x prepare`: MovieLens and descriptions in, a dataset folder out."""
+"""`uem-t5x prepare`: tables of items and of histories in, a dataset folder out."""
 
 import argparse
 import dataclasses
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,20 +13,59 @@ if TYPE_CHECKING:
     from uem_t5x.data.manifest import Manifest
 
 _GENRES_TOLD = 6
+_TOLD = 20
+
+_SHORT = {"short history": "dropped_users"}
+_OF_MOVIELENS = {
+    "movies": ("movies", {"no description or genre": "dropped_movies"}),
+    "descriptions": ("descriptions", {"of no movie in the table": "dropped_descriptions"}),
+    "ratings": (
+        "ratings",
+        {
+            "rated again later": "dropped_duplicate_ratings",
+            "unknown movie id": "dropped_unknown_movie_ratings",
+            "movie without description or genre": "dropped_undescribed_ratings",
+            "short history": "dropped_short_history_ratings",
+        },
+    ),
+    "users": ("users", _SHORT),
+}
+_OF_SOURCES = {
+    "movies": (
+        "items",
+        {"listed again": "dropped_repeated_movies", "lack what is told": "dropped_movies"},
+    ),
+    "ratings": (
+        "interactions",
+        {
+            "no value": "dropped_unrated_ratings",
+            "again later": "dropped_duplicate_ratings",
+            "of unknown items": "dropped_unknown_movie_ratings",
+            "of items that lack what is told": "dropped_undescribed_ratings",
+            "short history": "dropped_short_history_ratings",
+        },
+    ),
+    "users": ("users", _SHORT),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments: one for each of `PrepareOptions`."""
     add = parser.add_argument
-    add("--movielens", type=Path, required=True, metavar="DIR|ZIP", help="MovieLens, 1M and later")
+    add("--movielens", type=Path, metavar="DIR|ZIP", help="MovieLens, 1M and later")
     add(
         "--descriptions",
         type=Path,
-        required=True,
         metavar="CSV",
-        help="movie_title, movie_info and original_release_date; or movieId and description",
+        help="of movies: movie_title, movie_info, original_release_date; or movieId, description",
     )
-    add("--output", type=Path, required=True, metavar="DIR", help="the dataset folder to write")
+    add(
+        "--source",
+        metavar="NAME|FILE.toml",
+        help="other data: a preset, or a file that says what they are (docs/your_data.md)",
+    )
+    add("--data", type=Path, metavar="DIR|ZIP", help="where the files of --source lie")
+    add("--output", type=Path, metavar="DIR", help="the dataset folder to write")
     add(
         "--encoder",
         default=PrepareOptions.encoder,
@@ -57,11 +97,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train a SentencePiece vocabulary of this size for the folder (for tiny models)",
     )
     add("--overwrite", action="store_true", help="replace a dataset folder at --output")
+    add(
+        "--check",
+        action="store_true",
+        help="of --source: write nothing, but show an item, a history and an example",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Prepares the folder and prints what became of the input."""
     from uem_t5x.base import progress
+    from uem_t5x.base.errors import InputError
+
+    if args.check:
+        _check(args)
+        return 0
+    if args.output is None:
+        raise InputError("--output DIR is missing: where shall the dataset folder be written?")
     from uem_t5x.data.prepare import prepare
 
     names = [field.name for field in dataclasses.fields(PrepareOptions)]
@@ -70,6 +122,48 @@ def run(args: argparse.Namespace) -> int:
         folder = prepare(options, start)
     _print_summary(folder.path, folder.manifest)
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Shows what the source makes of some of its data."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from uem_t5x.base.errors import InputError
+    from uem_t5x.data import preview, sources
+
+    if args.source in (None, sources.MOVIELENS) or args.data is None:
+        raise InputError("--check shows what --source NAME makes of --data DIR; give both")
+    found = preview.preview(args.source, args.data)
+    table = Table(box=None, show_header=False, padding=(0, 2, 1, 0))
+    table.add_column(no_wrap=True)
+    table.add_column()
+
+    def add(name: str, lines: Iterable[str]) -> None:
+        table.add_row(name, "\n".join(lines))
+
+    add("an item", (f"{name}: {_cell(value)}" for name, value in found.item.items()))
+    add("is told as", (f"{name}: {text}" for name, text in found.sentences.items()))
+    add(
+        f"the last of {found.length} items of a user",
+        (f"{value} ({stars / 2:g} stars)  {title}" for value, stars, title in found.history),
+    )
+    add("an example", [found.question, found.answer])
+    worth = sorted(found.worth.items(), key=lambda pair: (pair[1], pair[0]))
+    add("values in stars", [_some(f"{value} = {stars / 2:g}" for value, stars in worth)])
+    add("classes", [f"{len(found.classes)}: {_some(found.classes)}"])
+    Console(markup=False).print(table)
+
+
+def _cell(value: object) -> str:
+    return "|".join(value) if isinstance(value, list) else str(value)
+
+
+def _some(texts: Iterable[str]) -> str:
+    """Names the first few."""
+    all_texts = list(texts)
+    more = len(all_texts) - _TOLD
+    return ", ".join(all_texts[:_TOLD]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _share(text: str) -> int | float:
@@ -97,33 +191,25 @@ def _print_summary(path: os.PathLike[str], manifest: "Manifest") -> None:
     table.add_column("kept", justify="right")
     table.add_column("of", justify="right")
     table.add_column("dropped because")
-    rows = {
-        "movies": {"no description or genre": "dropped_movies"},
-        "descriptions": {"of no movie in the table": "dropped_descriptions"},
-        "ratings": {
-            "rated again later": "dropped_duplicate_ratings",
-            "unknown movie id": "dropped_unknown_movie_ratings",
-            "movie without description or genre": "dropped_undescribed_ratings",
-            "short history": "dropped_short_history_ratings",
-        },
-        "users": {"short history": "dropped_users"},
-    }
-    for name, reasons in rows.items():
+    # By what is counted: what it is called, and what is left out of it, why.
+    rows = _OF_SOURCES if manifest.options.get("source") else _OF_MOVIELENS
+    for name, (called, reasons) in rows.items():
         why = ", ".join(
             f"{counts[key]:,} {reason}" for reason, key in reasons.items() if counts[key]
         )
-        table.add_row(name, f"{counts[name]:,}", f"{counts[f'{name}_read']:,}", why)
+        table.add_row(called, f"{counts[name]:,}", f"{counts[f'{name}_read']:,}", why)
     for name, split in manifest.splits.items():
         table.add_row(f"  {name} users", f"{split.examples:,}")
     console = Console(markup=False)
     console.print(table)
     # As the table has them, so that one which is a list of several looks like none.
+    of_what = "classes" if manifest.options.get("source") else "genres"
     some = "|".join(manifest.genres[:_GENRES_TOLD])
     others = len(manifest.genres) - _GENRES_TOLD
     more = f" and {others:,} more" if others > 0 else ""
-    console.print(f"{len(manifest.genres):,} genres: {some}{more}")
+    console.print(f"{len(manifest.genres):,} {of_what}: {some}{more}")
     console.print(
-        f"{counts['labels_per_user']:.1f} liked or disliked genres a user; "
+        f"{counts['labels_per_user']:.1f} liked or disliked {of_what} a user; "
         f"{counts['users_without_disliked']:,} users dislike none; "
         f"median history {counts['median_history']:g}"
     )

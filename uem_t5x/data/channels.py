@@ -31,6 +31,7 @@ ITEM, RATING = "item", "rating"
 # What a file calls the ids of its vectors, by what they are of, and the vectors.
 ID_NAMES = {ITEM: "movieId", RATING: "rating"}
 VECTOR, IDS, VECTORS = "vector", "ids", "vectors"
+Id = int | float | str  # of an item, or stars
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -118,7 +119,7 @@ def add_pictures(
     """
     folder = _open_for(path, name)
     rows = _rows(folder, ITEM)
-    by_id = image_encoders.find_pictures(pictures)
+    by_id = image_encoders.find_pictures(pictures, isinstance(next(iter(rows)), int))
     known = [item for item in by_id if item in rows]
     if not known:
         raise InputError(
@@ -184,7 +185,7 @@ def _filled(channel: Channel, matrix: Float32[np.ndarray, "rows width"]) -> Fill
     return Filled(channel, filled, len(matrix) - 1)
 
 
-def _rows(folder: DatasetFolder, index: str) -> dict[int | float, int]:
+def _rows(folder: DatasetFolder, index: str) -> dict[Id, int]:
     """Returns the row of each item's id, or of each number of stars."""
     if index == RATING:
         return {row / HALF_STARS_PER_STAR: row for row in range(1, RATING_ROWS)}
@@ -272,7 +273,7 @@ def _read_parquet(path: Path, index: str) -> _ById:
 
 
 def _as_matrix(
-    by_id: _ById, rows: Mapping[int | float, int], path: Path
+    by_id: _ById, rows: Mapping[Id, int], path: Path
 ) -> Float32[np.ndarray, "rows width"]:
     """Returns a matrix of unit vectors, with a row for padding and one for each of `rows`."""
     ids, vectors = by_id
@@ -287,12 +288,12 @@ def _as_matrix(
                 f"{path}: {len(vectors)} vectors, and {len(rows)} rows that could have one; give "
                 "as many, in the rows' order, or say whose they are: --ids FILE.npy"
             )
-        ids = np.fromiter(rows, np.float64)
+        ids = np.array(list(rows))
     if ids.shape != (len(vectors),):
         raise InputError(
             f"{path}: {len(vectors)} vectors and ids of shape {list(ids.shape)}; give each one"
         )
-    taken: dict[int | float, int] = {}
+    taken: dict[Id, int] = {}
     for place, one in enumerate(ids.tolist()):
         if one not in rows:
             raise InputError(

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int32, Int64, Integer, UInt8
+from jaxtyping import Int32, Int64, Shaped, UInt8
 
 from uem_t5x.tastes import labels
 
@@ -36,13 +36,13 @@ class Histories:
     """Every user's history, one after the other.
 
     Attributes:
-        user_ids: of the users, increasing.
+        user_ids: of the users, integers or texts, increasing.
         bounds: user `u`'s history is `items[bounds[u]:bounds[u + 1]]`.
         items: rows of the movie table, in time order within a user.
         half_stars: the ratings of the items, 1 to 10.
     """
 
-    user_ids: Integer[np.ndarray, " users"]
+    user_ids: Shaped[np.ndarray, " users"]
     bounds: Int64[np.ndarray, " bounds"]
     items: Int32[np.ndarray, " ratings"]
     half_stars: UInt8[np.ndarray, " ratings"]

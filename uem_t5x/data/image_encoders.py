@@ -17,29 +17,32 @@ from uem_t5x.base.errors import InputError
 _BATCH = 32
 
 
-def find_pictures(folder: str | os.PathLike[str]) -> Mapping[int, Path]:
+def find_pictures(
+    folder: str | os.PathLike[str], numbered: bool = True
+) -> Mapping[int | str, Path]:
     """Returns the pictures of a folder by the ids of the items that they are named by.
 
     Files of other kinds than pictures, as their suffixes tell, are not looked at.
 
     Args:
       folder: holds `12.jpg`, `260.png` and so on, of any form that Pillow reads.
+      numbered: whether ids are whole numbers; else they are texts.
 
     Raises:
-      InputError: if there is no picture, one has no whole number for a name, or two have the same.
+      InputError: if there is no picture, one has no number for a name, or two have the same.
     """
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder; give --images a folder of pictures")
     from PIL import Image
 
     suffixes = Image.registered_extensions()
-    by_id: dict[int, Path] = {}
+    by_id: dict[int | str, Path] = {}
     for file in sorted(Path(folder).iterdir()):
         if file.suffix.lower() not in suffixes or file.name.startswith("."):
             continue
-        if not (file.stem.isascii() and file.stem.isdigit()):
+        if numbered and not (file.stem.isascii() and file.stem.isdigit()):
             raise InputError(f"{file}: name it by its item's id, as 12{file.suffix}")
-        other = by_id.setdefault(int(file.stem), file)
+        other = by_id.setdefault(int(file.stem) if numbered else file.stem, file)
         if other != file:
             raise InputError(f"{file}: {other.name} is of the same item; leave one of them")
     if not by_id:

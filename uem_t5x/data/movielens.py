@@ -8,16 +8,13 @@ import collections
 import dataclasses
 import itertools
 import reprlib
-import struct
-import zipfile
-import zlib
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 import polars as pl
 
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import text_tables
+from uem_t5x.data import archives, text_tables
 from uem_t5x.data.text_tables import TextTable
 from uem_t5x.tastes import verbalizer
 from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS
@@ -42,22 +39,8 @@ _MAX_GENRE_LETTERS = 100
 _NO_GENRES = r"(?i)^\s*\(?\s*no\s+genres\s+listed\s*\)?\s*$"
 _LIST = r"(?s)^\s*(?:\[.*\]|\{.*\})\s*$"
 
+_GET = "get MovieLens from grouplens.org"
 _WHOLE_NUMBER = "a whole number below 2**63"
-_MAX_NAME = 200  # the letters of a zip file's member, for messages
-_MACOS = "__MACOSX/"  # where macOS keeps what other systems do not know, a file for each
-
-# MovieLens is compressed to a third or a quarter, zeros to a thousandth. A smaller table than the
-# second figure is no danger, however well it is compressed.
-_MAX_COMPRESSION = 30
-_HARMLESS_BYTES = 2**26
-# Python's other decompressors do not stop at the size that a zip file declares.
-_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# RuntimeError: it wants a password, or is of an unknown kind. ValueError: a name that is no text,
-# or an offset before the file.
-_ZIP_ERRORS = (
-    *(zipfile.BadZipFile, zlib.error, struct.error),
-    *(EOFError, OSError, RuntimeError, ValueError),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +67,9 @@ def read_movielens(path: Path) -> MovieLens:
     files = dict(zip(_COLUMNS, _find_files(path)))
     tables = {}
     for table, file in files.items():
-        data, name = _read_member(path, file), f"{path}/{file}"
+        data, name = archives.read(path, file), f"{path}/{file}"
         if file.endswith(".dat"):
-            tables[table] = text_tables.read_double_colon(data, name, _COLUMNS[table])
+            tables[table] = text_tables.read_unquoted(data, name, _COLUMNS[table])
         else:
             tables[table] = text_tables.read_csv(
                 data, name, _COLUMNS[table], numbers=_NUMBERS[table]
@@ -263,7 +246,7 @@ def _find_files(path: Path) -> tuple[str, str]:
         InputError: if there are no two such files, or several times two.
     """
     # Some tools of Windows write its separator.
-    files = {PurePosixPath(name.replace("\\", "/")): name for name in _members(path)}
+    files = {PurePosixPath(name.replace("\\", "/")): name for name in archives.members(path, _GET)}
     found = [
         (files[folder / movies], files[folder / ratings])
         for folder in sorted({file.parent for file in files})
@@ -294,53 +277,3 @@ def _find_files(path: Path) -> tuple[str, str]:
         f"{path}: {problem}; give a MovieLens folder or zip file, which holds movies.csv and "
         "ratings.csv (or movies.dat and ratings.dat) in one folder"
     )
-
-
-def _members(path: Path) -> list[str]:
-    """Returns the names of the files of a folder or zip file."""
-    try:
-        if path.is_dir():
-            names = [file.name for file in path.iterdir()]
-        elif not path.is_file():
-            names = None
-        else:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-    except _ZIP_ERRORS as error:
-        raise InputError(
-            f"{path}: neither a folder nor a readable zip file; get it anew"
-        ) from error
-    if names is None:
-        raise InputError(f"{path}: no such folder or zip file; get MovieLens from grouplens.org")
-    # A name that would break the line of a message is none that GroupLens gave.
-    names = [name for name in names if name.isprintable() and len(name) <= _MAX_NAME]
-    return [
-        name for name in names if not name.startswith(_MACOS) and not name.endswith(("/", "\\"))
-    ]
-
-
-def _read_member(path: Path, member: str) -> bytes:
-    if path.is_dir():
-        return text_tables.read_file(path / member)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            info = archive.getinfo(member)
-            danger = _danger(info, path.stat().st_size)
-            if danger is None:
-                with archive.open(info) as file:
-                    return file.read(info.file_size)  # and no more, whatever it unpacks to
-    except _ZIP_ERRORS as error:
-        raise InputError(f"{path}: {member} is damaged ({error}); get the zip file anew") from error
-    raise InputError(
-        f"{path}: {member} {danger}; get the zip file anew, or unpack it and give the folder"
-    )
-
-
-def _danger(member: zipfile.ZipInfo, archive_size: int) -> str | None:
-    """Returns why unpacking may take more memory than any MovieLens would; None if it cannot."""
-    if member.compress_type not in _COMPRESSIONS:
-        return "is not compressed by deflate, so that nothing bounds its size"
-    compressed = min(member.compress_size, archive_size)
-    if member.file_size > max(_HARMLESS_BYTES, _MAX_COMPRESSION * compressed):
-        return f"has {member.file_size} bytes, but only {compressed} when compressed"
-    return None

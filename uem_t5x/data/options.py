@@ -30,8 +30,8 @@ class PrepareOptions:
     """What `prepare.prepare` is asked for.
 
     Attributes:
-        movielens: the MovieLens folder, or the zip file as published.
-        descriptions: the description table.
+        movielens: the MovieLens folder, or the zip file as published; None for `source`.
+        descriptions: the description table, of MovieLens.
         output: the dataset folder to write.
         encoder: the sentence encoder; `NAME=FOLDER` loads a SentenceT5 from a local copy.
         encoder_width: the length of the vectors of `hashing`; None is its default.
@@ -41,11 +41,14 @@ class PrepareOptions:
         seed: draws the splits.
         vocabulary_size: of the SentencePiece vocabulary to be trained; None trains none.
         overwrite: replaces a dataset folder at `output`.
+        source: the name of a preset or a TOML file, see `uem_t5x.data.sources`; None for
+            `movielens`.
+        data: the folder or zip file that the source's files lie in.
     """
 
-    movielens: Path
-    descriptions: Path
-    output: Path
+    movielens: Path | None = None
+    descriptions: Path | None = None
+    output: Path = Path()
     encoder: str = "hashing"
     encoder_width: int | None = None
     min_history: int = 20
@@ -54,3 +57,5 @@ class PrepareOptions:
     seed: int = 0
     vocabulary_size: int | None = None
     overwrite: bool = False
+    source: str | None = None
+    data: Path | None = None

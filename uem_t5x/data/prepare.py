@@ -11,10 +11,10 @@ from jaxtyping import Float32
 
 from uem_t5x.base import progress, startup
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import dataset_folder, movielens
+from uem_t5x.data import dataset_folder, joining, source_files, sources
 from uem_t5x.data.dataset_folder import DatasetFolder
-from uem_t5x.data.descriptions import read_descriptions
 from uem_t5x.data.histories import Histories, HistoryLabels
+from uem_t5x.data.joining import Joined
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
 from uem_t5x.data.options import PrepareOptions
 from uem_t5x.data.sentence_encoders import SentenceEncoder, make_encoder
@@ -22,6 +22,8 @@ from uem_t5x.data.splits import TRAIN, split_users
 from uem_t5x.tastes import sentences, verbalizer
 from uem_t5x.tastes.telling import Telling
 
+_UNRECORDED = ("output", "overwrite")
+_OF_SOURCES = ("source", "data")  # of MovieLens they are not recorded, as they never were
 _VOCABULARY_TEXTS = 2000  # of each kind; more of them teach a small vocabulary nothing new
 
 
@@ -38,14 +40,12 @@ def prepare(options: PrepareOptions, start: progress.Start = progress.unseen) ->
     Raises:
         InputError: if an option or an input is refused; then `options.output` is as it was.
     """
-    _check(options)
+    options = _check(options)
     with dataset_folder.writing(options.output, options.overwrite) as folder:
         # The encoder first: that its model is missing should not be found out after the reading.
         encoder_name, _, source = options.encoder.partition("=")
         encoder = make_encoder(encoder_name, options.encoder_width, source or None)
-        advance = start("reading and joining", 1)
-        joined, telling = _read(options), Telling()
-        advance(1)
+        joined, telling = _read(options, start)
 
         genres = tuple(sorted(joined.movies["genres"].explode().drop_nulls().unique()))
         histories = Histories.from_ratings(joined.ratings)
@@ -88,7 +88,7 @@ def prepare(options: PrepareOptions, start: progress.Start = progress.unseen) ->
             options={
                 name: str(value) if isinstance(value, Path) else value
                 for name, value in dataclasses.asdict(options).items()
-                if name not in ("output", "overwrite")
+                if name not in _UNRECORDED and not (name in _OF_SOURCES and value is None)
             },
             inputs=joined.sha256,
             telling=telling,
@@ -97,24 +97,25 @@ def prepare(options: PrepareOptions, start: progress.Start = progress.unseen) ->
     return DatasetFolder.open(options.output)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Joined:
-    """The movies and ratings that are kept.
-
-    Attributes:
-        movies: the movie table of the folder, its padding row included.
-        ratings: `userId`, `row` and `half_stars`, by user and in time order.
-        counts: what was read, kept and dropped, for the manifest.
-        sha256: of each input file; see `Manifest.inputs`.
-    """
-
-    movies: pl.DataFrame
-    ratings: pl.DataFrame
-    counts: dict[str, int]
-    sha256: dict[str, str]
-
-
-def _check(options: PrepareOptions) -> None:
+def _check(options: PrepareOptions) -> PrepareOptions:
+    """Refuses options that do not go together; returns them with MovieLens by its own."""
+    if options.source == sources.MOVIELENS:
+        if options.movielens is not None:
+            raise InputError(f"--movielens {options.movielens}: --source says so, too; leave one")
+        options = dataclasses.replace(options, source=None, data=None, movielens=options.data)
+    if options.source is None:
+        if options.movielens is None or options.descriptions is None:
+            raise InputError(
+                "what is to be read? Give --movielens DIR (or --source movielens --data DIR) and "
+                "--descriptions CSV; or --source NAME and --data DIR"
+            )
+        if options.data is not None:
+            raise InputError(f"--data {options.data}: of which form? Give --source NAME, too")
+    elif options.data is None or options.movielens is not None or options.descriptions is not None:
+        raise InputError(
+            f"--source {options.source}: give --data DIR, and neither --movielens nor "
+            "--descriptions"
+        )
     for split in ("validation", "test"):
         share = getattr(options, f"{split}_users")
         if share < 0 or (isinstance(share, float) and not share < 1):
@@ -123,54 +124,22 @@ def _check(options: PrepareOptions) -> None:
             )
     if options.min_history < 1:
         raise InputError(f"--min-history {options.min_history}: must be at least 1")
+    return options
 
 
-def _read(options: PrepareOptions) -> _Joined:
-    """Reads the inputs and keeps described movies and users with enough of them."""
-    tables = movielens.read_movielens(options.movielens)
-    descriptions = read_descriptions(options.descriptions, tables.movies)
-    movies = (
-        tables.movies.join(descriptions.frame, on="movieId")
-        .filter(pl.col("genres").list.len() > 0)
-        .sort("movieId")
-        .select(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).alias("row"), pl.all())
-    )
-    known, dropped = movielens.clean_ratings(tables.ratings, tables.movies)
-    described = known.join(
-        movies.select("movieId", "row"), on="movieId", maintain_order="left"
-    ).select("userId", "row", "half_stars")
-    kept = described.filter(pl.len().over("userId") >= options.min_history)
-    if kept.is_empty():
-        raise InputError(
-            f"0 users are too few for the asked split: of the {tables.movies.height} movies of "
-            f"{options.movielens} {movies.height} have a genre and a description in "
-            f"{options.descriptions}; {described.height} of its {tables.ratings.height} ratings "
-            f"are of these, and no user has --min-history {options.min_history} of them"
+def _read(options: PrepareOptions, start: progress.Start) -> tuple[Joined, Telling]:
+    """Reads the inputs, and how they are told."""
+    if options.source is None:
+        assert options.movielens is not None and options.descriptions is not None
+        advance = start("reading and joining", 1)
+        joined = joining.read_movielens(
+            options.movielens, options.descriptions, options.min_history
         )
-    counts = {
-        "movies_read": tables.movies.height,
-        "movies": movies.height,
-        "dropped_movies": tables.movies.height - movies.height,
-        "descriptions_read": descriptions.rows,
-        "descriptions": descriptions.frame.height,
-        "dropped_descriptions": descriptions.rows - descriptions.frame.height,
-        "ratings_read": tables.ratings.height,
-        "ratings": kept.height,
-        "dropped_duplicate_ratings": dropped["duplicates"],
-        "dropped_unknown_movie_ratings": dropped["unknown_movies"],
-        "dropped_undescribed_ratings": known.height - described.height,
-        "dropped_short_history_ratings": described.height - kept.height,
-        "users_read": tables.ratings["userId"].n_unique(),
-        "users": kept["userId"].n_unique(),
-    }
-    counts["dropped_users"] = counts["users_read"] - counts["users"]
-    sha256 = {**tables.sha256, "descriptions": descriptions.sha256}
-    return _Joined(_with_padding(movies), kept, counts, sha256)
-
-
-def _with_padding(movies: pl.DataFrame) -> pl.DataFrame:
-    padding = {"row": 0, "movieId": 0, "title": "", "genres": [], "description": ""}
-    return pl.concat([pl.DataFrame([padding], schema=movies.schema), movies])
+        advance(1)
+        return joined, Telling()
+    assert options.data is not None
+    source = source_files.read_source(options.source)
+    return joining.read_source(source, options.data, options.min_history, start), source.telling
 
 
 def _encode(

@@ -1,9 +1,10 @@
 """Splits users into train, validation and test by a seeded hash of their ids."""
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float64, Int64, Integer
+from jaxtyping import Float64, Int64, Shaped
 
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import stable_hash
@@ -12,7 +13,7 @@ TRAIN = "train"
 
 
 def split_users(
-    user_ids: Integer[np.ndarray, " users"], shares: Mapping[str, int | float], seed: int
+    user_ids: Shaped[np.ndarray, " users"], shares: Mapping[str, int | float], seed: int
 ) -> dict[str, Int64[np.ndarray, " split"]]:
     """Splits users; who is in a split of a given fraction does not change when users are added.
 
@@ -21,7 +22,7 @@ def split_users(
     is `train`.
 
     Args:
-        user_ids: distinct ids.
+        user_ids: distinct ids, integers or texts.
         shares: of each split but `train`: a number of users (int) or a fraction of them (float).
         seed: draws other positions.
 
@@ -55,7 +56,10 @@ def split_users(
     return {TRAIN: np.sort(order[start:]), **splits}
 
 
-def _positions(user_ids: Integer[np.ndarray, " users"], seed: int) -> Float64[np.ndarray, " users"]:
+def _positions(user_ids: Shaped[np.ndarray, " users"], seed: int) -> Float64[np.ndarray, " users"]:
     """Returns a pseudo-random number in [0, 1) for each id, the same in every integer type."""
+    if user_ids.dtype == object:  # texts
+        digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in user_ids]
+        user_ids = np.frombuffer(b"".join(digests), "<u8")
     (key,) = stable_hash.mix(np.array([seed % 2**64], np.uint64))
     return stable_hash.mix(user_ids.astype(np.uint64) ^ key) / 2.0**64

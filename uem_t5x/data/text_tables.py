@@ -48,7 +48,7 @@ _MISSING = [
     "", "-", "nan", "-nan", "nat", "none", "null", "nil", "na", "n/a", "#n/a", "#na", "<na>", "\\n",
 ]  # fmt: skip
 
-_COMMA, _QUOTE, _LINE_FEED, _CARRIAGE_RETURN = b',"\n\r'
+_QUOTE, _LINE_FEED, _CARRIAGE_RETURN = b'"\n\r'
 _NUMBER = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]+)?\s*")
 _WRITTEN_TWICE = 'in a quoted field write a quote as "", not as " or \\"'
 _MENDS = {  # of what Python's csv says
@@ -137,11 +137,12 @@ def read_csv(
     columns: Sequence[str],
     or_else: str = "",
     numbers: Collection[str] = (),
+    separator: str = ",",
 ) -> TextTable:
     """Reads some columns of a CSV file with a header; others are ignored.
 
     A quote is a letter in a field that does not begin with one. A field that does ends in a quote,
-    before a comma or the line's end, and holds quotes as `""`.
+    before a separator or the line's end, and holds quotes as `""`.
 
     Args:
         data: the content of the file.
@@ -150,12 +151,13 @@ def read_csv(
         or_else: what it may have in place of these, for messages.
         numbers: which of the columns hold a number in every row. By them those rows are known that
             a field swallows whose quote was not meant to open one.
+        separator: between fields, of one byte.
 
     Raises:
         InputError: if the file is not text, is cut off, lacks a column or names it twice, or if a
             line is no row of as many fields.
     """
-    present = csv_header(data, name)
+    present = csv_header(data, name, separator)
     for column in columns:
         if column not in present:
             raise InputError(
@@ -168,14 +170,14 @@ def read_csv(
             f"{name}, line {line}: not UTF-8 text; save the file as UTF-8, or get it anew"
         )
     table = _without_blank_end(data)
-    if _is_plain(table):
-        frame = _read_plain(table, name, ",", present, has_header=True, columns=list(columns))
+    if _is_plain(table, separator):
+        frame = _read_plain(table, name, separator, present, has_header=True, columns=list(columns))
     else:
-        frame = _read_quoted(table, name, present, columns, numbers)
+        frame = _read_quoted(table, name, present, columns, numbers, separator)
     return TextTable(frame, name, 2, not data.endswith(b"\n"), hashlib.sha256(data).hexdigest())
 
 
-def csv_header(data: bytes, name: str) -> list[str]:
+def csv_header(data: bytes, name: str, separator: str = ",") -> list[str]:
     """Returns the column names of a CSV file.
 
     Raises:
@@ -184,7 +186,8 @@ def csv_header(data: bytes, name: str) -> list[str]:
     _check_lines(data, name)
     try:
         first_line = io.BytesIO(data).readline().decode("utf-8-sig")
-        header = next(csv.reader([first_line.rstrip("\r\n")], strict=True))
+        line = first_line.rstrip("\r\n")
+        header = next(csv.reader([line], strict=True, delimiter=separator))
     except (UnicodeDecodeError, StopIteration, csv.Error) as error:
         raise InputError(f"{name}, line 1: not the header of a CSV file; get it anew") from error
     if len(header) > MAX_COLUMNS:
@@ -198,20 +201,21 @@ def csv_header(data: bytes, name: str) -> list[str]:
     return header
 
 
-def read_double_colon(data: bytes, name: str, columns: list[str]) -> TextTable:
-    """Reads a file whose fields are separated by `::`, with no header (MovieLens 1M and 10M).
+def read_unquoted(data: bytes, name: str, columns: list[str], separator: str = "::") -> TextTable:
+    """Reads a file with no header whose quotes are letters, as those of MovieLens 1M and 10M are.
 
     Args:
         data: the content of the file, UTF-8 or Latin-1.
         name: how messages call it.
         columns: the names of its fields, in order.
+        separator: between fields, of one letter or several.
 
     Raises:
         InputError: if a line has more fields or fewer, or is far too long.
     """
     _check_lines(data, name)
     utf8 = data if _is_utf8(data) else data.decode("latin-1").encode("utf-8")
-    utf8 = _without_blank_end(utf8).replace(b"::", _UNIT_SEPARATOR.encode())
+    utf8 = _without_blank_end(utf8).replace(separator.encode(), _UNIT_SEPARATOR.encode())
     frame = _read_plain(utf8, name, _UNIT_SEPARATOR, columns, has_header=False, quote_char=None)
     return TextTable(frame, name, 1, not data.endswith(b"\n"), hashlib.sha256(data).hexdigest())
 
@@ -255,11 +259,11 @@ def _blocks(data: bytes, start: int = 0) -> Iterator[bytes]:
         start = end
 
 
-def _is_plain(data: bytes) -> bool:
+def _is_plain(data: bytes, separator: str) -> bool:
     """Whether every line is a row, and all who read CSV agree on its fields.
 
-    Then quotes enclose whole fields, which are not empty and hold no comma, line end or quote, and
-    carriage returns stand before line feeds.
+    Then quotes enclose whole fields, which are not empty and hold no separator, line end or quote,
+    and carriage returns stand before line feeds.
     """
     if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
         return False
@@ -268,7 +272,7 @@ def _is_plain(data: bytes) -> bool:
     for lines in _blocks(data, data.startswith(codecs.BOM_UTF8) * len(codecs.BOM_UTF8)):
         block = np.frombuffer(lines, np.uint8)
         is_quote = block == _QUOTE
-        is_edge = (block == _COMMA) | (block == _LINE_FEED) | (block == _CARRIAGE_RETURN)
+        is_edge = (block == ord(separator)) | (block == _LINE_FEED) | (block == _CARRIAGE_RETURN)
         (at,) = np.nonzero(is_quote)
         if len(at) % 2:
             return False
@@ -312,11 +316,17 @@ def _read_plain(
 
 
 def _read_quoted(
-    data: bytes, name: str, present: list[str], columns: Sequence[str], numbers: Collection[str]
+    data: bytes,
+    name: str,
+    present: list[str],
+    columns: Sequence[str],
+    numbers: Collection[str],
+    separator: str,
 ) -> pl.DataFrame:
     """Reads a table whose rows may be of several lines, as Python's csv reads it."""
     places = {column: present.index(column) for column in columns}
-    rows = _rows(data, name, len(present), sorted(places[column] for column in numbers))
+    numbered = sorted(places[column] for column in numbers)
+    rows = _rows(data, name, len(present), numbered, separator)
     schema = dict.fromkeys(columns, pl.String)
     frames = [pl.DataFrame(schema=schema)]
     with _fields_of(MAX_LINE_BYTES):
@@ -337,13 +347,16 @@ def _fields_of(characters: int) -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _rows(data: bytes, name: str, width: int, numbers: Sequence[int]) -> Iterator[list[str]]:
+def _rows(
+    data: bytes, name: str, width: int, numbers: Sequence[int], separator: str
+) -> Iterator[list[str]]:
     """Yields the rows of a CSV file, its header too.
 
     Raises:
         InputError: naming the line in which the first wrong row begins.
     """
-    rows = csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="\n"), strict=True)
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="\n")
+    rows = csv.reader(text, strict=True, delimiter=separator)
     while True:
         line = rows.line_num + 1
         try:
@@ -356,7 +369,7 @@ def _rows(data: bytes, name: str, width: int, numbers: Sequence[int]) -> Iterato
             return
         if len(row) != width:
             raise _wrong_width(name, line, max(len(row), 1), width)
-        if rows.line_num > line and (swallowed := _swallowed_row(row, numbers)):
+        if rows.line_num > line and (swallowed := _swallowed_row(row, numbers, separator)):
             raise InputError(
                 f"{name}, line {line} to {rows.line_num}: no row of a CSV file: a quote opens a "
                 f"field in which {reprlib.repr(swallowed)} reads as a row; {_WRITTEN_TWICE}, or "
@@ -365,7 +378,7 @@ def _rows(data: bytes, name: str, width: int, numbers: Sequence[int]) -> Iterato
         yield row
 
 
-def _swallowed_row(row: Sequence[str], numbers: Sequence[int]) -> str | None:
+def _swallowed_row(row: Sequence[str], numbers: Sequence[int], separator: str) -> str | None:
     """Returns a line within a field that has the fields of a row, numbers where they belong."""
     width = len(row)
     for place, field in enumerate(row):
@@ -375,7 +388,7 @@ def _swallowed_row(row: Sequence[str], numbers: Sequence[int]) -> str | None:
             # which closes it.
             start = place if number_of_line == 0 else 0
             stop = place + 1 if number_of_line == last else width
-            parts = line.split(",")
+            parts = line.split(separator)
             if len(parts) == stop - start:
                 known = [parts[number - start] for number in numbers if start <= number < stop]
                 if known and all(map(_NUMBER.fullmatch, known)):

@@ -75,7 +75,7 @@ class RatingScale:
         points = sorted((worth, number) for number, worth in self._numbers)
         for (worth, low), (more, high) in itertools.pairwise(points):
             if worth < half_stars < more:
-                return f"{low + (high - low) * (half_stars - worth) / (more - worth):g}"
+                return f"{low + (high - low) * (half_stars - worth) / (more - worth):.3g}"
         return by_worth[min(by_worth, key=lambda worth: abs(worth - half_stars))]
 
 

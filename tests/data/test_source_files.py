@@ -1,0 +1,291 @@
+"""Sources of one's own: what they say, and what is refused in one line."""
+
+import json
+
+import polars as pl
+import pytest
+
+from uem_t5x import cli
+from uem_t5x.base.errors import InputError
+from uem_t5x.data import joining, source_files, source_tables
+from uem_t5x.tastes.labels import LabelRule
+from uem_t5x.tastes.rating_scale import RatingScale
+from uem_t5x.tastes.telling import Telling
+
+SOURCE = """
+[items]
+files = "things.csv"
+id = "sku"
+title = ["name", "alias"]
+classes = "tags"
+class_separator = ";"
+columns.about = ["text", "alias"]
+otherwise.about = "Nothing is said."
+
+[interactions]
+files = "bought*.csv"
+separator = ";"
+user = "who"
+item = "what"
+time = "when"
+value = "score"
+none = ["?"]
+[interactions.stars]
+0 = 0.5
+10 = 5
+loved = 5
+
+[[channels]]
+name = "thing"
+text = "{title}: {classes}"
+
+[[channels]]
+name = "score"
+text = "{value} of 10, {stars} stars"
+
+[[channels]]
+name = "about"
+text = "{about}"
+
+[labels]
+question = "What is it?"
+classes = 2
+min_count = 1
+most = 1
+liked_above = 3
+disliked_below = 2.5
+user = "They"
+likes = "want"
+dislikes = "avoid"
+no_taste = "They want it all."
+"""
+THINGS = """sku,name,alias,tags,text
+a1,Lamp,,Light;Home,It shines.
+a2,,Old lamp,light; Home ;Rare,
+a3,Chair,,Home,
+a4,,,Home,Lost.
+"""
+BOUGHT = """who;what;when;score
+u2;a1;2020-01-02 03:04:05;loved
+u1;a3;2020-01-03;7.4
+u1;a1;2020-01-01T00:00:00Z;0
+u1;a2;1577836801;?
+u2;a2;2020-01-01;10
+u2;a2;2020-01-04;5
+u1;zz;2020-01-05;5
+"""
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "things.csv").write_text(THINGS)
+    (tmp_path / "bought1.csv").write_text(BOUGHT)
+    (tmp_path / "mine.toml").write_text(SOURCE)
+    return tmp_path
+
+
+def read(data, **changes):
+    source = SOURCE
+    for old, new in changes.values():
+        assert old in source
+        source = source.replace(old, new)
+    (data / "mine.toml").write_text(source)
+    return source_files.read_source(str(data / "mine.toml"))
+
+
+def test_what_a_file_says(data):
+    telling = read(data).telling
+    assert telling.rule == LabelRule(1, 1, 3.0, 2.5)
+    assert telling.scale == RatingScale((("0", 0.5), ("10", 5.0), ("loved", 5.0)), rounds=True)
+    assert telling.wording.user == "They" and telling.wording.no_taste == "They want it all."
+    assert telling.rating_sentences(telling.sentences["score"])[10] == "10 of 10, 5 stars"
+    assert Telling.from_json(json.loads(json.dumps(vars_of(telling)))) == telling
+
+
+def vars_of(telling):
+    import dataclasses
+
+    return dataclasses.asdict(telling)
+
+
+def test_items_and_interactions_by_hand(data):
+    tables = source_tables.read(read(data), data)
+    assert tables.items.sort("movieId").rows(named=True) == [
+        {"movieId": "a1", "title": "Lamp", "about": "It shines.", "genres": ["Light", "Home"]},
+        {"movieId": "a2", "title": "Old lamp", "about": "Old lamp", "genres": ["Light", "Home"]},
+        {"movieId": "a3", "title": "Chair", "about": "Nothing is said.", "genres": ["Home"]},
+        {"movieId": "a4", "title": None, "about": "Lost.", "genres": ["Home"]},
+    ]
+    assert tables.interactions.rows() == [
+        ("u2", "a1", 10, 1_577_934_245),
+        ("u1", "a3", 8, 1_578_009_600),  # 0.5 + 4.5 * 0.74 stars, rounded
+        ("u1", "a1", 1, 1_577_836_800),
+        ("u2", "a2", 10, 1_577_836_800),
+        ("u2", "a2", 6, 1_578_096_000),
+        ("u1", "zz", 6, 1_578_182_400),
+    ]
+    assert tables.worth == {"loved": 10, "7.4": 8, "0": 1, "10": 10, "5": 6}
+    assert tables.counts == {"repeated_movies": 0, "unrated_ratings": 1}
+
+
+def test_what_is_kept(data):
+    joined = joining.read_source(read(data), data, 1)
+    assert joined.movies["title"].to_list() == ["", "Lamp", "Old lamp", "Chair"]
+    assert joined.ratings.rows() == [("u1", 1, 1), ("u1", 3, 8), ("u2", 1, 10), ("u2", 2, 6)]
+    assert joined.counts["dropped_unrated_ratings"] == 1
+    assert joined.counts["dropped_unknown_movie_ratings"] == 1
+    assert joined.counts["dropped_duplicate_ratings"] == 1
+
+
+def test_one_thing_is_worth_as_much_as_another(data):
+    bought = 'value = "score"\nnone = ["?"]\n[interactions.stars]\n0 = 0.5\n10 = 5\nloved = 5\n'
+    source = read(data, value=(bought, "stars = 4\n"), channel=("{value} of 10, ", ""))
+    assert source_tables.read(source, data).interactions["half_stars"].to_list() == [8] * 7
+
+
+def test_without_a_time_the_files_tell_the_order(data):
+    interactions = source_tables.read(read(data, time=('time = "when"\n', "")), data).interactions
+    assert interactions["timestamp"].to_list() == [0, 1, 2, 4, 5, 6]
+
+
+def test_other_forms_of_the_same_tables(data):
+    """As JSON lines, with lists and numbers, and as Parquet: the same tables."""
+    expected = source_tables.read(read(data), data)
+    bought = pl.read_csv(data / "bought1.csv", separator=";", infer_schema=False)
+    things = pl.read_csv(data / "things.csv", infer_schema=False)
+    listed = things.with_columns(pl.col("tags").str.split(";"))
+    (data / "bought1.csv").unlink()
+    bought.write_ndjson(data / "bought.jsonl")
+    with (data / "things.jsonl").open("w") as file:
+        for row in listed.rows(named=True):
+            file.write(json.dumps(row) + "\n\n")
+    files = {"a": ("things.csv", "things.jsonl"), "b": ("bought*.csv", "bought.jsonl")}
+    found = source_tables.read(read(data, **files), data)
+    assert found.items.equals(expected.items)
+    assert found.interactions.equals(expected.interactions)
+    listed.write_parquet(data / "things.parquet")
+    bought.write_parquet(data / "bought.parquet")
+    files = {"a": ("things.csv", "things.parquet"), "b": ("bought*.csv", "bought.parquet")}
+    found = source_tables.read(read(data, **files), data)
+    assert found.items.equals(expected.items)
+    assert found.interactions.equals(expected.interactions)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("title =", "titel =", r"\[items\] no key 'titel' \(did you mean title\?\)"),
+        ("[labels]", "[label]", r"no key 'label' \(did you mean labels\?\)"),
+        ('id = "sku"', "id = 3", r"\[items\] id = 3: give a text"),
+        ("min_count = 1", "min_count = true", r"min_count = True: give a number"),
+        ("min_count = 1", "min_count = 0", r"min_count = 0: give at least 1"),
+        ("disliked_below = 2.5", "disliked_below = 4", "disliked_below = 4 is above liked_above"),
+        ("{title}: ", "{titel}: ", r"thing: no column 'titel' \(did you mean title\?\); items"),
+        ("{about}", "{about", r"\[\[channels\]\] about: expected '}'"),
+        ("{about}", "about", "about: text = 'about' must name columns of items"),
+        ("{value} of", "{title} {value} of", "must name columns of items, or {stars} and {value}"),
+        ('name = "about"', 'name = "thing"', "name = 'thing': give each one of its own"),
+        ('name = "about"', 'name = "A b"', "name = 'A b': give each one of its own"),
+        ("columns.about", "columns.row", "columns.row: the name is taken"),
+        ("otherwise.about", "otherwise.abuot", r"otherwise.abuot: no such column \(did you mean"),
+        ('classes = "tags"\n', "", r"\[items\] needs classes ="),
+        ("10 = 5\n", "10 = 5.2\n", "'10' is 5.2 stars; give 0.5 to 5 in steps of 0.5"),
+        ('value = "score"\n', "", "needs value = "),
+        ('time = "when"', 'time = "when"\ntime_unit = "ms"', "time_unit = 'ms': choose one of sec"),
+        ('separator = ";"\nuser', 'separator = ""\nuser', "separator = ''"),
+        ('files = "things.csv"', 'files = "things.csv"\nformat = "xml"', "format = 'xml': choose"),
+        (
+            'files = "things.csv"',
+            'files = "things.csv"\nencoding = "x"',
+            "encoding: unknown encodi",
+        ),
+        ('likes = "want"', 'likes = "AVOID"', "likes and dislikes are both 'AVOID'"),
+        ('user = "They"', 'user = " "', "user = ' ': give a text"),
+        ("[items]", "reader = 'other'\n[items]", "reader = 'other': there is only 'movielens'"),
+        ("[items]", "reader = 'movielens'\n[items]", "knows its files; leave out their tables"),
+        ("[items]", "[items", "not a TOML file"),
+    ],
+)
+def test_what_a_source_may_not_say(data, old, new, message):
+    with pytest.raises(InputError, match=rf"mine\.toml: .*{message}") as error:
+        read(data, change=(old, new))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("things.csv", "sku,", "SKU,", r"things.csv: no column 'sku'; it has SKU, name"),
+        ("bought1.csv", "when", "then", r"bought1.csv: no column 'when'; it has who, what, then"),
+        ("bought1.csv", "u1;a3", ";a3", "bought1.csv, row 3: who is missing; it must be an id"),
+        ("bought1.csv", "7.4", "11", "row 3: score is '11'; it must be on the scale 0"),
+        ("bought1.csv", "7.4", "great", "row 3: score is 'great'; it must be on the scale 0"),
+        ("bought1.csv", "2020-01-03", "soon", "row 3: when is 'soon'; it must be seconds since"),
+        ("bought1.csv", "2020-01-03", "1577836800000", "say another time_unit ="),
+        ("bought1.csv", "u1;a3;", "u1;a3;;", "line 3: 5 fields where there should be 4"),
+        ("things.csv", "Light;Home", "['Light']", "names joined by ';', or say another class_sep"),
+        ("things.csv", "Light;Home", "L" * 101, "of names of at most 100 letters"),
+        ("things.csv", "Light;Home", "", None),
+    ],
+)
+def test_values_that_are_none(data, file, old, new, message):
+    text = (data / file).read_text()
+    assert old in text
+    (data / file).write_text(text.replace(old, new, 1))
+    if message is None:
+        tables = source_tables.read(read(data), data)
+        assert tables.items["genres"].to_list()[0] == []
+        return
+    with pytest.raises(InputError, match=message) as error:
+        source_tables.read(read(data), data)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"who": "u"}\n[1]\n', r"no file of a JSON object a line"),
+        (b'{"who": "u"}\n{"who": \n', r"line 2: .* is no JSON object"),
+        (b"who,what\n", r"no column 'who'|no JSON object"),
+        (b"", "empty; get it anew"),
+    ],
+)
+def test_json_lines_that_are_none(data, content, message):
+    (data / "bought.jsonl").write_bytes(content)
+    with pytest.raises(InputError, match=rf"bought\.jsonl.*{message}|no column 'what'"):
+        source_tables.read(read(data, b=("bought*.csv", "bought.jsonl")), data)
+
+
+def test_files_that_are_damaged(data):
+    import gzip
+
+    whole = gzip.compress(BOUGHT.encode() * 50)
+    (data / "bought1.csv").unlink()
+    for content in (whole[:-20], b"nonsense", whole[:60] + b"\0" * 20 + whole[80:]):
+        (data / "bought2.csv.gz").write_bytes(content)
+        with pytest.raises(InputError, match=r"bought2\.csv\.gz: cannot be read .*; get it anew"):
+            source_tables.read(read(data, b=("bought*.csv", "bought*")), data)
+
+
+def test_too_many_classes(data):
+    names = ";".join(f"class {number}" for number in range(1001))
+    (data / "things.csv").write_text(THINGS.replace("Light;Home", names))
+    source = read(data, change=("classes = 2\n", ""))
+    with pytest.raises(InputError, match=r"1004 classes, .* \[labels\] classes = 100"):
+        source_tables.read(source, data)
+
+
+def test_a_check_reads_some(data, capsys):
+    arguments = ["--source", str(data / "mine.toml"), "--data", str(data), "--check"]
+    assert cli.main(["prepare", *arguments]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for text in (
+        "id: a3",
+        "classes: Home",
+        "thing: Chair: Home",
+        "score: 7.78 of 10, 4 stars",
+        "What is it? They avoid Light.",
+        "loved = 5",
+        "2: Home, Light",
+    ):
+        assert text in told, (text, told)
