@@ -1,5 +1,7 @@
 """What docs/your_data.md shows is run as it stands."""
 
+import gzip
+import random
 import re
 import shutil
 import sys
@@ -13,15 +15,16 @@ import tiny_recipe
 from uem_t5x import cli, network, train
 from uem_t5x.answers import evaluate, predict
 from uem_t5x.answers.trained_model import TrainedModel
-from uem_t5x.data import seal, synthetic
+from uem_t5x.data import synthetic
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.inputs import batches, data_sources
 from uem_t5x.inputs import users as users_lib
 
 PAGE = Path(__file__).parents[1] / "docs/your_data.md"
-LABELS, CHANNEL, TASK, PROMPT, ADAPTER, PYTHON = re.findall(
+CHANNEL, TASK, PROMPT, ADAPTER, PYTHON = re.findall(
     r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL
 )
+SHOP, _ = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
 RECIPES = re.findall(r"```\n(from __gin__.*?)```", PAGE.read_text(), re.DOTALL)
 OF_A_TASK, OF_A_MODEL, OF_A_PROMPT, OF_AN_ADAPTER = RECIPES
 SMALL = [*tiny_recipe.BINDINGS, "TRAIN_STEPS = 1", "EVAL_PERIOD = 0"]
@@ -33,15 +36,30 @@ def mine(dataset_folder, tmp_path, monkeypatch):
     return shutil.copytree(dataset_folder.path, tmp_path / "runs/mine")
 
 
-def test_labels_of_ones_own(mine):
-    exec(
-        LABELS,
-        {"my_labels": lambda user: (["War", "Drama"], []) if int(user) % 2 else ([], ["War"])},
-    )
-    users = users_lib.read(seal.seal(mine), "test")
-    assert {int(user) % 2 for user in users.ids} == {0, 1}
-    for user, taste in zip(users.ids, users.tastes):
-        assert taste == ((["War", "Drama"], []) if int(user) % 2 else ([], ["War"]))
+def test_data_of_a_shop(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    draw = random.Random(0)
+    kinds = ["Toys", "Tools", "Music"]
+    products = [f"s{number:02d},Thing {number},{kinds[number % 3]}" for number in range(40)]
+    rows = [
+        f"c{user},s{item:02d},2024-01-{day:02d}T10:00:00,{draw.choice((1, 5))}"
+        for user in range(30)
+        for day, item in enumerate(draw.sample(range(40), 25), start=1)
+    ]
+    (tmp_path / "FOLDER/ratings").mkdir(parents=True)
+    (tmp_path / "FOLDER/products.csv").write_text("\n".join(["sku,name,category", *products, ""]))
+    for part, some in enumerate((rows[:400], rows[400:])):
+        text = "\n".join(["customer,sku,rated_at,stars", *some, ""])
+        file = tmp_path / f"FOLDER/ratings/part{part}.csv.gz"
+        file.write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "shop.toml").write_text(SHOP)
+    arguments = ["prepare", "--source", "shop.toml", "--data", "FOLDER"]
+    assert cli.main([*arguments, "--check"]) == 0
+    assert "Music, Tools, Toys" in capsys.readouterr().out
+    assert cli.main([*arguments, "--output", "runs/shop"]) == 0
+    folder = DatasetFolder.open("runs/shop")
+    assert folder.manifest.counts["ratings"] == 750
+    assert folder.movies()["movieId"].to_list()[1] == "s00"
 
 
 def test_a_channel_of_ones_own(mine):
