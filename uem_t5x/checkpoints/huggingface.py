@@ -74,12 +74,7 @@ def open_checkpoint(
     Raises:
       InputError: if it is of another network, holds no safetensors, or is damaged.
     """
-    if buckets.is_remote(folder):
-        raise InputError(
-            f"{folder}: Transformers' checkpoints are read from a local disk; copy the folder to "
-            "this machine"
-        )
-    folder = epath.Path(folder)
+    folder = _local(folder)
     path = folder / CONFIG
     fields = _read_config(path)
     config = huggingface_names.network_config(fields, path)
@@ -106,12 +101,9 @@ def open_checkpoint(
     ]
     _check_tensors([*places.values(), *copies], headers, weights)
 
-    def stored(place: Place) -> StoredTensor:
-        return StoredTensor(place.shape, functools.partial(_read, place, headers[place.name].file))
-
-    tensors = {name: stored(place) for name, place in places.items()}
+    tensors = {name: _stored(place, headers) for name, place in places.items()}
     for copy in copies:
-        if not _same_values(tensors["token_embedder/embedding"], stored(copy)):
+        if not _same_values(tensors["token_embedder/embedding"], _stored(copy, headers)):
             mend = (
                 "set tie_word_embeddings and scale_decoder_outputs to false there if the output "
                 "layer is separate"
@@ -123,6 +115,52 @@ def open_checkpoint(
                 f"it a copy; {mend}"
             )
     return config, tensors
+
+
+def open_encoder(
+    folder: str | os.PathLike[str],
+) -> tuple[network.T5Config, dict[str, StoredTensor]]:
+    """Opens the encoder of a T5 1.0 or 1.1; of a decoder there may be anything or nothing.
+
+    Args:
+      folder: what `save_pretrained` wrote, or a downloaded copy; on a local disk.
+
+    Returns:
+      The network's sizes, and the parameters of its encoder and token embedding, as those of
+      `open_checkpoint`.
+
+    Raises:
+      InputError: if it is of another network, holds no safetensors, or is damaged.
+    """
+    folder = _local(folder)
+    path = folder / CONFIG
+    config = huggingface_names.network_config(_read_config(path), path, of_encoder=True)
+    weights = _find_weights(folder)
+    headers = _read_headers(weights)
+    embedding = next((name for name in EMBEDDING if name in headers), EMBEDDING[0])
+    places = {
+        name: place
+        for name, place in huggingface_names.places(config, embedding).items()
+        if name.startswith(("encoder/", "token_embedder/"))
+    }
+    wanted = {place.name for place in places.values()}
+    _check_tensors(
+        places.values(), {name: headers[name] for name in wanted & headers.keys()}, weights
+    )
+    return config, {name: _stored(place, headers) for name, place in places.items()}
+
+
+def _local(folder: str | os.PathLike[str]) -> epath.Path:
+    if buckets.is_remote(folder):
+        raise InputError(
+            f"{folder}: Transformers' checkpoints are read from a local disk; copy the folder to "
+            "this machine"
+        )
+    return epath.Path(folder)
+
+
+def _stored(place: Place, headers: Mapping[str, _Header]) -> StoredTensor:
+    return StoredTensor(place.shape, functools.partial(_read, place, headers[place.name].file))
 
 
 def write_language_model(

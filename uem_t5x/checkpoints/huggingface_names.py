@@ -50,8 +50,13 @@ class Place:
     transposed: bool = False
 
 
-def network_config(fields: Mapping[str, Any], path: epath.Path) -> network.T5Config:
-    """Checks that `config.json` is a T5 1.1's, and returns its sizes."""
+def network_config(
+    fields: Mapping[str, Any], path: epath.Path, of_encoder: bool = False
+) -> network.T5Config:
+    """Checks that `config.json` is a T5 1.1's, and returns its sizes.
+
+    Where only its encoder is wanted, it may be a T5 1.0's: they differ in the feed-forward block.
+    """
     model_type = fields["model_type"]
     if model_type not in ("t5", "mt5", "longt5"):
         raise InputError(
@@ -60,7 +65,8 @@ def network_config(fields: Mapping[str, Any], path: epath.Path) -> network.T5Con
         )
     # As in Transformers, a T5 that does not name its feed-forward block has T5 1.0's.
     projection = fields.get("feed_forward_proj", "gated-gelu" if model_type == "mt5" else "relu")
-    if projection != "gated-gelu":
+    is_plain = of_encoder and projection == "relu"
+    if projection != "gated-gelu" and not is_plain:
         was = "T5 1.0 (feed_forward_proj 'relu')" if projection == "relu" else repr(projection)
         raise InputError(
             f"{path}: {was}: T5 1.1's feed-forward block is 'gated-gelu'; use T5 1.1, its "
@@ -90,7 +96,7 @@ def network_config(fields: Mapping[str, Any], path: epath.Path) -> network.T5Con
         mlp_dim=size("d_ff"),
         num_encoder_layers=encoder_layers,
         num_decoder_layers=size("num_decoder_layers") if has_decoder_layers else encoder_layers,
-        mlp_activations=ACTIVATIONS,
+        mlp_activations=("relu",) if is_plain else ACTIVATIONS,
         logits_via_embedding=_scales_outputs(fields),
         **(_long_attention(fields, path) if model_type == "longt5" else {}),
     )
@@ -183,8 +189,9 @@ def places(
         kernel(f"{ours}/out", f"{theirs}.o", joined, embed)
 
     def mlp(ours: str, theirs: str) -> None:
-        kernel(f"{ours}/wi_0", f"{theirs}.wi_0", embed, mlp_dim)
-        kernel(f"{ours}/wi_1", f"{theirs}.wi_1", embed, mlp_dim)
+        is_plain = len(config.mlp_activations) == 1
+        for name in ("wi",) if is_plain else ("wi_0", "wi_1"):
+            kernel(f"{ours}/{name}", f"{theirs}.{name}", embed, mlp_dim)
         kernel(f"{ours}/wo", f"{theirs}.wo", mlp_dim, embed)
 
     encoder_attention = _ATTENTION_MODULES[config.encoder_attention]

@@ -70,7 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--encoder",
         default=PrepareOptions.encoder,
         metavar="NAME[=FOLDER]",
-        help="hashing, sentence-t5-base, -large or -xl; FOLDER holds a downloaded SentenceT5",
+        help="hashing; sentence-t5-base, -large or -xl, FOLDER holds a downloaded one; "
+        "sentence-transformers:NAME; module:Class (default: %(default)s)",
     )
     add("--encoder-width", type=int, metavar="N", help="columns of the hashing encoder")
     add(

@@ -22,9 +22,10 @@ from safetensors.numpy import load_file, save_file
 
 from uem_t5x.base import buckets, progress
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import dataset_folder, image_encoders
+from uem_t5x.data import dataset_folder
 from uem_t5x.data.dataset_folder import EMBEDDINGS, DatasetFolder
 from uem_t5x.data.manifest import Channel
+from uem_t5x.encoders import images
 from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR, RATING_ROWS
 
 ITEM, RATING = "item", "rating"
@@ -109,7 +110,7 @@ def add_pictures(
     Args:
       path: a dataset folder, not in a bucket.
       name: of the channel: small letters, digits and `_`.
-      pictures: a folder of pictures, named by their items' ids; see `image_encoders.find_pictures`.
+      pictures: a folder of pictures, named by their items' ids; see `images.find_pictures`.
       image_encoder: a vision model of Transformers, by its folder or its name on the hub.
       start: starts the display of progress.
 
@@ -119,14 +120,14 @@ def add_pictures(
     """
     folder = _open_for(path, name)
     rows = _rows(folder, ITEM)
-    by_id = image_encoders.find_pictures(pictures, isinstance(next(iter(rows)), int))
+    by_id = images.find_pictures(pictures, isinstance(next(iter(rows)), int))
     known = [item for item in by_id if item in rows]
     if not known:
         raise InputError(
             f"{pictures}: none of its {len(by_id)} pictures is of an item of {folder.path}; name "
             "them by movieId"
         )
-    encoder = image_encoders.ImageEncoder(image_encoder)
+    encoder = images.ImageEncoder(image_encoder)
     advance = start("encoding pictures", len(known))
     vectors = encoder.encode([by_id[item] for item in known], advance)
     matrix = _as_matrix(_ById(np.array(known), vectors), rows, Path(pictures))

@@ -17,8 +17,10 @@ from uem_t5x.data.histories import Histories, HistoryLabels
 from uem_t5x.data.joining import Joined
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
 from uem_t5x.data.options import PrepareOptions
-from uem_t5x.data.sentence_encoders import SentenceEncoder, make_encoder
 from uem_t5x.data.splits import TRAIN, split_users
+from uem_t5x.encoders import sentences as sentence_encoders
+from uem_t5x.encoders.sentences import SentenceEncoder
+from uem_t5x.encoders.vector_cache import CachedEncoder
 from uem_t5x.tastes import sentences, verbalizer
 from uem_t5x.tastes.telling import Telling
 
@@ -43,8 +45,11 @@ def prepare(options: PrepareOptions, start: progress.Start = progress.unseen) ->
     options = _check(options)
     with dataset_folder.writing(options.output, options.overwrite) as folder:
         # The encoder first: that its model is missing should not be found out after the reading.
-        encoder_name, _, source = options.encoder.partition("=")
-        encoder = make_encoder(encoder_name, options.encoder_width, source or None)
+        encoder_name, source = sentence_encoders.split_name(options.encoder)
+        encoder = CachedEncoder(
+            sentence_encoders.make_encoder(encoder_name, options.encoder_width, source),
+            encoder_name,
+        )
         joined, telling = _read(options, start)
 
         genres = tuple(sorted(joined.movies["genres"].explode().drop_nulls().unique()))

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
+from uem_t5x.base import stable_hash
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import stable_hash
 
 TRAIN = "train"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import splitmix64
 
-from uem_t5x.data import stable_hash
+from uem_t5x.base import stable_hash
 from uem_t5x.data.splits import split_users
 
 SEED = 1234567

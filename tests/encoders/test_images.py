@@ -7,8 +7,9 @@ import pytest
 
 from uem_t5x import cli
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import channels, image_encoders
+from uem_t5x.data import channels
 from uem_t5x.data.dataset_folder import DatasetFolder
+from uem_t5x.encoders import images
 
 torch = pytest.importorskip("torch", reason="PyTorch is no part of this project's set")
 transformers = pytest.importorskip("transformers", reason="Transformers is no part of this set")
@@ -125,7 +126,7 @@ def test_a_picture_is_turned_and_alone(models, tmp_path):
     image.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "2.png")
     image.convert("L").save(tmp_path / "3.png")
     files = [tmp_path / f"{number}.png" for number in (1, 2, 3)]
-    encoder = image_encoders.ImageEncoder(str(models["clip"][1]))
+    encoder = images.ImageEncoder(str(models["clip"][1]))
     told = []
     turned, upright, grey = encoder.encode(files, told.append)
     np.testing.assert_allclose(turned, upright, atol=1e-6)
@@ -183,7 +184,7 @@ def test_a_picture_that_is_cut_off(models, dataset_folder, tmp_path):
 
 def test_models_that_are_none(models, tmp_path):
     with pytest.raises(InputError, match=r"none: no image encoder can be loaded"):
-        image_encoders.ImageEncoder(str(tmp_path / "none"))
+        images.ImageEncoder(str(tmp_path / "none"))
     # A model without the weights of a layer, which Transformers fills with noise.
     from safetensors.torch import load_file, save_file
 
@@ -192,7 +193,7 @@ def test_models_that_are_none(models, tmp_path):
     lost = next(name for name in sorted(weights) if "post_layernorm.weight" in name)
     save_file({n: w for n, w in weights.items() if n != lost}, folder / "model.safetensors")
     with pytest.raises(InputError, match=r"has no weights for .*post_layernorm\.weight"):
-        image_encoders.ImageEncoder(str(folder))
+        images.ImageEncoder(str(folder))
 
 
 def test_on_the_command_line(models, pictures, dataset_folder, tmp_path, capfd):

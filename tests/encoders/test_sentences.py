@@ -10,7 +10,7 @@ import pytest
 import splitmix64
 
 from uem_t5x.base.errors import InputError
-from uem_t5x.data.sentence_encoders import make_encoder
+from uem_t5x.encoders.sentences import make_encoder
 from uem_t5x.tastes import sentences
 from uem_t5x.tastes.telling import Telling
 

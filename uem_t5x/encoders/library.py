@@ -1,0 +1,70 @@
+"""Whatever the library sentence-transformers loads, by its name on the hub or its folder."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from uem_t5x.base.errors import InputError
+
+_BATCH = 64
+
+
+class LibraryEncoder:
+    """See `sentences.SentenceEncoder`."""
+
+    def __init__(self, source: str) -> None:
+        """Loads a model.
+
+        Raises:
+          InputError: if the library is missing, or cannot load the model.
+        """
+        self.source = source
+        try:
+            import sentence_transformers
+            import transformers
+        except ImportError as error:
+            raise InputError(
+                f"--encoder sentence-transformers:{source}: the package {error.name} is missing; "
+                "install uem-t5x[sentence-transformers]"
+            ) from error
+        transformers.logging.disable_progress_bar()
+        try:
+            self._model = sentence_transformers.SentenceTransformer(source)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            reason = (str(error).strip().splitlines() or [repr(error)])[0][:200]
+            raise InputError(
+                f"--encoder sentence-transformers:{source}: cannot be loaded ({reason}); give the "
+                "name of a model on the hub, or a folder that the library has saved"
+            ) from error
+        self.width = int(self._model.get_sentence_embedding_dimension())
+        self.sha256 = _sha256(self._model)
+
+    def encode(
+        self, texts: Sequence[str], on_progress: Callable[[int], Any] | None = None
+    ) -> Float32[np.ndarray, "texts width"]:
+        """See `sentences.SentenceEncoder`; texts of about the same length go together."""
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        vectors = np.zeros((len(texts), self.width), np.float32)
+        for start in range(0, len(texts), _BATCH):
+            batch = order[start : start + _BATCH]
+            vectors[batch] = self._model.encode(
+                [texts[row] for row in batch],
+                batch_size=_BATCH,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+            if on_progress:
+                on_progress(len(batch))
+        return vectors
+
+
+def _sha256(model: Any) -> str:
+    """Returns a checksum of a model's weights, wherever they were loaded from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
