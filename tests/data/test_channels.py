@@ -94,6 +94,13 @@ def test_what_was_added_can_be_removed(folder, ids, tmp_path):
     assert changed <= {"items/embeddings.safetensors", "manifest.json"}  # the order of tensors
 
 
+def test_a_channel_of_sentences_is_not_replaced_by_another(folder, ids, tmp_path):
+    """`predict` would encode what is told of an item, and take it for such a vector."""
+    channels.remove(folder, "description")
+    with pytest.raises(InputError, match="'description': what is told of items is called so"):
+        channels.add(folder, "description", write(tmp_path / "a.parquet", ids))
+
+
 def test_the_last_one_stays(folder, dataset_folder):
     names = [channel.name for channel in dataset_folder.channels]
     for name in names[1:]:

@@ -8,6 +8,9 @@ import pytest
 from uem_t5x import cli
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import joining, source_files, source_tables
+from uem_t5x.data.dataset_folder import DatasetFolder
+from uem_t5x.data.options import PrepareOptions
+from uem_t5x.data.prepare import prepare
 from uem_t5x.tastes.labels import LabelRule
 from uem_t5x.tastes.rating_scale import RatingScale
 from uem_t5x.tastes.telling import Telling
@@ -135,6 +138,43 @@ def test_what_is_kept(data):
     assert joined.counts["dropped_unrated_ratings"] == 1
     assert joined.counts["dropped_unknown_movie_ratings"] == 1
     assert joined.counts["dropped_duplicate_ratings"] == 1
+
+
+def test_a_channel_may_have_its_own_encoder(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("UEM_T5X_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "my_encoders.py").write_text(ENCODER)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = 'text = "{about}"\n'
+    read(data, own=(text, text + 'encoder = "my_encoders:Lengths"\n'))
+    folder = prepare(
+        PrepareOptions(
+            output=tmp_path / "dataset",
+            source=str(data / "mine.toml"),
+            data=data,
+            encoder_width=8,
+            min_history=1,
+            validation_users=0,
+            test_users=0,
+        )
+    )
+    assert [channel.width for channel in folder.channels] == [8, 8, 2]
+    of_about = folder.channels[2]
+    assert folder.encoder_of(of_about).name == "my_encoders:Lengths"
+    assert folder.encoder_of(folder.channels[0]).name == "hashing"
+    assert folder.embedding("about").tolist() == [[0, 0], [10, 1], [8, 1], [16, 1]]
+    assert folder.has_catalogue_of(DatasetFolder.open(folder.path))
+
+
+ENCODER = """
+import numpy as np
+
+
+class Lengths:
+    width, source, sha256 = 2, None, "1" * 64
+
+    def encode(self, texts, on_progress=None):
+        return np.array([[len(text), 1] for text in texts], np.float32)
+"""
 
 
 def test_one_thing_is_worth_as_much_as_another(data):

@@ -27,7 +27,7 @@ def why_not_described(trained: "TrainedModel") -> str | None:
         return "the model reads movies of its catalogue as text, and no others; leave it out"
     for channel in catalogue.channels:
         template = catalogue.telling.sentences.get(channel.name)
-        is_encoded = template is not None and channel.width == catalogue.encoder.width
+        is_encoded = template is not None and channel.width == catalogue.encoder_of(channel).width
         if channel.index == "item" and is_encoded:
             if lacking := set(sentences.names(template)) - _DESCRIBED_BY:
                 return (
@@ -132,7 +132,7 @@ class _ItemEncoder:
         self.first_row = len(trained.catalogue.movies())
         self._trained = trained
         self._why_not_described = why_not_described(trained)
-        self._sentence_encoder: Any = None
+        self._encoders: dict[Any, Any] = {}  # by their record, made when first needed
 
     def examples(self, users: Sequence[User]) -> tuple[list[dict[str, Any]], list[Movie]]:
         """Returns users as a dataset folder holds them, and the described movies of their items.
@@ -193,21 +193,21 @@ class _ItemEncoder:
         from uem_t5x.encoders import sentences as sentence_encoders
 
         catalogue = self._trained.catalogue
-        if self._sentence_encoder is None:
-            record = catalogue.encoder
-            self._sentence_encoder = sentence_encoders.make_encoder(
-                record.name, record.width, record.source, record.sha256
-            )
-        encode = self._sentence_encoder.encode
+        told = catalogue.telling.sentences
         described = [
             {"title": movie.title, "classes": movie.genres, "description": movie.description}
             for movie in movies
         ]
-        vectors = {
-            name: encode([sentences.write(template, item) for item in described])
-            for name, template in catalogue.telling.sentences.items()
-            if not sentences.is_of_rating(template)
-        }
+        vectors = {}
+        for channel in catalogue.channels:
+            if channel.index == "item":
+                record, template = catalogue.encoder_of(channel), told[channel.name]
+                if record not in self._encoders:
+                    self._encoders[record] = sentence_encoders.make_encoder(
+                        record.name, record.width, record.source, record.sha256
+                    )
+                texts = [sentences.write(template, item) for item in described]
+                vectors[channel.name] = self._encoders[record].encode(texts)
         spare = -len(movies) % _NEW_ITEM_ROWS
 
         def extend(path: tuple[Any, ...], table: "jax.Array") -> "jax.Array":

@@ -165,6 +165,8 @@ def _open_for(path: str | os.PathLike[str], name: str) -> DatasetFolder:
         raise InputError(f"--name {name!r}: use small letters, digits and _, first a letter")
     if name in {channel.name for channel in folder.channels}:
         raise InputError(f"{folder.path}: already has a channel {name!r}; give --name another one")
+    if name in folder.telling.sentences:  # else it would be taken for one that is made of text
+        raise InputError(f"--name {name!r}: what is told of items is called so; give another one")
     return folder
 
 

@@ -92,9 +92,17 @@ class DatasetFolder:
         """
 
         def catalogue(folder: DatasetFolder) -> tuple[object, ...]:
-            return folder.genres, folder.channels, folder.manifest.files[str(MOVIES)]
+            channels = [(c.name, c.width, c.index) for c in folder.channels]
+            return folder.genres, channels, folder.manifest.files[str(MOVIES)]
 
-        return catalogue(self) == catalogue(other) and self.encoder.is_same(other.encoder)
+        return catalogue(self) == catalogue(other) and all(
+            self.encoder_of(mine).is_same(other.encoder_of(theirs))
+            for mine, theirs in zip(self.channels, other.channels)
+        )
+
+    def encoder_of(self, channel: Channel) -> EncoderRecord:
+        """Returns what encoded the sentences of a channel, if it was made of any."""
+        return channel.encoder or self.encoder
 
     def has_inputs_of(self, other: "DatasetFolder") -> bool:
         """Whether `prepare` made both of the same files, whatever it did with them."""

@@ -23,26 +23,6 @@ FILE_NAME = "manifest.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Channel:
-    """One of the vectors that are concatenated to the embedding of a history item.
-
-    Attributes:
-        name: the key of its matrix in `items/embeddings.safetensors`.
-        width: the number of columns of that matrix.
-        index: what selects a row: the `item` (its row in the movie table) or its `rating` (in
-            half-stars). Row 0 is padding in both.
-    """
-
-    name: str
-    width: int
-    index: Literal["item", "rating"]
-
-    def __post_init__(self) -> None:
-        if self.index not in ("item", "rating"):  # of a file, which no type checker has seen
-            raise ValueError(f"index {self.index!r}")
-
-
-@dataclasses.dataclass(frozen=True)
 class EncoderRecord:
     """The arguments of `sentence_encoders.make_encoder` that made the embeddings.
 
@@ -67,6 +47,28 @@ class EncoderRecord:
         if (self.name, self.width) != (other.name, other.width):
             return False
         return None in (self.sha256, other.sha256) or self.sha256 == other.sha256
+
+
+@dataclasses.dataclass(frozen=True)
+class Channel:
+    """One of the vectors that are concatenated to the embedding of a history item.
+
+    Attributes:
+        name: the key of its matrix in `items/embeddings.safetensors`.
+        width: the number of columns of that matrix.
+        index: what selects a row: the `item` (its row in the movie table) or its `rating` (in
+            half-stars). Row 0 is padding in both.
+        encoder: what encoded its sentences, where that is not the manifest's.
+    """
+
+    name: str
+    width: int
+    index: Literal["item", "rating"]
+    encoder: EncoderRecord | None = None
+
+    def __post_init__(self) -> None:
+        if self.index not in ("item", "rating"):  # of a file, which no type checker has seen
+            raise ValueError(f"index {self.index!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +131,9 @@ class Manifest:
     def write(self, folder: epath.PathLike) -> None:
         """Writes `manifest.json` into `folder`, whole or not at all."""
         record = {"format": FORMAT, **dataclasses.asdict(self)}
+        for channel in record["channels"]:
+            if channel["encoder"] is None:  # as of folders from before a channel could have one
+                del channel["encoder"]
         if self.encoder.sha256 is None:  # readers from before there was one know no such field
             del record["encoder"]["sha256"]
         if self.telling == Telling():
@@ -190,7 +195,7 @@ class Manifest:
             fields.pop(name, None)
         try:
             fields["genres"] = tuple(fields["genres"])
-            fields["channels"] = tuple(Channel(**channel) for channel in fields["channels"])
+            fields["channels"] = tuple(_channel(**channel) for channel in fields["channels"])
             fields["encoder"] = EncoderRecord(**fields["encoder"])
             fields["splits"] = {name: Split(**split) for name, split in fields["splits"].items()}
             if "telling" in fields:
@@ -202,3 +207,8 @@ class Manifest:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = reprlib.repr(str(error))
             raise DamagedError(f"{path}: damaged ({reason}); {remake}") from error
+
+
+def _channel(encoder: Mapping[str, Any] | None = None, **fields: Any) -> Channel:
+    """Returns a channel of a file."""
+    return Channel(**fields, encoder=EncoderRecord(**encoder) if encoder else None)

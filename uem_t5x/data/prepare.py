@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,9 @@ from uem_t5x.data.histories import Histories, HistoryLabels
 from uem_t5x.data.joining import Joined
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest
 from uem_t5x.data.options import PrepareOptions
+from uem_t5x.data.sources import Source
 from uem_t5x.data.splits import TRAIN, split_users
 from uem_t5x.encoders import sentences as sentence_encoders
-from uem_t5x.encoders.sentences import SentenceEncoder
 from uem_t5x.encoders.vector_cache import CachedEncoder
 from uem_t5x.tastes import sentences, verbalizer
 from uem_t5x.tastes.telling import Telling
@@ -44,13 +45,11 @@ def prepare(options: PrepareOptions, start: progress.Start = progress.unseen) ->
     """
     options = _check(options)
     with dataset_folder.writing(options.output, options.overwrite) as folder:
-        # The encoder first: that its model is missing should not be found out after the reading.
-        encoder_name, source = sentence_encoders.split_name(options.encoder)
-        encoder = CachedEncoder(
-            sentence_encoders.make_encoder(encoder_name, options.encoder_width, source),
-            encoder_name,
-        )
-        joined, telling = _read(options, start)
+        # The encoders first: that a model is missing should not be found out after the reading.
+        source = None if options.source is None else source_files.read_source(options.source)
+        default, of_channels = _make_encoders(options, source)
+        joined = _read(options, source, start)
+        telling = Telling() if source is None else source.telling
 
         genres = tuple(sorted(joined.movies["genres"].explode().drop_nulls().unique()))
         histories = Histories.from_ratings(joined.ratings)
@@ -60,7 +59,7 @@ def prepare(options: PrepareOptions, start: progress.Start = progress.unseen) ->
             dataset_folder.genre_matrix(joined.movies, genres), genres, telling.rule
         )
 
-        embeddings = _encode(encoder, joined.movies, telling, start)
+        embeddings = _encode(default, of_channels, joined.movies, telling, start)
         dataset_folder.write_items(folder, joined.movies, embeddings)
         rated = histories.rating_counts(users[TRAIN], joined.movies.height)
         dataset_folder.write_rating_counts(folder, rated)
@@ -82,11 +81,14 @@ def prepare(options: PrepareOptions, start: progress.Start = progress.unseen) ->
             genres=genres,
             channels=tuple(
                 Channel(
-                    name, encoder.width, "rating" if sentences.is_of_rating(template) else "item"
+                    name,
+                    embeddings[name].shape[1],
+                    "rating" if sentences.is_of_rating(template) else "item",
+                    _record(of_channels[name]) if name in of_channels else None,
                 )
                 for name, template in telling.sentences.items()
             ),
-            encoder=EncoderRecord(encoder_name, encoder.width, encoder.source, encoder.sha256),
+            encoder=_record(default),
             splits=written,
             has_vocabulary=options.vocabulary_size is not None,
             counts=joined.counts | _label_counts(histories, labels),
@@ -132,23 +134,45 @@ def _check(options: PrepareOptions) -> PrepareOptions:
     return options
 
 
-def _read(options: PrepareOptions, start: progress.Start) -> tuple[Joined, Telling]:
-    """Reads the inputs, and how they are told."""
-    if options.source is None:
-        assert options.movielens is not None and options.descriptions is not None
-        advance = start("reading and joining", 1)
-        joined = joining.read_movielens(
-            options.movielens, options.descriptions, options.min_history
-        )
-        advance(1)
-        return joined, Telling()
-    assert options.data is not None
-    source = source_files.read_source(options.source)
-    return joining.read_source(source, options.data, options.min_history, start), source.telling
+def _make_encoders(
+    options: PrepareOptions, source: Source | None
+) -> tuple[CachedEncoder, dict[str, CachedEncoder]]:
+    """Returns the encoder of all channels, and those of channels that have their own."""
+    by_name: dict[str, CachedEncoder] = {}
+
+    def make(said: str, width: int | None = None) -> CachedEncoder:
+        if said not in by_name:
+            name, place = sentence_encoders.split_name(said)
+            by_name[said] = CachedEncoder(sentence_encoders.make_encoder(name, width, place), name)
+        return by_name[said]
+
+    default = make(options.encoder, options.encoder_width)
+    of_channels = {} if source is None else source.encoders
+    return default, {channel: make(said) for channel, said in of_channels.items()}
+
+
+def _record(encoder: CachedEncoder) -> EncoderRecord:
+    return EncoderRecord(encoder.name, encoder.width, encoder.source, encoder.sha256)
+
+
+def _read(options: PrepareOptions, source: Source | None, start: progress.Start) -> Joined:
+    """Reads the inputs."""
+    if source is not None:
+        assert options.data is not None
+        return joining.read_source(source, options.data, options.min_history, start)
+    assert options.movielens is not None and options.descriptions is not None
+    advance = start("reading and joining", 1)
+    joined = joining.read_movielens(options.movielens, options.descriptions, options.min_history)
+    advance(1)
+    return joined
 
 
 def _encode(
-    encoder: SentenceEncoder, movies: pl.DataFrame, telling: Telling, start: progress.Start
+    default: CachedEncoder,
+    of_channels: Mapping[str, CachedEncoder],
+    movies: pl.DataFrame,
+    telling: Telling,
+    start: progress.Start,
 ) -> dict[str, Float32[np.ndarray, "rows width"]]:
     """Encodes the sentences about every item and every rating; row 0 of each is zero."""
     texts = {
@@ -160,7 +184,7 @@ def _encode(
     advance = start("encoding sentences", sum(map(len, texts.values())))
     matrices = {}
     for channel, rows in texts.items():
-        matrices[channel] = encoder.encode(rows, advance)
+        matrices[channel] = of_channels.get(channel, default).encode(rows, advance)
         matrices[channel][0] = 0
     return matrices
 

@@ -57,7 +57,7 @@ _KEYS: Mapping[str, Mapping[str, Any]] = {
         "none": list,
         "stars": (dict, int, float),
     },
-    "channels": {"name": str, "text": str},
+    "channels": {"name": str, "text": str, "encoder": str},
     "labels": {
         "question": str,
         "classes": int,
@@ -141,7 +141,14 @@ class _Reader:
             interactions, scale = self._interactions(fields["interactions"])
             self._check_classes(tables)
         telling = self._telling(fields, told, tables, scale)
-        return Source(self.name, reader, tables, interactions, telling, told.get("classes"))
+        encoders = {
+            channel["name"]: channel["encoder"]
+            for channel in fields.get("channels", [])
+            if "encoder" in channel
+        }
+        return Source(
+            self.name, reader, tables, interactions, telling, told.get("classes"), encoders
+        )
 
     def _error(self, problem: str) -> InputError:
         return InputError(f"{self.name}: {problem}")

@@ -120,6 +120,7 @@ class Source:
         interactions: who did what with which item.
         telling: how histories are told, and what is asked of them.
         classes: how many classes are kept, the most common ones; None keeps all.
+        encoders: by a channel's name the encoder of its sentences, where it has its own.
     """
 
     name: str
@@ -128,3 +129,4 @@ class Source:
     interactions: Interactions | None
     telling: Telling
     classes: int | None
+    encoders: Mapping[str, str] = dataclasses.field(default_factory=dict)

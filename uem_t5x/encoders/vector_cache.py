@@ -38,7 +38,7 @@ class CachedEncoder:
     """
 
     def __init__(self, encoder: SentenceEncoder, name: str) -> None:
-        self._encoder = encoder
+        self._encoder, self.name = encoder, name
         self.width, self.source, self.sha256 = encoder.width, encoder.source, encoder.sha256
         self._parts = None
         if self.sha256 is not None:
