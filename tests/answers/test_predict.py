@@ -21,12 +21,12 @@ MOVIES = pl.DataFrame(
 )
 
 
-def read(*lines, rows=ROWS, titles=None, why_not_described=None, scale=STARS):
+def read(*lines, rows=ROWS, titles=None, why_not_described=None, scale=STARS, **options):
     refused = []
     encoded = [line.encode() for line in lines]
     users = list(
         user_lines.read_users(
-            encoded, "in.jsonl", rows, refused.append, why_not_described, titles, scale
+            encoded, "in.jsonl", rows, refused.append, why_not_described, titles, scale, **options
         )
     )
     return users, [error.line for error in refused]
@@ -72,6 +72,8 @@ def test_ids_of_ones_own_in_time_order():
     ]
     ((user,), _) = read(line(*items), rows=TEXT_ROWS)
     assert user.items[:2] == (4, 5)
+    ((user,), _) = read(line(*items), rows=TEXT_ROWS, ties_by_id=False)
+    assert [user.items[1], user.items[3]] == [5, 4]
     assert {movie.title for movie in user.items[2:]} == {"New", "Newer"}
 
 

@@ -1,13 +1,16 @@
 """Sources of one's own: what they say, and what is refused in one line."""
 
+import dataclasses
 import json
 
+import own_source
 import polars as pl
 import pytest
+from own_source import BOUGHT, THINGS, histories, read
 
 from uem_t5x import cli
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import joining, source_files, source_tables
+from uem_t5x.data import joining, source_tables
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.data.options import PrepareOptions
 from uem_t5x.data.prepare import prepare
@@ -15,85 +18,10 @@ from uem_t5x.tastes.labels import LabelRule
 from uem_t5x.tastes.rating_scale import RatingScale
 from uem_t5x.tastes.telling import Telling
 
-SOURCE = """
-[items]
-files = "things.csv"
-id = "sku"
-title = ["name", "alias"]
-classes = "tags"
-class_separator = ";"
-columns.about = ["text", "alias"]
-otherwise.about = "Nothing is said."
-
-[interactions]
-files = "bought*.csv"
-separator = ";"
-user = "who"
-item = "what"
-time = "when"
-value = "score"
-none = ["?"]
-[interactions.stars]
-0 = 0.5
-10 = 5
-loved = 5
-
-[[channels]]
-name = "thing"
-text = "{title}: {classes}"
-
-[[channels]]
-name = "score"
-text = "{value} of 10, {stars} stars"
-
-[[channels]]
-name = "about"
-text = "{about}"
-
-[labels]
-question = "What is it?"
-classes = 2
-min_count = 1
-most = 1
-liked_above = 3
-disliked_below = 2.5
-user = "They"
-likes = "want"
-dislikes = "avoid"
-no_taste = "They want it all."
-"""
-THINGS = """sku,name,alias,tags,text
-a1,Lamp,,Light;Home,It shines.
-a2,,Old lamp,light; Home ;Rare,
-a3,Chair,,Home,
-a4,,,Home,Lost.
-"""
-BOUGHT = """who;what;when;score
-u2;a1;2020-01-02 03:04:05;loved
-u1;a3;2020-01-03;7.4
-u1;a1;2020-01-01T00:00:00Z;0
-u1;a2;1577836801;?
-u2;a2;2020-01-01;10
-u2;a2;2020-01-04;5
-u1;zz;2020-01-05;5
-"""
-
 
 @pytest.fixture
 def data(tmp_path):
-    (tmp_path / "things.csv").write_text(THINGS)
-    (tmp_path / "bought1.csv").write_text(BOUGHT)
-    (tmp_path / "mine.toml").write_text(SOURCE)
-    return tmp_path
-
-
-def read(data, **changes):
-    source = SOURCE
-    for old, new in changes.values():
-        assert old in source
-        source = source.replace(old, new)
-    (data / "mine.toml").write_text(source)
-    return source_files.read_source(str(data / "mine.toml"))
+    return own_source.write(tmp_path)
 
 
 def test_what_a_file_says(data):
@@ -106,8 +34,6 @@ def test_what_a_file_says(data):
 
 
 def vars_of(telling):
-    import dataclasses
-
     return dataclasses.asdict(telling)
 
 
@@ -120,15 +46,15 @@ def test_items_and_interactions_by_hand(data):
         {"movieId": "a4", "title": None, "about": "Lost.", "genres": ["Home"]},
     ]
     assert tables.interactions.rows() == [
-        ("u2", "a1", 10, 1_577_934_245),
-        ("u1", "a3", 8, 1_578_009_600),  # 0.5 + 4.5 * 0.74 stars, rounded
-        ("u1", "a1", 1, 1_577_836_800),
-        ("u2", "a2", 10, 1_577_836_800),
-        ("u2", "a2", 6, 1_578_096_000),
-        ("u1", "zz", 6, 1_578_182_400),
+        ("u2", "a1", 10, 1_577_934_245_000_000, 0),
+        ("u1", "a3", 8, 1_578_009_600_000_000, 1),  # 0.5 + 4.5 * 0.74 stars, rounded
+        ("u1", "a1", 1, 1_577_836_800_000_000, 2),
+        ("u2", "a2", 10, 1_577_836_800_000_000, 4),
+        ("u2", "a2", 6, 1_578_096_000_000_000, 5),
+        ("u1", "zz", 6, 1_578_182_400_000_000, 6),
     ]
     assert tables.worth == {"loved": 10, "7.4": 8, "0": 1, "10": 10, "5": 6}
-    assert tables.counts == {"repeated_movies": 0, "unrated_ratings": 1}
+    assert tables.counts == {"repeated_movies": 0, "unrated_ratings": 1, "nameless_ratings": 0}
 
 
 def test_what_is_kept(data):
@@ -184,8 +110,13 @@ def test_one_thing_is_worth_as_much_as_another(data):
 
 
 def test_without_a_time_the_files_tell_the_order(data):
-    interactions = source_tables.read(read(data, time=('time = "when"\n', "")), data).interactions
-    assert interactions["timestamp"].to_list() == [0, 1, 2, 4, 5, 6]
+    (data / "bought1.csv").rename(data / "bought2.csv")
+    (data / "bought10.csv").write_text("who;what;when;score\nu2;a1;;10\n")
+    source = read(data, time=('time = "when"\n', ""))
+    assert histories(source, data)["u2"] == [("a2", 6), ("a1", 10)]
+    files = ('files = "bought*.csv"', 'files = ["bought10.csv", "bought2.csv"]')
+    source = read(data, time=('time = "when"\n', ""), files=files)
+    assert histories(source, data)["u2"] == [("a1", 10), ("a2", 6)]
 
 
 def test_other_forms_of_the_same_tables(data):
@@ -257,7 +188,8 @@ def test_what_a_source_may_not_say(data, old, new, message):
     [
         ("things.csv", "sku,", "SKU,", r"things.csv: no column 'sku'; it has SKU, name"),
         ("bought1.csv", "when", "then", r"bought1.csv: no column 'when'; it has who, what, then"),
-        ("bought1.csv", "u1;a3", ";a3", "bought1.csv, row 3: who is missing; it must be an id"),
+        ("bought1.csv", "2020-01-03", "1e30", r"row 3: when is '1e30'; it must be"),
+        ("bought1.csv", "who;what;when;score\n", "", r"no column 'who'; it has u2, a1"),
         ("bought1.csv", "7.4", "11", "row 3: score is '11'; it must be on the scale 0"),
         ("bought1.csv", "7.4", "great", "row 3: score is 'great'; it must be on the scale 0"),
         ("bought1.csv", "2020-01-03", "soon", "row 3: when is 'soon'; it must be seconds since"),
@@ -284,8 +216,8 @@ def test_values_that_are_none(data, file, old, new, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"who": "u"}\n[1]\n', r"no file of a JSON object a line"),
-        (b'{"who": "u"}\n{"who": \n', r"line 2: .* is no JSON object"),
+        (b'{"who": "u"}\n[1]\n', r"row 2: .* is no JSON object"),
+        (b'{"who": "u"}\n{"who": \n', r"row 2: .* is no JSON object"),
         (b"who,what\n", r"no column 'who'|no JSON object"),
         (b"", "empty; get it anew"),
     ],

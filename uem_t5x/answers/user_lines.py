@@ -147,6 +147,7 @@ def read_users(
     why_not_described: str | None = None,
     titles: Mapping[str, Sequence[ItemId]] | None = None,
     scale: RatingScale = STARS,
+    ties_by_id: bool = True,
 ) -> Iterator[User | None]:
     """Yields the user of each line, and None where `lines` has it.
 
@@ -165,8 +166,10 @@ def read_users(
       why_not_described: refuses movies that are only described, in these words.
       titles: see `movie_titles`; None for a catalogue that goes by ids alone.
       scale: of the ratings.
+      ties_by_id: whether items of the same time are taken in the order of their ids, as `prepare`
+        has those of MovieLens; else as they stand in the line.
     """
-    reader = _Reader(rows, titles or {}, why_not_described, scale)
+    reader = _Reader(rows, titles or {}, why_not_described, scale, ties_by_id)
     number = 0
     for line in lines:
         if line is None:
@@ -206,6 +209,7 @@ class _Reader:
     titles: Mapping[str, Sequence[ItemId]]
     why_not_described: str | None
     scale: RatingScale
+    ties_by_id: bool
 
     def user(self, line: bytes) -> User:
         if len(line) > MAX_LINE_BYTES:
@@ -231,7 +235,7 @@ class _Reader:
                 raise InputError(f"item {position} of the history: {error}") from error
         _check_times(given)
         found = [rated for rated in given if rated.item is not None]
-        kept = _in_order(found)
+        kept = _in_order(found, self.ties_by_id)
         return User(
             user_id,
             tuple(rated.item for rated in kept),
@@ -285,11 +289,13 @@ def _kind(time: _Time) -> str:
     return "a date" if isinstance(time, datetime.datetime) else "seconds"
 
 
-def _in_order(items: Sequence[_Rated]) -> Sequence[_Rated]:
+def _in_order(items: Sequence[_Rated], ties_by_id: bool) -> Sequence[_Rated]:
     """Returns items as `prepare` takes ratings, where they tell their time; or else as given."""
     if not items or items[0].time is None:
         return items
     newest = {rated.item: rated for rated in sorted(items, key=lambda rated: rated.time)}
+    if not ties_by_id:
+        return sorted(newest.values(), key=lambda rated: rated.time)
     # Those without an id come last; they may not be compared with any.
     return sorted(
         newest.values(),

@@ -39,6 +39,7 @@ _OF_SOURCES = {
         "interactions",
         {
             "no value": "dropped_unrated_ratings",
+            "no user or item": "dropped_nameless_ratings",
             "again later": "dropped_duplicate_ratings",
             "of unknown items": "dropped_unknown_movie_ratings",
             "of items that lack what is told": "dropped_undescribed_ratings",
@@ -143,6 +144,7 @@ def _check(args: argparse.Namespace) -> None:
     def add(name: str, lines: Iterable[str]) -> None:
         table.add_row(name, "\n".join(lines))
 
+    add("read", [_some(found.files)])
     add("an item", (f"{name}: {_cell(value)}" for name, value in found.item.items()))
     add("is told as", (f"{name}: {text}" for name, text in found.sentences.items()))
     add(

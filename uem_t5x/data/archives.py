@@ -9,7 +9,7 @@ from pathlib import Path
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import text_tables
 
-_MAX_NAME = 200  # the letters of a zip file's member, for messages
+_MAX_NAME = 200  # the letters of a member, for messages
 _MACOS = "__MACOSX/"  # where macOS keeps what other systems do not know, a file for each
 
 # Tables of text are compressed to a third or a quarter, zeros to a thousandth. A smaller one than
@@ -32,7 +32,8 @@ def members(path: Path, mend: str, deep: bool = False) -> list[str]:
     Args:
         path: of the folder or zip file.
         mend: what to do if there is none.
-        deep: whether files in folders of the folder are meant, too; of a zip file they always are.
+        deep: whether files in folders of the folder are meant, too, as of a zip file they always
+            are, and files of any name.
 
     Raises:
         InputError: if it is neither.
@@ -52,11 +53,13 @@ def members(path: Path, mend: str, deep: bool = False) -> list[str]:
         ) from error
     if names is None:
         raise InputError(f"{path}: no such folder or zip file; {mend}")
-    # A name that would break the line of a message is none that anybody published.
-    names = [name for name in names if name.isprintable() and len(name) <= _MAX_NAME]
-    return [
+    names = [
         name for name in names if not name.startswith(_MACOS) and not name.endswith(("/", "\\"))
     ]
+    if deep:
+        return names
+    # A name that would break the line of a message is none that anybody published.
+    return [name for name in names if name.isprintable() and len(name) <= _MAX_NAME]
 
 
 def _below(path: Path) -> Iterator[Path]:

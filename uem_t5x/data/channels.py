@@ -296,6 +296,8 @@ def _as_matrix(
         raise InputError(
             f"{path}: {len(vectors)} vectors and ids of shape {list(ids.shape)}; give each one"
         )
+    if any(isinstance(one, list | np.ndarray) for one in ids.tolist()):
+        raise InputError(f"{path}: ids are lists; give each vector one")
     taken: dict[Id, int] = {}
     for place, one in enumerate(ids.tolist()):
         if one not in rows:

@@ -91,10 +91,9 @@ def read_source(
             f"0 users are too few for the asked split: of the {tables.items.height} items of "
             f"{path} {movies.height} have a {' and a '.join(told)}; {_too_few(counts, min_history)}"
         )
-    repeated, unrated = (tables.counts[name] for name in ("repeated_movies", "unrated_ratings"))
-    counts["movies_read"] += repeated
-    counts["ratings_read"] += unrated
-    counts |= {"dropped_repeated_movies": repeated, "dropped_unrated_ratings": unrated}
+    for reason, count in tables.counts.items():
+        counts[f"dropped_{reason}"] = count
+        counts["movies_read" if reason.endswith("_movies") else "ratings_read"] += count
     return Joined(_with_padding(movies), kept, counts, dict(tables.sha256), tables.worth)
 
 

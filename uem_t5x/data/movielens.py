@@ -87,19 +87,20 @@ def clean_ratings(
     """Drops ratings of movies that are not in the movie table, and keeps the newest of duplicates.
 
     Args:
-        ratings: as in `MovieLens`.
+        ratings: as in `MovieLens`; or in their order within the same time, as `order` numbers it.
         movies: as in `MovieLens`.
 
     Returns:
-        The ratings left, by user and in time order (ties by `movieId`), and how many were dropped:
-        `unknown_movies` and `duplicates`.
+        The ratings left, by user and in time order (ties by `order`, or by `movieId`), and how many
+        were dropped: `unknown_movies` and `duplicates`.
     """
     known = ratings.join(movies.select("movieId"), on="movieId", how="semi")
     # Sorted twice rather than looked up in a table of all pairs, which takes far more memory.
+    tie = "order" if "order" in known.columns else "movieId"
     by_movie = known.sort("userId", "movieId", "timestamp", maintain_order=True)
     pair = pl.col("userId", "movieId")
     is_newest = pl.any_horizontal(pair != pair.shift(-1)).fill_null(True)
-    kept = by_movie.filter(is_newest).sort("userId", "timestamp", "movieId")
+    kept = by_movie.filter(is_newest).sort("userId", "timestamp", tie)
     dropped = {
         "unknown_movies": ratings.height - known.height,
         "duplicates": known.height - kept.height,
@@ -145,7 +146,7 @@ def _check_genres(table: TextTable, genres: pl.Series) -> None:
         # A slash may join two words to one name, where names are joined by |.
         if separator == "/" and (genres.list.len() > 1).any():
             continue
-        found = _first_list(names, separator)
+        found = first_list(names, separator)
         if found is not None:
             mend = reprlib.repr("|".join(part.strip() for part in found.split(separator)))
             table.require(
@@ -168,7 +169,7 @@ def _check_genres(table: TextTable, genres: pl.Series) -> None:
             )
 
 
-def _first_list(names: Collection[str], separator: str) -> str | None:
+def first_list(names: Collection[str], separator: str) -> str | None:
     """Returns the first name whose parts all occur in other names, too; None if there is none."""
     parts = {
         name: {verbalizer.normalize(part) for part in name.split(separator)} - {""}

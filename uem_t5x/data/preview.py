@@ -18,6 +18,7 @@ class Preview:
     """An item, a history and an example.
 
     Attributes:
+        files: that were read.
         item: its columns.
         sentences: about the item and its rating, by channel.
         history: the last items of a user: their value, half-stars and title.
@@ -28,6 +29,7 @@ class Preview:
         worth: how many half-stars each value is that was found.
     """
 
+    files: Sequence[str]
     item: Mapping[str, Any]
     sentences: Mapping[str, str]
     history: Sequence[tuple[str, int, str]]
@@ -69,6 +71,7 @@ def preview(named: str, path: Path) -> Preview:
     }
     shown = zip(rows[-_ITEMS:].tolist(), half_stars[-_ITEMS:].tolist())
     return Preview(
+        files=list(joined.sha256),
         item=last.drop("row").rename({"movieId": "id", "genres": "classes"}).row(0, named=True),
         sentences=told,
         history=[(telling.scale.value(stars), stars, titles[row]) for row, stars in shown],

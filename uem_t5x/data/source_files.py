@@ -193,6 +193,8 @@ class _Reader:
                 f"{where}separator = {separator!r}: give one that is no quote or line"
             )
         header = self._texts(f"{where}header", fields["header"]) if "header" in fields else ()
+        if len(set(header)) < len(header):
+            raise self._error(f"{where}header names a column twice; give each its own name")
         return Table(
             files=self._texts(f"{where}files", fields["files"]),
             format=fields.get("format"),
@@ -222,6 +224,8 @@ class _Reader:
             str(name): self._texts(f"{where}otherwise.{name}", text)[0]
             for name, text in fields.get("otherwise", {}).items()
         }
+        if fields.get("class_separator") == "":
+            raise self._error(f"{where}class_separator = '': give what stands between classes")
         flags = fields.get("class_flags", [])
         return Items(
             table=self._table(where, fields),
@@ -264,6 +268,11 @@ class _Reader:
         points = stars if isinstance(stars, dict) else {"all": stars} if value is None else None
         scale = STARS
         if points is not None:
+            if dotted := [said for said, worth in points.items() if isinstance(worth, dict)]:
+                raise self._error(
+                    f"{where}stars: {dotted[0]}.? is a table in TOML; put the value in quotes, as "
+                    f'"{dotted[0]}.5" = ...'
+                )
             try:
                 listed = tuple((str(said), float(worth)) for said, worth in points.items())
                 scale = RatingScale(listed, rounds=True)

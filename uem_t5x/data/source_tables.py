@@ -9,23 +9,21 @@ import polars as pl
 
 from uem_t5x.base import progress
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import tables, text_tables
-from uem_t5x.data.sources import TIME_UNITS, Interactions, Items, Source, Table
+from uem_t5x.data import source_interactions, tables, text_tables
+from uem_t5x.data.movielens import first_list
+from uem_t5x.data.sources import Interactions, Items, Source, Table
 from uem_t5x.data.text_tables import TextTable
 from uem_t5x.tastes import verbalizer
-from uem_t5x.tastes.rating_scale import RatingScale
 
 # Every user and item gets a number for each class, and every answer is searched for each.
 MAX_CLASSES = 1000
 _MAX_CLASS_LETTERS = 100
-_WHOLE = r"^(?:0|-?[1-9][0-9]{0,17})$"  # as Python writes them, below 10**18
+# As Python writes them, below 10**18; or as 1.0, 2.0, ..., as pandas does where some are missing.
+_WHOLE = r"^(?:0|-?[1-9][0-9]{0,17})(?:\.0+)?$"
 _LIST = r"(?s)^\s*(?:\[.*\]|\{.*\})\s*$"  # as Python writes one into a CSV file
-_TRUE = ("1", "1.0", "true", "True", "TRUE", "t", "yes")
-_DATES = (  # of ISO 8601, and of Goodreads
-    *("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%d"),
-    "%aT%b %d %H:%M:%S %z %Y",
-)
-_YEAR_2100 = 4_102_444_800
+_FLAGS = {"1": True, "true": True, "t": True, "yes": True, "y": True, "x": True}
+_FLAGS |= {"0": False, "false": False, "f": False, "no": False, "n": False, "": False}
+_IDS_SHOWN = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +33,11 @@ class SourceTables:
     Attributes:
         items: `movieId` (int64, or text), `title`, `genres` (a list) and the further columns of the
             source; null where an item has nothing there.
-        interactions: `userId` and `movieId` (int64, or text), `half_stars` and `timestamp`.
-        counts: rows that were left out: `repeated_movies` and `unrated_ratings`.
+        interactions: `userId` and `movieId` (int64, or text), `half_stars`, `timestamp` (in
+            microseconds) and `order`, the number of the row, by which those of the same time are
+            ordered.
+        counts: rows that were left out: `repeated_movies`, `unrated_ratings`, and those without a
+            user or an item, `nameless_ratings`.
         worth: how many half-stars each value is that occurs.
         sha256: of each file.
     """
@@ -76,36 +77,47 @@ def read(
         frames = []
         for name in names:
             wanted = _columns_of_items(of_items)
-            frames += [
-                _items(part, of_items)
-                for part in _parts(path, name, of_items.table, wanted, sha256)
-            ]
+            lists = [c for c in wanted if c != of_items.id and c not in of_items.class_flags]
+            parts = _parts(path, name, of_items.table, wanted, sha256, lists)
+            frames += [_items(part, of_items) for part in parts]
             advance(1)
         of_tables.append(pl.concat(frames))
-    items = _join(of_tables, source)
+    items = _join([_with_numbers(frame, "movieId") for frame in of_tables], source)
     repeated = of_tables[0].height - items.height
     advance = start("reading interactions", len(interaction_files))
-    interactions, worth = _read_interactions(
+    interactions, worth = source_interactions.read(
         _all_parts(path, interaction_files, source.interactions, sha256, advance),
         source.interactions,
         source.telling.scale,
         enough,
     )
-    unrated = interactions["half_stars"].null_count()
+    rows = interactions.height
     interactions = interactions.drop_nulls("half_stars")
+    rated = interactions.height
+    named = ~text_tables.is_missing(pl.col("userId")) & ~text_tables.is_missing(pl.col("movieId"))
+    interactions = interactions.filter(named)
+    counts = {"unrated": rows - rated, "nameless": rated - interactions.height}
     return SourceTables(
-        items=_with_numbers(items, "movieId"),
+        items=items,
         interactions=_with_item_ids(_with_numbers(interactions, "userId"), items),
-        counts={"repeated_movies": repeated, "unrated_ratings": unrated},
+        counts={
+            "repeated_movies": repeated,
+            **{f"{name}_ratings": count for name, count in counts.items()},
+        },
         worth=worth,
         sha256=sha256,
     )
 
 
 def _parts(
-    path: Path, file: str, table: Table, columns: Sequence[str], sha256: dict[str, str]
+    path: Path,
+    file: str,
+    table: Table,
+    columns: Sequence[str],
+    sha256: dict[str, str],
+    lists: Sequence[str] = (),
 ) -> Iterator[TextTable]:
-    for part in tables.read(path, file, table, columns):
+    for part in tables.read(path, file, table, columns, lists):
         sha256[file] = part.sha256
         yield part
 
@@ -164,9 +176,12 @@ def _text(frame: pl.DataFrame, column: str, may_be_missing: bool) -> pl.Expr:
 def _classes(part: TextTable, items: Items) -> pl.Expr | None:
     """Returns the names of each item's classes, none twice; None of a table that has no classes."""
     if items.class_flags:
-        flags = [
-            pl.when(pl.col(name).is_in(_TRUE)).then(pl.lit(name)) for name in items.class_flags
-        ]
+        flags = []
+        for name in items.class_flags:
+            flag = pl.col(name).fill_null("").str.strip_chars().str.to_lowercase()
+            flag = flag.str.replace(r"\.0+$", "")
+            part.require(name, flag.is_in(list(_FLAGS)), "1 of an item of the class, and else 0")
+            flags.append(pl.when(flag.replace_strict(_FLAGS, default=None)).then(pl.lit(name)))
         return pl.concat_list(flags).list.drop_nulls()
     if items.classes is None:
         return None
@@ -198,6 +213,12 @@ def _join(of_tables: Sequence[pl.DataFrame], source: Source) -> pl.DataFrame:
     )
     items = first
     for other in others:
+        if other["movieId"].dtype != items["movieId"].dtype:
+            shown = ", ".join(repr(frame["movieId"][0]) for frame in (items, other))
+            raise InputError(
+                f"{source.name}: the ids of two tables of [[items]] are written in different ways, "
+                f"such as {shown}; write them alike"
+            )
         items = items.join(other, on="movieId", how="left", maintain_order="left")
     otherwise = {
         name: text for of_items in source.items for name, text in of_items.otherwise.items()
@@ -225,6 +246,13 @@ def _spelled_alike(genres: pl.Series, source: Source) -> pl.Series:
         )
     kept = set(sorted(totals, key=lambda name: (-totals[name], name))[: source.classes])
     spelled = {name: same[0] for same in by_form.values() for name in same if same[0] in kept}
+    if all(table.class_separator is None for table in source.items):
+        for separator in (",", ";"):
+            if (joined := first_list(list(totals), separator)) is not None:
+                raise InputError(
+                    f"{source.name}: {joined!r} reads as several classes, for others have the same "
+                    f"names; say [items] class_separator = {separator!r}"
+                )
     if not spelled:
         raise InputError(f"{source.name}: no item has a class; answers would name none")
     frame = pl.DataFrame({"genres": genres}).with_row_index("row")
@@ -241,92 +269,31 @@ def _spelled_alike(genres: pl.Series, source: Source) -> pl.Series:
     return joined["genres"].fill_null([])
 
 
-# --- Interactions ---
-
-
-def _read_interactions(
-    parts: Iterator[TextTable], said: Interactions, scale: RatingScale, enough: int | None
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Returns `userId`, `movieId`, `half_stars`, `timestamp`, and what values are worth."""
-    frames: list[pl.DataFrame] = []
-    worth: dict[str, int] = {}
-    rows = 0
-    for part in parts:
-        for column in (said.user, said.item):
-            part.require(column, pl.col(column).is_not_null(), "an id")
-        frames.append(
-            part.frame.select(
-                userId=pl.col(said.user),
-                movieId=pl.col(said.item),
-                half_stars=_half_stars(part, said, scale, worth),
-                timestamp=_seconds(part, said, rows),
-            )
-        )
-        rows += part.frame.height
-        if enough is not None and rows >= enough:
-            break
-    return pl.concat(frames), worth
-
-
-def _half_stars(
-    part: TextTable, said: Interactions, scale: RatingScale, worth: dict[str, int]
-) -> pl.Expr:
-    if said.value is None:
-        return pl.lit(said.half_stars, pl.UInt8)
-    known: dict[str, int] = {}
-    for value in part.frame[said.value].drop_nulls().unique().to_list():
-        if value not in said.none and (half_stars := scale.half_stars(value)) is not None:
-            known[value] = half_stars
-    worth.update(known)
-    value = pl.col(said.value)
-    listed = ", ".join(f"{value} ({stars:g} stars)" for value, stars in scale.points)
-    part.require(
-        said.value,
-        value.is_in([*known, *said.none]) | text_tables.is_missing(value),
-        f"on the scale {listed}"
-        if scale.rounds
-        else "0.5 to 5 stars in steps of 0.5, or say what it is worth in [interactions.stars]",
-    )
-    return value.replace_strict(known, default=None, return_dtype=pl.UInt8)
-
-
-def _seconds(part: TextTable, said: Interactions, rows_before: int) -> pl.Expr:
-    """Returns seconds since 1970; without a time the number of the row."""
-    if said.time is None:
-        return pl.int_range(rows_before, rows_before + pl.len(), dtype=pl.Int64)
-    texts = part.frame[said.time]
-    numbers = text_tables.integers(texts)
-    seconds = numbers // TIME_UNITS[said.time_unit]
-    dates = texts.str.replace(" ", "T", literal=True)
-    for form in _DATES:
-        if seconds.null_count() > texts.null_count():
-            parsed = dates.str.to_datetime(form, strict=False, time_unit="us")
-            seconds = pl.select(pl.coalesce(seconds, parsed.dt.epoch("s"))).to_series()
-    part.require(
-        said.time,
-        pl.lit(seconds.is_not_null()),
-        f"{said.time_unit} since 1970, or a time as 2005-04-02 23:53:47",
-    )
-    part.require(
-        said.time,
-        pl.lit(seconds.is_between(-_YEAR_2100, _YEAR_2100)),
-        f"a time before the year 2100, as {said.time_unit}; say another time_unit =",
-    )
-    return pl.lit(seconds)
-
-
 # --- Ids ---
 
 
 def _with_numbers(frame: pl.DataFrame, column: str) -> pl.DataFrame:
     """Returns a frame whose ids are int64 if all of them are whole numbers; else they stay text."""
     if frame[column].str.contains(_WHOLE).all():
-        return frame.with_columns(pl.col(column).cast(pl.Int64))
+        return frame.with_columns(text_tables.integer(column))
     return frame
 
 
 def _with_item_ids(interactions: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
-    """Returns interactions with the ids of items as numbers, if those of items are."""
-    if not items["movieId"].str.contains(_WHOLE).all():
-        return interactions
-    return interactions.with_columns(text_tables.integer("movieId"))
+    """Returns interactions with the ids of items as numbers, if those of items are.
+
+    Raises:
+        InputError: if none is that of an item.
+    """
+    texts = interactions["movieId"]
+    if items["movieId"].dtype == pl.Int64:
+        whole = pl.when(pl.col("movieId").str.contains(_WHOLE)).then(text_tables.integer("movieId"))
+        interactions = interactions.with_columns(movieId=whole)
+    if texts.len() and not interactions["movieId"].is_in(items["movieId"].implode()).any():
+        theirs = ", ".join(map(repr, texts.head(_IDS_SHOWN)))
+        known = ", ".join(map(repr, items["movieId"].head(_IDS_SHOWN)))
+        raise InputError(
+            f"no interaction is with an item that is listed: ids are such as {theirs} there, and "
+            f"{known} among [items]; write them alike"
+        )
+    return interactions

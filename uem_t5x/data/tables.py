@@ -1,29 +1,30 @@
 """Reads the tables of a source: CSV, JSON lines or Parquet, compressed or not, in parts or whole.
 
-Every value becomes a text, or a list of texts: what it should be is for the caller to say, who can
-then name the file and the row of one that is not.
+Every value becomes a text, or a list of texts where there may be lists: what it should be is for
+the caller to say, who can then name the file and the row of one that is not.
 """
 
 import bz2
+import codecs
 import fnmatch
 import gzip
 import hashlib
 import io
-import json
 import lzma
-import reprlib
+import re
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import polars as pl
 from polars.exceptions import PolarsError
 
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import archives, text_tables
+from uem_t5x.data import archives, json_lines, text_tables
 from uem_t5x.data.sources import Table
-from uem_t5x.data.text_tables import MAX_LINE_BYTES, TextTable
+from uem_t5x.data.text_tables import TextTable
 
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _SUFFIXES = {
@@ -32,14 +33,17 @@ _SUFFIXES = {
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
 }
 _TABS = (".tsv", ".tab")
-_BLOCK_BYTES = 2**26
-_LOOKED_AT = 1000  # records of JSON, to see which names there are
+_MAX_NAME = 200  # letters, of a file in a message
 _SHOWN = 8  # names, in a message
+_NAMES_SHOWN = 40
 _DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)
+_CHUNK_BYTES = 2**20
 
 
 def find(path: Path, table: Table, where: str) -> list[str]:
-    """Returns the files of a table, by name.
+    """Returns the files of a table: by the order of the patterns, then by name, as 2 before 10.
+
+    Hidden files, and those in hidden folders, are none.
 
     Args:
         path: the folder or zip file of the data.
@@ -47,27 +51,50 @@ def find(path: Path, table: Table, where: str) -> list[str]:
         where: how messages call the table.
 
     Raises:
-        InputError: if there are none.
+        InputError: if there are none, or several of one name, or one whose name cannot be shown.
     """
-    present = sorted(archives.members(path, "give --data another one", deep=True))
-    names = {name: PurePosixPath(name.replace("\\", "/")) for name in present}
-    found = [
-        name
-        for name, place in names.items()
-        if any(
-            fnmatch.fnmatchcase(str(place), pattern) or fnmatch.fnmatchcase(place.name, pattern)
-            for pattern in table.files
-        )
-    ]
+    present = archives.members(path, "give --data another one", deep=True)
+    places = {name: PurePosixPath(name.replace("\\", "/")) for name in present}
+    places = {
+        name: place
+        for name, place in places.items()
+        if not any(part.startswith(".") for part in place.parts)
+    }
+    found: dict[str, None] = {}
+    for pattern in table.files:
+        matching = [
+            name
+            for name, place in places.items()
+            if fnmatch.fnmatchcase(str(place), pattern) or fnmatch.fnmatchcase(place.name, pattern)
+        ]
+        matching.sort(key=lambda name: [*map(_as_sorted, re.split(r"(\d+)", name))])
+        if len(matching) > 1 and pattern in map(str, places.values()):
+            raise InputError(
+                f"{path}: {matching[0]} and {matching[1]} are both {pattern!r}, which {where} asks "
+                "for; give the path of one, below --data, or leave one file there"
+            )
+        found |= dict.fromkeys(matching)
+    for name in found:
+        if not name.isprintable() or len(name) > _MAX_NAME:
+            raise InputError(
+                f"{path}: the name {name[:_MAX_NAME]!r} holds what cannot be shown, or is longer "
+                f"than {_MAX_NAME} letters; rename the file"
+            )
     if not found:
-        shown = ", ".join(map(str, list(names.values())[:_SHOWN])) or "nothing"
+        shown = ", ".join(map(str, sorted(places.values())[:_SHOWN])) or "nothing"
         raise InputError(
             f"{path}: no file {' or '.join(table.files)}, which {where} asks for; it holds {shown}"
         )
-    return found
+    return list(found)
 
 
-def read(path: Path, file: str, table: Table, columns: Sequence[str]) -> Iterator[TextTable]:
+def _as_sorted(part: str) -> tuple[int, str]:
+    return (int(part), "") if part.isascii() and part.isdigit() else (-1, part)
+
+
+def read(
+    path: Path, file: str, table: Table, columns: Sequence[str], lists: Collection[str] = ()
+) -> Iterator[TextTable]:
     """Yields a file, in one part or several; the last one has its checksum.
 
     Args:
@@ -75,9 +102,10 @@ def read(path: Path, file: str, table: Table, columns: Sequence[str]) -> Iterato
         file: its name there.
         table: how it is read.
         columns: which of its columns are.
+        lists: those that may hold lists, or objects, whose names are taken.
 
     Raises:
-        InputError: if it is damaged, of another form, or lacks a column.
+        InputError: if it is damaged, of another form, lacks a column, or has a list elsewhere.
     """
     name = f"{path}/{file}"
     plain = PurePosixPath(file)
@@ -90,14 +118,25 @@ def read(path: Path, file: str, table: Table, columns: Sequence[str]) -> Iterato
     try:
         with _open(path, file) as stream:
             if form == "jsonl":
-                yield from _read_json_lines(stream, name, columns)
+                yield from json_lines.read(stream, name, table.encoding, columns, lists)
             elif form == "parquet":
-                yield _read_parquet(stream.read(), name, columns)
+                yield _read_parquet(stream.read(), name, columns, lists)
             else:
                 yield _read_csv(stream.read(), name, plain.suffix, table, columns)
     except _damage() as error:
         reason = str(error).strip() or type(error).__name__
         raise InputError(f"{name}: cannot be read ({reason[:100]}); get it anew") from error
+
+
+def check_columns(columns: Sequence[str], present: Sequence[str], name: str) -> None:
+    """Refuses a file that lacks a column."""
+    for column in columns:
+        if column not in present:
+            shown = ", ".join(present[:_NAMES_SHOWN])
+            raise InputError(f"{name}: no column {column!r}; it has {shown}")
+
+
+# --- Compressed files ---
 
 
 def _open(path: Path, file: str) -> io.BufferedIOBase:
@@ -115,18 +154,42 @@ def _open(path: Path, file: str) -> io.BufferedIOBase:
     if suffix == ".xz":
         return lzma.LZMAFile(stream)
     if suffix == ".zst":
-        return _open_zstandard(stream, f"{path}/{file}")
+        return io.BufferedReader(_Zstandard(stream, f"{path}/{file}"), _CHUNK_BYTES)
     return stream
 
 
-def _open_zstandard(stream: io.BufferedIOBase, name: str) -> io.BufferedIOBase:
-    try:
-        import zstandard
-    except ImportError as error:
-        raise InputError(
-            f"{name}: the package {error.name} is missing; install uem-t5x[zstandard], or unpack it"
-        ) from error
-    return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(stream))
+class _Zstandard(io.RawIOBase):
+    """The content of a .zst file, of one frame or several; an end within a frame is an error."""
+
+    def __init__(self, stream: io.BufferedIOBase, name: str) -> None:
+        try:
+            import zstandard
+        except ImportError as error:
+            raise InputError(
+                f"{name}: the package {error.name} is missing; install uem-t5x[zstandard], or "
+                "unpack the file"
+            ) from error
+        self._stream, self._make = stream, zstandard.ZstdDecompressor().decompressobj
+        self._frame, self._is_begun, self._ready = self._make(), False, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            unread = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame, self._is_begun = self._make(), False
+            chunk = unread or self._stream.read(_CHUNK_BYTES)
+            if not chunk:
+                if self._is_begun:
+                    raise EOFError("it ends within a frame of zstd")
+                return 0
+            self._is_begun = True
+            self._ready = self._frame.decompress(chunk)
+        length = min(len(buffer), len(self._ready))
+        buffer[:length], self._ready = self._ready[:length], self._ready[length:]
+        return length
 
 
 def _damage() -> tuple[type[Exception], ...]:
@@ -142,152 +205,76 @@ def _read_csv(
     data: bytes, name: str, suffix: str, table: Table, columns: Sequence[str]
 ) -> TextTable:
     digest = hashlib.sha256(data).hexdigest()
+    try:
+        text = data.decode(table.encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{name}, line {line}: not {table.encoding} text; say another encoding ="
+        ) from error
     if table.encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
-        try:
-            data = data.decode(table.encoding).encode()
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{name}: byte {error.start} is not {table.encoding}; say another encoding ="
-            ) from error
+        data = text.removeprefix("\ufeff").encode()
+    del text
     separator = table.separator or ("\t" if suffix in _TABS else ",")
-    header = list(table.header)
-    if not header:
-        is_short = len(separator.encode()) == 1 and table.quoted
-        header = (
-            text_tables.csv_header(data, name, separator)
-            if is_short
-            else data[:MAX_LINE_BYTES].split(b"\n")[0].decode("utf-8-sig").strip().split(separator)
-        )
-    _check_columns(columns, header, name)
     if table.quoted and len(separator.encode()) == 1:
-        if table.header:
-            data = separator.join(header).encode() + b"\n" + data
-        read = text_tables.read_csv(data, name, columns, separator=separator)
-        frame, first_row = read.frame, 1 if table.header else 2
-    else:
-        rows = data if table.header else data.partition(b"\n")[2]
-        read = text_tables.read_unquoted(rows, name, header, separator)
-        frame, first_row = read.frame.select(columns), 1 if table.header else 2
-    return TextTable(frame, name, first_row, read.ends_mid_line, digest)
+        header = list(table.header) or text_tables.csv_header(data, name, separator)
+        _check_header(table, text_tables.csv_header(data, name, separator), name)
+        check_columns(columns, header, name)
+        read = text_tables.read_csv(
+            data, name, columns, separator=separator, header=list(table.header)
+        )
+        return TextTable(read.frame, name, read.first_row, read.ends_mid_line, digest)
+    data = data.removeprefix(codecs.BOM_UTF8)
+    first, _, rows = data.partition(b"\n")
+    in_file = first.decode().rstrip("\r").split(separator)
+    header = list(table.header) or in_file
+    _check_header(table, in_file, name)
+    check_columns(columns, header, name)
+    read = text_tables.read_unquoted(data if table.header else rows, name, header, separator)
+    first_row = 1 if table.header else 2
+    return TextTable(read.frame.select(columns), name, first_row, read.ends_mid_line, digest)
 
 
-def _check_columns(columns: Sequence[str], present: Sequence[str], name: str) -> None:
-    for column in columns:
-        if column not in present:
-            shown = ", ".join(present[:40])
-            raise InputError(f"{name}: no column {column!r}; it has {shown}")
-
-
-# --- JSON lines ---
-
-
-def _read_json_lines(
-    stream: io.BufferedIOBase, name: str, columns: Sequence[str]
-) -> Iterator[TextTable]:
-    digest, row, seen = hashlib.sha256(), 1, False
-    for block in _blocks(stream, name):
-        digest.update(block)
-        if not seen:
-            _check_columns(columns, _names_of(block, name), name)
-            seen = True
-        try:
-            frame = pl.read_ndjson(io.BytesIO(block), schema=dict.fromkeys(columns, pl.String))
-        except PolarsError as error:
-            raise _not_json(block, name, row) from error
-        frame = pl.DataFrame([_lists(texts) for texts in frame])
-        yield TextTable(frame, name, row, False, digest.hexdigest())
-        row += block.count(b"\n")
-    if not seen:
-        raise InputError(f"{name}: empty; get it anew")
-
-
-def _blocks(stream: io.BufferedIOBase, name: str) -> Iterator[bytes]:
-    """Yields whole lines, many at a time."""
-    rest = b""
-    while chunk := stream.read(_BLOCK_BYTES):
-        lines, line_end, more = (rest + chunk).rpartition(b"\n")
-        if line_end and lines.strip():
-            yield lines + line_end
-        rest = more
-        if len(rest) > MAX_LINE_BYTES:
-            raise InputError(
-                f"{name}: a line is longer than {MAX_LINE_BYTES >> 20} MiB, so this is no file of "
-                "a JSON object a line; get it anew"
-            )
-    if rest.strip():
-        yield rest
-
-
-def _names_of(block: bytes, name: str) -> list[str]:
-    """Returns the names of the first objects, in order."""
-    names: dict[str, None] = {}
-    for line in block.split(b"\n", _LOOKED_AT)[:_LOOKED_AT]:
-        if line.strip():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # told with its line, when all are read
-            if not isinstance(record, dict):
-                raise InputError(f"{name}: no file of a JSON object a line; say format =")
-            names |= dict.fromkeys(record)
-    return list(names)
-
-
-def _not_json(block: bytes, name: str, row: int) -> InputError:
-    for number, line in enumerate(block.split(b"\n"), row):
-        if line.strip():
-            try:
-                is_object = isinstance(json.loads(line), dict)
-            except ValueError:
-                is_object = False
-            if not is_object:
-                shown = reprlib.repr(line.decode(errors="replace"))
-                return InputError(f"{name}, line {number}: {shown} is no JSON object; get it anew")
-    return InputError(f"{name}: no file of a JSON object a line; get it anew")
-
-
-def _lists(texts: pl.Series) -> pl.Series:
-    """Returns a column with its lists and objects, which polars leaves as JSON, as lists of texts.
-
-    Of an object these are its names. A column of both texts and lists has lists of one.
-    """
-    is_list = texts.str.contains(r"(?s)^(?:\[.*\]|\{.*\})$").fill_null(False)
-    if not is_list.any():
-        return texts
-
-    def listed(text: str | None) -> list[str] | None:
-        if text is None:
-            return None
-        if text[:1] not in ("[", "{"):
-            return [text]
-        try:
-            values = json.loads(text)
-        except ValueError:
-            return [text]  # a text in brackets
-        return [value if isinstance(value, str) else json.dumps(value) for value in values if value]
-
-    return pl.Series(texts.name, [listed(text) for text in texts], pl.List(pl.String))
+def _check_header(table: Table, in_file: Sequence[str], name: str) -> None:
+    if table.header and {one.strip() for one in in_file} <= set(table.header):
+        raise InputError(f"{name}: its first line names the columns itself; leave header = out")
 
 
 # --- Parquet ---
 
 
-def _read_parquet(data: bytes, name: str, columns: Sequence[str]) -> TextTable:
+def _read_parquet(
+    data: bytes, name: str, columns: Sequence[str], lists: Collection[str]
+) -> TextTable:
     try:
-        _check_columns(columns, list(pl.read_parquet_schema(io.BytesIO(data))), name)
+        check_columns(columns, list(pl.read_parquet_schema(io.BytesIO(data))), name)
         frame = pl.read_parquet(io.BytesIO(data), columns=list(columns))
-        texts = frame.select(_as_text(frame[column]) for column in columns)
     except PolarsError as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{name}: cannot be read as Parquet ({reason}); get it anew") from error
-    return TextTable(texts, name, 1, False, hashlib.sha256(data).hexdigest())
+    texts = [_as_text(frame[column], name, column in lists) for column in columns]
+    return TextTable(pl.DataFrame(texts), name, 1, False, hashlib.sha256(data).hexdigest())
 
 
-def _as_text(column: pl.Series) -> pl.Series:
-    if column.dtype in (pl.List, pl.Array):
+def _as_text(column: pl.Series, name: str, may_be_list: bool) -> pl.Series:
+    dtype = column.dtype
+    if isinstance(dtype, pl.List | pl.Array) and may_be_list:
+        column = column.cast(pl.List(dtype.inner))
+        if isinstance(dtype.inner, pl.Struct):
+            if "name" not in {field.name for field in dtype.inner.fields}:
+                raise InputError(f"{name}: {column.name} is of objects without a name")
+            column = column.list.eval(pl.element().struct.field("name"))
+        elif dtype.inner.is_nested():
+            raise InputError(f"{name}: {column.name} is of lists of lists; give one list an item")
         return column.cast(pl.List(pl.String))
-    if column.dtype in (pl.Datetime, pl.Date):
+    if dtype.is_nested():
+        raise InputError(f"{name}: {column.name} is of type {dtype}; give a text or a number a row")
+    if isinstance(dtype, pl.Datetime):
+        if dtype.time_zone:
+            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         return column.cast(pl.Datetime("us")).dt.strftime("%Y-%m-%dT%H:%M:%S%.f")
-    if column.dtype == pl.Boolean:
-        return column.cast(pl.UInt8).cast(pl.String)
-    return column.cast(pl.String)
+    if dtype == pl.Boolean:
+        return column.replace_strict({True: "true", False: "false"}, return_dtype=pl.String)
+    text = column.cast(pl.String)
+    # A column of whole numbers that lacks one is made one of 1.0, 2.0, ... by pandas.
+    return text.str.replace(r"^(-?[0-9]+)\.0+$", "$1") if dtype.is_numeric() else text

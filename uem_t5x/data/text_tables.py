@@ -138,6 +138,7 @@ def read_csv(
     or_else: str = "",
     numbers: Collection[str] = (),
     separator: str = ",",
+    header: Sequence[str] = (),
 ) -> TextTable:
     """Reads some columns of a CSV file with a header; others are ignored.
 
@@ -152,12 +153,13 @@ def read_csv(
         numbers: which of the columns hold a number in every row. By them those rows are known that
             a field swallows whose quote was not meant to open one.
         separator: between fields, of one byte.
+        header: the names of the columns, where the first line is a row.
 
     Raises:
         InputError: if the file is not text, is cut off, lacks a column or names it twice, or if a
             line is no row of as many fields.
     """
-    present = csv_header(data, name, separator)
+    present = list(header) or csv_header(data, name, separator)
     for column in columns:
         if column not in present:
             raise InputError(
@@ -171,10 +173,15 @@ def read_csv(
         )
     table = _without_blank_end(data)
     if _is_plain(table, separator):
-        frame = _read_plain(table, name, separator, present, has_header=True, columns=list(columns))
+        # polars calls columns without a header `column_1` and so on where only some are read.
+        some = {} if header else {"columns": list(columns)}
+        frame = _read_plain(table, name, separator, present, has_header=not header, **some)
+        frame = frame.select(columns)
     else:
-        frame = _read_quoted(table, name, present, columns, numbers, separator)
-    return TextTable(frame, name, 2, not data.endswith(b"\n"), hashlib.sha256(data).hexdigest())
+        frame = _read_quoted(table, name, present, columns, numbers, separator, not header)
+    return TextTable(
+        frame, name, 1 if header else 2, not data.endswith(b"\n"), hashlib.sha256(data).hexdigest()
+    )
 
 
 def csv_header(data: bytes, name: str, separator: str = ",") -> list[str]:
@@ -322,6 +329,7 @@ def _read_quoted(
     columns: Sequence[str],
     numbers: Collection[str],
     separator: str,
+    has_header: bool,
 ) -> pl.DataFrame:
     """Reads a table whose rows may be of several lines, as Python's csv reads it."""
     places = {column: present.index(column) for column in columns}
@@ -330,7 +338,8 @@ def _read_quoted(
     schema = dict.fromkeys(columns, pl.String)
     frames = [pl.DataFrame(schema=schema)]
     with _fields_of(MAX_LINE_BYTES):
-        next(rows)  # the header
+        if has_header:
+            next(rows)
         while batch := list(itertools.islice(rows, _ROWS_AT_A_TIME)):
             texts = {c: [row[place] or None for row in batch] for c, place in places.items()}
             frames.append(pl.DataFrame(texts, schema))
