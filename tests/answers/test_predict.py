@@ -72,8 +72,8 @@ def test_ids_of_ones_own_in_time_order():
     ]
     ((user,), _) = read(line(*items), rows=TEXT_ROWS)
     assert user.items[:2] == (4, 5)
-    ((user,), _) = read(line(*items), rows=TEXT_ROWS, ties_by_id=False)
-    assert [user.items[1], user.items[3]] == [5, 4]
+    ((as_given,), _) = read(line(*items), rows=TEXT_ROWS, ties_by_id=False)
+    assert [as_given.items[1], as_given.items[3]] == [5, 4]
     assert {movie.title for movie in user.items[2:]} == {"New", "Newer"}
 
 
