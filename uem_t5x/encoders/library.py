@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from uem_t5x.base.errors import InputError
+from uem_t5x.encoders import batching
 
 _BATCH = 64
 
@@ -46,19 +47,17 @@ class LibraryEncoder:
         self, texts: Sequence[str], on_progress: Callable[[int], Any] | None = None
     ) -> Float32[np.ndarray, "texts width"]:
         """See `sentences.SentenceEncoder`; texts of about the same length go together."""
-        order = np.argsort([len(text) for text in texts], kind="stable")
-        vectors = np.zeros((len(texts), self.width), np.float32)
-        for start in range(0, len(texts), _BATCH):
-            batch = order[start : start + _BATCH]
-            vectors[batch] = self._model.encode(
+
+        def embed(batch: Sequence[int]) -> Float32[np.ndarray, "batch width"]:
+            return self._model.encode(
                 [texts[row] for row in batch],
                 batch_size=_BATCH,
                 normalize_embeddings=True,
                 show_progress_bar=False,
             )
-            if on_progress:
-                on_progress(len(batch))
-        return vectors
+
+        lengths = [len(text) for text in texts]
+        return batching.by_length(lengths, _BATCH, self.width, embed, on_progress)
 
 
 def _sha256(model: Any) -> str:

@@ -14,6 +14,7 @@ from jaxtyping import Float32
 
 from uem_t5x.base import buckets, checksums
 from uem_t5x.base.errors import InputError
+from uem_t5x.encoders import batching
 
 HUB_HANDLES = {
     "sentence-t5-base": "https://tfhub.dev/google/sentence-t5/st5-base/1",
@@ -37,15 +38,12 @@ class SavedModelEncoder:
         self, texts: Sequence[str], on_progress: Callable[[int], Any] | None = None
     ) -> Float32[np.ndarray, "texts width"]:
         """See `sentences.SentenceEncoder`."""
-        # A batch is padded to its longest text, so texts of about the same length go together.
-        order = np.argsort([len(text) for text in texts], kind="stable")
-        vectors = np.zeros((len(texts), self.width), np.float32)
-        for start in range(0, len(texts), _BATCH):
-            batch = order[start : start + _BATCH]
-            vectors[batch] = self._embed([texts[row] for row in batch])
-            if on_progress:
-                on_progress(len(batch))
-        return vectors
+
+        def embed(batch: Sequence[int]) -> Float32[np.ndarray, "batch width"]:
+            return self._embed([texts[row] for row in batch])
+
+        lengths = [len(text) for text in texts]
+        return batching.by_length(lengths, _BATCH, self.width, embed, on_progress)
 
     def _embed(self, texts: list[str]) -> Float32[np.ndarray, "texts width"]:
         import tensorflow as tf

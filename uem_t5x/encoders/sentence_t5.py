@@ -26,6 +26,7 @@ from uem_t5x import network
 from uem_t5x.base import checksums
 from uem_t5x.base.errors import InputError
 from uem_t5x.checkpoints import huggingface
+from uem_t5x.encoders import batching
 
 MODULES = "modules.json"
 _VOCABULARY = "spiece.model"
@@ -81,15 +82,13 @@ class SentenceT5Encoder:
         """See `sentences.SentenceEncoder`; texts of about the same length go together."""
         cut = self._most - 1
         tokens = [[*ids[:cut], _EOS] for ids in self._vocabulary.encode(list(texts))]
-        order = sorted(range(len(texts)), key=lambda text: len(tokens[text]))
-        vectors = np.zeros((len(texts), self.width), np.float32)
-        for start in range(0, len(texts), _BATCH):
-            batch = order[start : start + _BATCH]
+
+        def embed(batch: Sequence[int]) -> Float32[np.ndarray, "batch width"]:
             padded = _pad([tokens[text] for text in batch])
-            vectors[batch] = self._embed(self._weights, padded)[: len(batch)]
-            if on_progress:
-                on_progress(len(batch))
-        return vectors
+            return np.asarray(self._embed(self._weights, padded))[: len(batch)]
+
+        lengths = [len(ids) for ids in tokens]
+        return batching.by_length(lengths, _BATCH, self.width, embed, on_progress)
 
 
 def _pad(tokens: Sequence[Sequence[int]]) -> Int32[np.ndarray, "batch length"]:
