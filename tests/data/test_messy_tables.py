@@ -51,6 +51,13 @@ def test_times_are_as_exact_as_they_are_written(data):
             "row 2: when is '1600000000'; it must be a time as millisec",
         ),
         ("1600000000000", "seconds", "row 2: .* a time as seconds since 1970; say another"),
+        ("1600000000000000000", "seconds", "row 2: .* a time as seconds since 1970; say another"),
+        # 2**64 more microseconds than a time has: by an overflow it would be one.
+        (
+            str((2**64 + 1_600_000_000 * 10**6) // 10**6 + 1),
+            "seconds",
+            "row 2: .* a time as second",
+        ),
         ("20240131", "seconds", "when holds dates such as 20240131; write them as 2024-01-31"),
         ("", "seconds", "row 2: when is missing; it must be seconds since 1970"),
     ],
@@ -166,6 +173,11 @@ def test_a_last_row_that_is_cut_off_is_refused(data):
     (data / "bought1.csv").write_text("who;what;score;when\nu;a1;10;1600000000\nu;a3;10;16000")
     with pytest.raises(InputError, match="row 3: when is '16000'; it must be whole"):
         histories(read(data), data)
+    # Times of other lengths are no sign of it, nor is one that is nothing.
+    (data / "bought1.csv").write_text(
+        "who;what;score;when\nu;a1;10;2020-01-01T10:00:00.5\nu;a3;10;2020-01-02\nu;a2;?;"
+    )
+    assert histories(read(data), data) == {"u": [("a1", 10), ("a3", 10)]}
 
 
 def test_ids_of_one_number_are_one(data):

@@ -97,7 +97,7 @@ def clean_ratings(
     known = ratings.join(movies.select("movieId"), on="movieId", how="semi")
     # Sorted twice rather than looked up in a table of all pairs, which takes far more memory.
     tie = "order" if "order" in known.columns else "movieId"
-    by_movie = known.sort("userId", "movieId", "timestamp", maintain_order=True)
+    by_movie = known.sort("userId", "movieId", "timestamp", tie, maintain_order=True)
     pair = pl.col("userId", "movieId")
     is_newest = pl.any_horizontal(pair != pair.shift(-1)).fill_null(True)
     kept = by_movie.filter(is_newest).sort("userId", "timestamp", tie)

@@ -106,22 +106,25 @@ def _times(part: TextTable, said: Interactions, counts: pl.Series) -> pl.Series:
     form = f"{said.time_unit} since 1970, or a time as 2005-04-02 23:53:47"
     part.require(said.time, pl.lit(found.is_not_null() | ignored), form)
     mend = f"a time as {said.time_unit} since 1970; say another time_unit =, or write dates"
-    is_one = found.is_between(-_YEAR_2100, _YEAR_2100)
+    # What is larger than any time may not become one by an overflow.
+    fits = numbers.is_between(-_YEAR_2100 // unit, _YEAR_2100 // unit)
+    is_one = found.is_between(-_YEAR_2100, _YEAR_2100) & (fits | numbers.is_null())
     if said.time_unit != "seconds":
         is_one &= numbers.is_null() | (found >= _YEAR_1980)
     part.require(said.time, pl.lit(is_one | ignored), mend)
-    if numbers.len() and numbers.null_count() == 0 and numbers.is_between(*_DATE_NUMBERS).all():
-        raise InputError(
-            f"{part.name}: {said.time} holds dates such as {texts[0]}; write them as 2024-01-31"
-        )
-    _check_end(part, said.time, texts)
+    if numbers.len() and numbers.null_count() == 0:
+        if numbers.is_between(*_DATE_NUMBERS).all():
+            raise InputError(
+                f"{part.name}: {said.time} holds dates such as {texts[0]}; write them as 2024-01-31"
+            )
+        _check_end(part, said.time, texts)
     return found
 
 
-def _check_end(part: TextTable, column: str, texts: pl.Series) -> None:
+def _check_end(part: TextTable, column: str, numbers: pl.Series) -> None:
     """Refuses a file that ends in fewer digits than any other row has: it is cut off."""
-    if part.ends_mid_line and texts.len() > 1:
-        digits = texts.str.len_bytes()
-        is_short = digits.tail(1).item() < (digits.head(-1).min() or 0)
+    if part.ends_mid_line and numbers.len() > 1:
+        digits = numbers.str.len_bytes()
+        is_short = bool(digits.tail(1).item() < digits.head(-1).min())
         is_last = pl.int_range(pl.len()) == pl.len() - 1
         part.require(column, ~(is_last & is_short), "whole: the file is cut off")

@@ -99,7 +99,7 @@ def read(
     counts = {"unrated": rows - rated, "nameless": rated - interactions.height}
     return SourceTables(
         items=items,
-        interactions=_with_item_ids(_with_numbers(interactions, "userId"), items),
+        interactions=_with_item_ids(_with_numbers(interactions, "userId"), items, path),
         counts={
             "repeated_movies": repeated,
             **{f"{name}_ratings": count for name, count in counts.items()},
@@ -279,7 +279,7 @@ def _with_numbers(frame: pl.DataFrame, column: str) -> pl.DataFrame:
     return frame
 
 
-def _with_item_ids(interactions: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+def _with_item_ids(interactions: pl.DataFrame, items: pl.DataFrame, path: Path) -> pl.DataFrame:
     """Returns interactions with the ids of items as numbers, if those of items are.
 
     Raises:
@@ -293,7 +293,7 @@ def _with_item_ids(interactions: pl.DataFrame, items: pl.DataFrame) -> pl.DataFr
         theirs = ", ".join(map(repr, texts.head(_IDS_SHOWN)))
         known = ", ".join(map(repr, items["movieId"].head(_IDS_SHOWN)))
         raise InputError(
-            f"no interaction is with an item that is listed: ids are such as {theirs} there, and "
-            f"{known} among [items]; write them alike"
+            f"{path}: no interaction is with an item that is listed: ids are such as {theirs} "
+            f"there, and {known} among [items]; write them alike"
         )
     return interactions
