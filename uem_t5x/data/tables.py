@@ -205,16 +205,7 @@ def _read_csv(
     data: bytes, name: str, suffix: str, table: Table, columns: Sequence[str]
 ) -> TextTable:
     digest = hashlib.sha256(data).hexdigest()
-    try:
-        text = data.decode(table.encoding)
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InputError(
-            f"{name}, line {line}: not {table.encoding} text; say another encoding ="
-        ) from error
-    if table.encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
-        data = text.removeprefix("\ufeff").encode()
-    del text
+    data = _in_utf8(data, table.encoding, name)
     separator = table.separator or ("\t" if suffix in _TABS else ",")
     if table.quoted and len(separator.encode()) == 1:
         header = list(table.header) or text_tables.csv_header(data, name, separator)
@@ -233,6 +224,19 @@ def _read_csv(
     read = text_tables.read_unquoted(data if table.header else rows, name, header, separator)
     first_row = 1 if table.header else 2
     return TextTable(read.frame.select(columns), name, first_row, read.ends_mid_line, digest)
+
+
+def _in_utf8(data: bytes, encoding: str, name: str) -> bytes:
+    is_utf8 = codecs.lookup(encoding).name == "utf-8"
+    if is_utf8 and text_tables.is_utf8(data):
+        return data  # without a copy
+    try:
+        return data.decode(encoding).removeprefix("\ufeff").encode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{name}, line {line}: not {encoding} text; say another encoding ="
+        ) from error
 
 
 def _check_header(table: Table, in_file: Sequence[str], name: str) -> None:

@@ -166,8 +166,8 @@ def read_csv(
                 f"{name}: no column {column!r} in its first line ({', '.join(present)[:80]!r}); "
                 f"it must name {', '.join(columns)}{or_else}"
             )
-    if not _is_utf8(data):
-        line = next(n for n, line in enumerate(io.BytesIO(data), 1) if not _is_utf8(line))
+    if not is_utf8(data):
+        line = next(n for n, line in enumerate(io.BytesIO(data), 1) if not is_utf8(line))
         raise InputError(
             f"{name}, line {line}: not UTF-8 text; save the file as UTF-8, or get it anew"
         )
@@ -221,7 +221,7 @@ def read_unquoted(data: bytes, name: str, columns: list[str], separator: str = "
         InputError: if a line has more fields or fewer, or is far too long.
     """
     _check_lines(data, name)
-    utf8 = data if _is_utf8(data) else data.decode("latin-1").encode("utf-8")
+    utf8 = data if is_utf8(data) else data.decode("latin-1").encode("utf-8")
     utf8 = _without_blank_end(utf8).replace(separator.encode(), _UNIT_SEPARATOR.encode())
     frame = _read_plain(utf8, name, _UNIT_SEPARATOR, columns, has_header=False, quote_char=None)
     return TextTable(frame, name, 1, not data.endswith(b"\n"), hashlib.sha256(data).hexdigest())
@@ -241,7 +241,8 @@ def _check_lines(data: bytes, name: str) -> None:
         start = end + 1
 
 
-def _is_utf8(data: bytes) -> bool:
+def is_utf8(data: bytes) -> bool:
+    """Whether it is text in UTF-8; looked at in parts, without a copy of all."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         for start in range(0, len(data), _CHUNK_BYTES):
