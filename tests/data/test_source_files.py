@@ -68,10 +68,10 @@ def test_what_is_kept(data):
 
 def test_a_channel_may_have_its_own_encoder(data, tmp_path, monkeypatch):
     monkeypatch.setenv("UEM_T5X_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "my_encoders.py").write_text(ENCODER)
+    (tmp_path / "length_encoders.py").write_text(ENCODER)
     monkeypatch.syspath_prepend(tmp_path)
     text = 'text = "{about}"\n'
-    read(data, own=(text, text + 'encoder = "my_encoders:Lengths"\n'))
+    read(data, own=(text, text + 'encoder = "length_encoders:Lengths"\n'))
     folder = prepare(
         PrepareOptions(
             output=tmp_path / "dataset",
@@ -85,7 +85,7 @@ def test_a_channel_may_have_its_own_encoder(data, tmp_path, monkeypatch):
     )
     assert [channel.width for channel in folder.channels] == [8, 8, 2]
     of_about = folder.channels[2]
-    assert folder.encoder_of(of_about).name == "my_encoders:Lengths"
+    assert folder.encoder_of(of_about).name == "length_encoders:Lengths"
     assert folder.encoder_of(folder.channels[0]).name == "hashing"
     assert folder.embedding("about").tolist() == [[0, 0], [10, 1], [8, 1], [16, 1]]
     assert folder.has_catalogue_of(DatasetFolder.open(folder.path))

@@ -35,9 +35,9 @@ class Wanting:
 def letters(tmp_path, monkeypatch):
     """An encoder of one's own, by its name."""
     monkeypatch.setenv("UEM_T5X_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "my_encoders.py").write_text(MODULE)
+    (tmp_path / "letter_encoders.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
-    name, source = sentences.split_name("my_encoders:Letters")
+    name, source = sentences.split_name("letter_encoders:Letters")
     encoder = sentences.make_encoder(name, source=source)
     encoder.asked.clear()
     return CachedEncoder(encoder, name)
@@ -54,7 +54,7 @@ def test_a_text_is_asked_for_once(letters):
     assert letters._encoder.asked == ["an apple", "b", ""]
     assert sum(told) == len(texts)
     # In the next run, in any order, with others.
-    again = CachedEncoder(letters._encoder, "my_encoders:Letters")
+    again = CachedEncoder(letters._encoder, "letter_encoders:Letters")
     letters._encoder.asked.clear()
     texts = ["", "banana", "b"]
     np.testing.assert_array_equal(again.encode(texts), expected(texts))
@@ -66,7 +66,7 @@ def test_other_weights_keep_other_vectors(letters):
     letters.encode(["a"])
     letters._encoder.asked.clear()
     letters._encoder.sha256 = "1" * 64
-    other = CachedEncoder(letters._encoder, "my_encoders:Letters")
+    other = CachedEncoder(letters._encoder, "letter_encoders:Letters")
     other.encode(["a"])
     assert letters._encoder.asked == ["a"]
 
@@ -83,7 +83,7 @@ def test_parts_that_are_damaged_are_left_out(letters):
 def test_a_cache_that_cannot_be_written_is_none(letters, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("UEM_T5X_CACHE", str(tmp_path / "file"))
-    encoder = CachedEncoder(letters._encoder, "my_encoders:Letters")
+    encoder = CachedEncoder(letters._encoder, "letter_encoders:Letters")
     np.testing.assert_array_equal(encoder.encode(["aa"]), expected(["aa"]))
 
 
@@ -97,10 +97,10 @@ def test_without_weights_nothing_is_kept(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("my_encoders:Nobody", "no encoder can be made .*Nobody"),
+        ("letter_encoders:Nobody", "no encoder can be made .*Nobody"),
         ("no_such_module:Letters", "no encoder can be made .*no_such_module"),
-        ("my_encoders:Lacking", "lacks width, source, sha256 or encode"),
-        ("my_encoders:Wanting", "a class of it that takes no arguments"),
+        ("letter_encoders:Lacking", "lacks width, source, sha256 or encode"),
+        ("letter_encoders:Wanting", "a class of it that takes no arguments"),
         ("lettres", "no such sentence encoder; choose one of hashing, sentence-t5-base"),
         ("hashing:8", "it needs no weights; leave 8 out"),
     ],

@@ -10,36 +10,16 @@ genres of equal mean are ordered by their count, higher first, and then by their
 alphabetical in a dataset folder.
 """
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, Int64, Integer, UInt8
 from scipy.sparse import csr_array
 
+from uem_t5x.tastes.label_numbers import PAPER, LabelRule
 from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR
 
 NO_GENRE = -1
-
-
-@dataclasses.dataclass(frozen=True)
-class LabelRule:
-    """The numbers of the label rule; by default the paper's.
-
-    Attributes:
-        min_count: how often a genre must occur to count.
-        most: how many are liked at most, and how many disliked.
-        liked_above: a liked genre's mean rating is above it, in stars.
-        disliked_below: a disliked genre's mean rating is below it, in stars.
-    """
-
-    min_count: int = 3
-    most: int = 3
-    liked_above: float = 3.5
-    disliked_below: float = 3.0
-
-
-PAPER = LabelRule()
 
 
 def genre_statistics(

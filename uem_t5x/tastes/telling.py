@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from uem_t5x.tastes import labels, rating_scale, sentences, verbalizer
-from uem_t5x.tastes.labels import LabelRule
+from uem_t5x.tastes import label_numbers, rating_scale, sentences, verbalizer
+from uem_t5x.tastes.label_numbers import LabelRule
 from uem_t5x.tastes.rating_scale import RATING_ROWS, RatingScale
 from uem_t5x.tastes.verbalizer import Wording
 
@@ -28,7 +28,7 @@ class Telling:
     sentences: Mapping[str, str] = dataclasses.field(
         default_factory=lambda: dict(sentences.OF_MOVIES)
     )
-    rule: LabelRule = labels.PAPER
+    rule: LabelRule = label_numbers.PAPER
     wording: Wording = verbalizer.USUAL
     scale: RatingScale = rating_scale.STARS
 
@@ -51,7 +51,7 @@ class Telling:
         return cls(
             question=str(record["question"]),
             sentences={str(name): str(text) for name, text in record["sentences"].items()},
-            rule=_like(labels.PAPER, record["rule"]),
+            rule=_like(label_numbers.PAPER, record["rule"]),
             wording=_like(verbalizer.USUAL, record["wording"]),
             scale=RatingScale(**{**scale, "points": points}),
         )
