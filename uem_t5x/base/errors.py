@@ -75,6 +75,11 @@ class Preempted(Exception):  # noqa: N818  no error
         )
 
 
+def first_line(error: Exception, letters: int = 200) -> str:
+    """Returns the first line of what an error says, for a message of our own; else what it is."""
+    return (str(error).strip().splitlines() or [repr(error)])[0][:letters]
+
+
 def line_of(error: Exception) -> str | None:
     """Returns the one line that is printed of an error of the machine, or of the training itself.
 

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             predict.why_not_described(trained),
             movie_titles(movies),
             trained.catalogue.telling.scale,
-            ties_by_id=not trained.catalogue.manifest.options.get("source"),
+            ties_by_id=trained.catalogue.manifest.source is None,
         )
         answers = predict.predict(trained, users, args.batch_size)
         if args.output:

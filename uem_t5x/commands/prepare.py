@@ -195,7 +195,7 @@ def _print_summary(path: os.PathLike[str], manifest: "Manifest") -> None:
     table.add_column("of", justify="right")
     table.add_column("dropped because")
     # By what is counted: what it is called, and what is left out of it, why.
-    rows = _OF_SOURCES if manifest.options.get("source") else _OF_MOVIELENS
+    rows = _OF_SOURCES if manifest.source else _OF_MOVIELENS
     for name, (called, reasons) in rows.items():
         why = ", ".join(
             f"{counts[key]:,} {reason}" for reason, key in reasons.items() if counts[key]
@@ -206,7 +206,7 @@ def _print_summary(path: os.PathLike[str], manifest: "Manifest") -> None:
     console = Console(markup=False)
     console.print(table)
     # As the table has them, so that one which is a list of several looks like none.
-    of_what = "classes" if manifest.options.get("source") else "genres"
+    of_what = "classes" if manifest.source else "genres"
     some = "|".join(manifest.genres[:_GENRES_TOLD])
     others = len(manifest.genres) - _GENRES_TOLD
     more = f" and {others:,} more" if others > 0 else ""

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from uem_t5x.base import buckets, progress
-from uem_t5x.base.errors import InputError
+from uem_t5x.base.errors import InputError, first_line
 from uem_t5x.data import dataset_folder
 from uem_t5x.data.dataset_folder import EMBEDDINGS, DatasetFolder
 from uem_t5x.data.manifest import Channel
@@ -237,7 +237,7 @@ def _read(path: Path, index: str, ids: str | os.PathLike[str] | None) -> _ById:
         if ids is not None:
             by_id = by_id._replace(ids=np.load(ids))
     except (OSError, ValueError, SafetensorError, PolarsError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"{path}: vectors cannot be read ({reason}); write it again") from error
     return by_id
 

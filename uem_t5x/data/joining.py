@@ -83,7 +83,7 @@ def read_source(
         InputError: if a file is refused, or no user is left.
     """
     tables = source_tables.read(source, path, start, enough)
-    told = told_columns(source)
+    told = _told_columns(source)
     movies = _in_rows(tables.items.drop_nulls(told))
     kept, counts = _keep(tables.items, movies, tables.interactions, min_history)
     if kept.is_empty():
@@ -97,7 +97,7 @@ def read_source(
     return Joined(_with_padding(movies), kept, counts, dict(tables.sha256), tables.worth)
 
 
-def told_columns(source: Source) -> list[str]:
+def _told_columns(source: Source) -> list[str]:
     """Returns the columns of items that sentences name, and `title`, in order."""
     templates = source.telling.sentences.values()
     named = [name for template in templates for name in sentences.names(template)]

@@ -12,11 +12,11 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from uem_t5x.base.errors import InputError
+from uem_t5x.data import text_tables
 from uem_t5x.data.text_tables import MAX_LINE_BYTES, TextTable
 
 _BLOCK_BYTES = 2**26
 _LOOKED_AT = 1000  # records of each block, to see which names there are
-_NAMES_SHOWN = 40
 _FORM = (
     "a file of a JSON object a line; of an array or of indented JSON `jq -c '.[]'` makes one, and "
     "format = tells of other files"
@@ -61,8 +61,7 @@ def read(
     if row == 1:
         raise InputError(f"{name}: empty; get it anew")
     if lacking:
-        shown = ", ".join(list(known)[:_NAMES_SHOWN])
-        raise InputError(f"{name}: no column {min(lacking)!r}; it has {shown}")
+        text_tables.check_columns(sorted(lacking), list(known), name)
 
 
 def _blocks(stream: io.BufferedIOBase, name: str) -> Iterator[bytes]:

@@ -128,6 +128,11 @@ class Manifest:
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
+    @property
+    def source(self) -> str | None:
+        """The source that `prepare` was told of, a preset's name or a file; None of MovieLens."""
+        return self.options.get("source")
+
     def write(self, folder: epath.PathLike) -> None:
         """Writes `manifest.json` into `folder`, whole or not at all."""
         record = {"format": FORMAT, **dataclasses.asdict(self)}

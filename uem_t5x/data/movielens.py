@@ -4,17 +4,14 @@ Either is a folder or the zip file as GroupLens publishes it; nothing is unpacke
 CSV form of 20M that Kaggle has, with other file names and with dates, is read as well.
 """
 
-import collections
 import dataclasses
-import itertools
 import reprlib
-from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 import polars as pl
 
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import archives, text_tables
+from uem_t5x.data import archives, class_names, text_tables
 from uem_t5x.data.text_tables import TextTable
 from uem_t5x.tastes import verbalizer
 from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR, MAX_HALF_STARS
@@ -31,13 +28,8 @@ _LAYOUTS = (
     ("movies.dat", "ratings.dat"),
 )
 
-# MovieLens has 19 genres. Every user and movie gets a number for each, and every answer is searched
-# for each, letter by letter.
-_MAX_GENRES = 1000
-_MAX_GENRE_LETTERS = 100
-# What is no genre, and a list as Python or JSON writes it.
+# What is no genre.
 _NO_GENRES = r"(?i)^\s*\(?\s*no\s+genres\s+listed\s*\)?\s*$"
-_LIST = r"(?s)^\s*(?:\[.*\]|\{.*\})\s*$"
 
 _GET = "get MovieLens from grouplens.org"
 _WHOLE_NUMBER = "a whole number below 2**63"
@@ -114,11 +106,11 @@ def _movies(table: TextTable) -> pl.DataFrame:
     table.require("movieId", first, "listed once: drop this line")
     table.require("title", pl.col("title").is_not_null(), "a title")
     cell = pl.col("genres").fill_null("")
-    is_list = cell.str.contains(_LIST) & ~cell.str.contains("|", literal=True)
+    is_list = cell.str.contains(class_names.LIST) & ~cell.str.contains("|", literal=True)
     table.require("genres", ~is_list, "names joined by |, without brackets: Children|IMAX")
     listed = cell.str.split("|")
-    short = listed.list.eval(pl.element().str.len_chars()).list.max() <= _MAX_GENRE_LETTERS
-    table.require("genres", short, f"of names of at most {_MAX_GENRE_LETTERS} letters")
+    short = listed.list.eval(pl.element().str.len_chars()).list.max() <= class_names.MOST_LETTERS
+    table.require("genres", short, f"of names of at most {class_names.MOST_LETTERS} letters")
     name = pl.element()
     is_none = text_tables.is_missing(name) | name.str.contains(_NO_GENRES)
     names = listed.list.eval(name.filter(~is_none))
@@ -146,7 +138,7 @@ def _check_genres(table: TextTable, genres: pl.Series) -> None:
         # A slash may join two words to one name, where names are joined by |.
         if separator == "/" and (genres.list.len() > 1).any():
             continue
-        found = first_list(names, separator)
+        found = class_names.first_list(names, separator)
         if found is not None:
             mend = reprlib.repr("|".join(part.strip() for part in found.split(separator)))
             table.require(
@@ -154,9 +146,9 @@ def _check_genres(table: TextTable, genres: pl.Series) -> None:
                 pl.lit(~genres.list.contains(found)),
                 f"names joined by |, as {mend}: other rows have the same names",
             )
-    if len(names) > _MAX_GENRES:
+    if len(names) > class_names.MOST:
         raise InputError(
-            f"{table.name}: {len(names)} genres, of which at most {_MAX_GENRES} are read; "
+            f"{table.name}: {len(names)} genres, of which at most {class_names.MOST} are read; "
             "name broader ones"
         )
     spelled = {"": ""}
@@ -167,23 +159,6 @@ def _check_genres(table: TextTable, genres: pl.Series) -> None:
                 f"{table.name}: the genres {same!r} and {genre!r} differ in case or spacing only, "
                 "or in how their characters are encoded (NFKC); write them alike"
             )
-
-
-def first_list(names: Collection[str], separator: str) -> str | None:
-    """Returns the first name whose parts all occur in other names, too; None if there is none."""
-    parts = {
-        name: {verbalizer.normalize(part) for part in name.split(separator)} - {""}
-        for name in names
-    }
-    occurrences = collections.Counter(itertools.chain.from_iterable(parts.values()))
-    return next(
-        (
-            name
-            for name, its in parts.items()
-            if len(its) > 1 and all(occurrences[part] > 1 for part in its)
-        ),
-        None,
-    )
 
 
 def _ratings(table: TextTable) -> pl.DataFrame:

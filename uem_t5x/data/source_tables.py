@@ -9,18 +9,13 @@ import polars as pl
 
 from uem_t5x.base import progress
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import source_interactions, tables, text_tables
-from uem_t5x.data.movielens import first_list
+from uem_t5x.data import class_names, source_interactions, tables, text_tables
 from uem_t5x.data.sources import Interactions, Items, Source, Table
 from uem_t5x.data.text_tables import TextTable
 from uem_t5x.tastes import verbalizer
 
-# Every user and item gets a number for each class, and every answer is searched for each.
-MAX_CLASSES = 1000
-_MAX_CLASS_LETTERS = 100
 # As Python writes them, below 10**18; or as 1.0, 2.0, ..., as pandas does where some are missing.
 _WHOLE = r"^(?:0|-?[1-9][0-9]{0,17})(?:\.0+)?$"
-_LIST = r"(?s)^\s*(?:\[.*\]|\{.*\})\s*$"  # as Python writes one into a CSV file
 _FLAGS = {"1": True, "true": True, "t": True, "yes": True, "y": True, "x": True}
 _FLAGS |= {"0": False, "false": False, "f": False, "no": False, "n": False, "": False}
 _IDS_SHOWN = 2
@@ -192,17 +187,16 @@ def _classes(part: TextTable, items: Items) -> pl.Expr | None:
             listed = listed.list.eval(pl.element().str.split(separator).explode())
     else:
         separator = separator or "|"
-        is_list = pl.col(column).fill_null("").str.contains(_LIST)
+        is_list = pl.col(column).fill_null("").str.contains(class_names.LIST)
         part.require(
             column, ~is_list, f"names joined by {separator!r}, or say another class_separator ="
         )
         listed = pl.col(column).str.split(separator)
     name = pl.element().str.replace_all(r"\s+", " ").str.strip_chars()
     named = listed.list.eval(name.filter(~text_tables.is_missing(name))).fill_null([])
-    short = part.frame.select(
-        named.list.eval(pl.element().str.len_chars()).list.max().fill_null(0) <= _MAX_CLASS_LETTERS
-    ).to_series()
-    part.require(column, pl.lit(short), f"of names of at most {_MAX_CLASS_LETTERS} letters")
+    longest = named.list.eval(pl.element().str.len_chars()).list.max().fill_null(0)
+    short = part.frame.select(longest <= class_names.MOST_LETTERS).to_series()
+    part.require(column, pl.lit(short), f"of names of at most {class_names.MOST_LETTERS} letters")
     return named.list.unique(maintain_order=True)
 
 
@@ -239,16 +233,16 @@ def _spelled_alike(genres: pl.Series, source: Source) -> pl.Series:
         by_form.setdefault(verbalizer.normalize(name), []).append(name)
     by_form.pop("", None)
     totals = {same[0]: sum(counted[name] for name in same) for same in by_form.values()}
-    if source.classes is None and len(totals) > MAX_CLASSES:
+    if source.classes is None and len(totals) > class_names.MOST:
         raise InputError(
-            f"{source.name}: {len(totals)} classes, and at most {MAX_CLASSES} can be; keep the "
-            "most common ones: [labels] classes = 100"
+            f"{source.name}: {len(totals)} classes, and at most {class_names.MOST} can be; keep "
+            "the most common ones: [labels] classes = 100"
         )
     kept = set(sorted(totals, key=lambda name: (-totals[name], name))[: source.classes])
     spelled = {name: same[0] for same in by_form.values() for name in same if same[0] in kept}
     if all(table.class_separator is None for table in source.items):
         for separator in (",", ";"):
-            if (joined := first_list(list(totals), separator)) is not None:
+            if (joined := class_names.first_list(list(totals), separator)) is not None:
                 raise InputError(
                     f"{source.name}: {joined!r} reads as several classes, for others have the same "
                     f"names; say [items] class_separator = {separator!r}"

@@ -21,7 +21,7 @@ from typing import Any
 import polars as pl
 from polars.exceptions import PolarsError
 
-from uem_t5x.base.errors import InputError
+from uem_t5x.base.errors import InputError, first_line
 from uem_t5x.data import archives, json_lines, text_tables
 from uem_t5x.data.sources import Table
 from uem_t5x.data.text_tables import TextTable
@@ -35,7 +35,6 @@ _SUFFIXES = {
 _TABS = (".tsv", ".tab")
 _MAX_NAME = 200  # letters, of a file in a message
 _SHOWN = 8  # names, in a message
-_NAMES_SHOWN = 40
 _DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)
 _CHUNK_BYTES = 2**20
 
@@ -128,14 +127,6 @@ def read(
         raise InputError(f"{name}: cannot be read ({reason[:100]}); get it anew") from error
 
 
-def check_columns(columns: Sequence[str], present: Sequence[str], name: str) -> None:
-    """Refuses a file that lacks a column."""
-    for column in columns:
-        if column not in present:
-            shown = ", ".join(present[:_NAMES_SHOWN])
-            raise InputError(f"{name}: no column {column!r}; it has {shown}")
-
-
 # --- Compressed files ---
 
 
@@ -210,7 +201,7 @@ def _read_csv(
     if table.quoted and len(separator.encode()) == 1:
         header = list(table.header) or text_tables.csv_header(data, name, separator)
         _check_header(table, text_tables.csv_header(data, name, separator), name)
-        check_columns(columns, header, name)
+        text_tables.check_columns(columns, header, name)
         read = text_tables.read_csv(
             data, name, columns, separator=separator, header=list(table.header)
         )
@@ -220,7 +211,7 @@ def _read_csv(
     in_file = first.decode().rstrip("\r").split(separator)
     header = list(table.header) or in_file
     _check_header(table, in_file, name)
-    check_columns(columns, header, name)
+    text_tables.check_columns(columns, header, name)
     read = text_tables.read_unquoted(data if table.header else rows, name, header, separator)
     first_row = 1 if table.header else 2
     return TextTable(read.frame.select(columns), name, first_row, read.ends_mid_line, digest)
@@ -251,10 +242,10 @@ def _read_parquet(
     data: bytes, name: str, columns: Sequence[str], lists: Collection[str]
 ) -> TextTable:
     try:
-        check_columns(columns, list(pl.read_parquet_schema(io.BytesIO(data))), name)
+        text_tables.check_columns(columns, list(pl.read_parquet_schema(io.BytesIO(data))), name)
         frame = pl.read_parquet(io.BytesIO(data), columns=list(columns))
     except PolarsError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"{name}: cannot be read as Parquet ({reason}); get it anew") from error
     texts = [_as_text(frame[column], name, column in lists) for column in columns]
     return TextTable(pl.DataFrame(texts), name, 1, False, hashlib.sha256(data).hexdigest())

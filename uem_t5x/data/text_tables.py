@@ -39,6 +39,7 @@ _MAY_BE_ZLIB = b"x"
 MAX_LINE_BYTES = 2**20
 # Many columns that nobody asked for cost polars more than the file is long.
 MAX_COLUMNS = 1000
+_NAMES_SHOWN = 40  # in a message
 _CHUNK_BYTES = 2**20
 _BLOCK_BYTES = 2**18
 _ROWS_AT_A_TIME = 100_000
@@ -182,6 +183,14 @@ def read_csv(
     return TextTable(
         frame, name, 1 if header else 2, not data.endswith(b"\n"), hashlib.sha256(data).hexdigest()
     )
+
+
+def check_columns(columns: Sequence[str], present: Sequence[str], name: str) -> None:
+    """Refuses a file that lacks a column."""
+    for column in columns:
+        if column not in present:
+            shown = ", ".join(present[:_NAMES_SHOWN])
+            raise InputError(f"{name}: no column {column!r}; it has {shown}")
 
 
 def csv_header(data: bytes, name: str, separator: str = ",") -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from uem_t5x.base.errors import InputError
+from uem_t5x.base.errors import InputError, first_line
 
 _BATCH = 32
 
@@ -86,7 +86,7 @@ class ImageEncoder:
             model, loaded = kind.from_pretrained(source, output_loading_info=True)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise InputError(
-                f"{source}: no image encoder can be loaded ({_reason(error)}); give "
+                f"{source}: no image encoder can be loaded ({first_line(error)}); give "
                 "--image-encoder a folder that Transformers has written, with the model and its "
                 "preprocessor_config.json"
             ) from error
@@ -140,9 +140,6 @@ def _read(file: Path) -> Any:
             return ImageOps.exif_transpose(picture).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(
-            f"{file}: cannot be read as a picture ({_reason(error)}); replace it, or take it away"
+            f"{file}: cannot be read as a picture ({first_line(error)}); replace it, or take it "
+            "away"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [repr(error)])[0][:200]

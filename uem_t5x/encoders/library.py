@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from uem_t5x.base.errors import InputError
+from uem_t5x.base.errors import InputError, first_line
 from uem_t5x.encoders import batching
 
 _BATCH = 64
@@ -35,10 +35,10 @@ class LibraryEncoder:
         try:
             self._model = sentence_transformers.SentenceTransformer(source)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            reason = (str(error).strip().splitlines() or [repr(error)])[0][:200]
             raise InputError(
-                f"--encoder sentence-transformers:{source}: cannot be loaded ({reason}); give the "
-                "name of a model on the hub, or a folder that the library has saved"
+                f"--encoder sentence-transformers:{source}: cannot be loaded "
+                f"({first_line(error)}); give the name of a model on the hub, or a folder that the "
+                "library has saved"
             ) from error
         self.width = int(self._model.get_sentence_embedding_dimension())
         self.sha256 = _sha256(self._model)

@@ -13,7 +13,7 @@ from etils import epath
 from jaxtyping import Float32
 
 from uem_t5x.base import buckets, checksums
-from uem_t5x.base.errors import InputError
+from uem_t5x.base.errors import InputError, first_line
 from uem_t5x.encoders import batching
 
 HUB_HANDLES = {
@@ -88,6 +88,6 @@ def _load_saved_model(name: str, source: str) -> tuple[Callable[[Any], Any], str
         folder = tensorflow_hub.resolve(source)  # of a handle, where its download lies
         model = tensorflow_hub.load(folder)
     except (OSError, ValueError, RuntimeError, tarfile.TarError, tf.errors.OpError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise InputError(f"{source}: {name} cannot be loaded ({reason[:200]}); {mend}") from error
+        reason = first_line(error)
+        raise InputError(f"{source}: {name} cannot be loaded ({reason}); {mend}") from error
     return (model if callable(model) else model.signatures["serving_default"]), folder
