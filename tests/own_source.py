@@ -1,6 +1,12 @@
 """A source of one's own, and its two small tables, with all that such a file may say."""
 
-from uem_t5x.data import joining, source_files
+import dataclasses
+
+import polars as pl
+
+from uem_t5x.base import progress
+from uem_t5x.data import source_files, source_items, source_joining
+from uem_t5x.data.source_interactions import Interactions
 
 SOURCE = """
 [items]
@@ -83,11 +89,30 @@ def read(data, **changes):
     return source_files.read_source(str(data / "mine.toml"))
 
 
+@dataclasses.dataclass
+class Tables:
+    """What a source's tables hold, before they are joined."""
+
+    items: pl.DataFrame
+    interactions: pl.DataFrame
+    counts: dict
+    worth: dict
+    repeated: int
+
+
+def tables(source, data):
+    """Reads the tables of a source."""
+    items, repeated = source_items.read(source, data, source_items.find(source, data), {})
+    reader = Interactions(data, source.interactions, source.telling.scale)
+    frames = list(reader.read(progress.unseen("reading", None)))
+    return Tables(items, pl.concat(frames), dict(reader.counts), reader.worth, repeated)
+
+
 def histories(source, data):
     """Returns every user's items and half-stars."""
-    joined = joining.read_source(source, data, 1)
+    joined = source_joining.read_source(source, data, 1)
     ids = joined.movies["movieId"].to_list()
     found = {}
-    for user, row, half_stars in joined.ratings.rows():
+    for user, row, half_stars in pl.concat(joined.ratings).rows():
         found.setdefault(user, []).append((ids[row], half_stars))
     return found

@@ -6,10 +6,9 @@ import json
 import own_source
 import polars as pl
 import pytest
-from own_source import BOUGHT, THINGS, histories, read
+from own_source import BOUGHT, THINGS, histories, read, tables
 
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import source_tables
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def things(data, records, **changes):
     files = ("things.csv", "things.jsonl")
     separator = ('class_separator = ";"\n', "")
     source = read(data, files=files, separator=separator, two=("classes = 2\n", ""), **changes)
-    items = source_tables.read(source, data).items
+    items = tables(source, data).items
     return dict(items.select("movieId", "genres").rows()), items
 
 
@@ -119,7 +118,7 @@ def test_json_in_other_forms_is_refused_by_its_row(data):
     for text in (json.dumps([thing(["A"])]), json.dumps(thing(["A"]), indent=1)):
         (data / "things.jsonl").write_text(text)
         with pytest.raises(InputError, match=r"row 1: .* is no JSON object; .*jq -c"):
-            source_tables.read(read(data, files=("things.csv", "things.jsonl")), data)
+            tables(read(data, files=("things.csv", "things.jsonl")), data)
 
 
 def test_json_of_python_is_read(data):
@@ -135,7 +134,7 @@ def test_json_of_python_is_read(data):
         late, interactions=dataclasses.replace(late.interactions, time="late", value=None)
     )
     with pytest.raises(InputError, match="row 1: late is missing"):
-        source_tables.read(late, data)
+        tables(late, data)
 
 
 def test_a_file_without_a_header_may_have_a_bom(data):
@@ -197,7 +196,7 @@ def test_rows_of_nobody_are_left_out(data):
     rows = ["NULL;a1;2020-01-01;10", ";a1;2020-01-01;10", "u;nan;2020-01-01;10"]
     rows.append("u;a1;2020-01-01;10")
     assert interactions(data, rows) == {"u": [("a1", 10)]}
-    assert source_tables.read(read(data), data).counts["nameless_ratings"] == 3
+    assert tables(read(data), data).counts["nameless"] == 3
 
 
 def test_files_that_are_not_meant_are_not_read(data):
@@ -208,21 +207,21 @@ def test_files_that_are_not_meant_are_not_read(data):
     (data / "old/things.csv").write_text(THINGS)
     with pytest.raises(InputError, match=r"are both 'things\.csv', which \[items\] asks for"):
         read_all = read(data)
-        source_tables.read(read_all, data)
+        tables(read_all, data)
     (data / "old/things.csv").unlink()
     (data / "bought\u00a02.csv").write_text(BOUGHT)
     with pytest.raises(InputError, match="holds what cannot be shown"):
-        source_tables.read(read(data), data)
+        tables(read(data), data)
 
 
 def test_flags_that_are_none_are_refused(data):
     (data / "things.csv").write_text("sku,name,alias,text,Light,Home\na1,L,,,1,0.0\na3,C,,,Yes,x\n")
     flags = ('classes = "tags"\nclass_separator = ";"', 'class_flags = ["Light", "Home"]')
-    items = source_tables.read(read(data, flags=flags), data).items
+    items = tables(read(data, flags=flags), data).items
     assert items["genres"].to_list() == [["Light"], ["Light", "Home"]]
     (data / "things.csv").write_text("sku,name,alias,text,Light,Home\na1,Lamp,,,2,0\n")
     with pytest.raises(InputError, match="row 2: Light is '2'; it must be 1 of an item of"):
-        source_tables.read(read(data, flags=flags), data)
+        tables(read(data, flags=flags), data)
 
 
 def test_latin_1_is_not_taken_for_utf_8(data):
@@ -230,9 +229,9 @@ def test_latin_1_is_not_taken_for_utf_8(data):
     for quoted in ("true", "false"):
         change = ('files = "things.csv"', f'files = "things.csv"\nquoted = {quoted}')
         with pytest.raises(InputError, match="line 4: not utf-8 text; say another encoding ="):
-            source_tables.read(read(data, change=change), data)
+            tables(read(data, change=change), data)
         change = (change[0], change[1] + '\nencoding = "latin-1"')
-        assert "Caf\u00e9" in source_tables.read(read(data, change=change), data).items["title"]
+        assert "Caf\u00e9" in tables(read(data, change=change), data).items["title"]
 
 
 def test_names_that_another_separator_joins(data):
@@ -241,7 +240,7 @@ def test_names_that_another_separator_joins(data):
     (data / "things.csv").write_text(text)
     change = ('class_separator = ";"\n', "")
     with pytest.raises(InputError, match=r"reads as several classes.* class_separator = ','"):
-        source_tables.read(read(data, change=change), data)
+        tables(read(data, change=change), data)
 
 
 @pytest.mark.parametrize("column", ["who", "what", "when", "score"])
@@ -250,7 +249,7 @@ def test_parquet_lists_where_none_may_be(data, column):
     (data / "bought1.csv").unlink()
     bought.with_columns(pl.concat_list(column)).write_parquet(data / "bought.parquet")
     with pytest.raises(InputError, match=rf"{column} is of type List.*; give a text or a number"):
-        source_tables.read(read(data, b=("bought*.csv", "bought.parquet")), data)
+        tables(read(data, b=("bought*.csv", "bought.parquet")), data)
 
 
 def test_parquet_of_structs(data):
@@ -259,4 +258,4 @@ def test_parquet_of_structs(data):
     )
     listed.write_parquet(data / "things.parquet")
     source = read(data, a=("things.csv", "things.parquet"))
-    assert source_tables.read(source, data).items["genres"].to_list() == [["Home"]] * 4
+    assert tables(source, data).items["genres"].to_list() == [["Home"]] * 4

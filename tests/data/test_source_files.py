@@ -6,11 +6,11 @@ import json
 import own_source
 import polars as pl
 import pytest
-from own_source import BOUGHT, THINGS, histories, read
+from own_source import BOUGHT, THINGS, histories, read, tables
 
 from uem_t5x import cli
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import joining, source_tables
+from uem_t5x.data import source_joining
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.data.options import PrepareOptions
 from uem_t5x.data.prepare import prepare
@@ -38,29 +38,34 @@ def vars_of(telling):
 
 
 def test_items_and_interactions_by_hand(data):
-    tables = source_tables.read(read(data), data)
-    assert tables.items.sort("movieId").rows(named=True) == [
+    found = tables(read(data), data)
+    assert found.items.sort("movieId").rows(named=True) == [
         {"movieId": "a1", "title": "Lamp", "about": "It shines.", "genres": ["Light", "Home"]},
         {"movieId": "a2", "title": "Old lamp", "about": "Old lamp", "genres": ["Light", "Home"]},
         {"movieId": "a3", "title": "Chair", "about": "Nothing is said.", "genres": ["Home"]},
         {"movieId": "a4", "title": None, "about": "Lost.", "genres": ["Home"]},
     ]
-    assert tables.interactions.rows() == [
-        ("u2", "a1", 10, 1_577_934_245_000_000, 0),
-        ("u1", "a3", 8, 1_578_009_600_000_000, 1),  # 0.5 + 4.5 * 0.74 stars, rounded
-        ("u1", "a1", 1, 1_577_836_800_000_000, 2),
-        ("u2", "a2", 10, 1_577_836_800_000_000, 4),
-        ("u2", "a2", 6, 1_578_096_000_000_000, 5),
-        ("u1", "zz", 6, 1_578_182_400_000_000, 6),
+    assert found.interactions.rows() == [
+        ("u2", "a1", 10, 1_577_934_245_000_000),
+        ("u1", "a3", 8, 1_578_009_600_000_000),  # 0.5 + 4.5 * 0.74 stars, rounded
+        ("u1", "a1", 1, 1_577_836_800_000_000),
+        ("u2", "a2", 10, 1_577_836_800_000_000),
+        ("u2", "a2", 6, 1_578_096_000_000_000),
+        ("u1", "zz", 6, 1_578_182_400_000_000),
     ]
-    assert tables.worth == {"loved": 10, "7.4": 8, "0": 1, "10": 10, "5": 6}
-    assert tables.counts == {"repeated_movies": 0, "unrated_ratings": 1, "nameless_ratings": 0}
+    assert found.worth == {"loved": 10, "7.4": 8, "0": 1, "10": 10, "5": 6}
+    assert found.counts == {"unrated": 1, "nameless": 0} and found.repeated == 0
 
 
 def test_what_is_kept(data):
-    joined = joining.read_source(read(data), data, 1)
+    joined = source_joining.read_source(read(data), data, 1)
     assert joined.movies["title"].to_list() == ["", "Lamp", "Old lamp", "Chair"]
-    assert joined.ratings.rows() == [("u1", 1, 1), ("u1", 3, 8), ("u2", 1, 10), ("u2", 2, 6)]
+    assert pl.concat(joined.ratings).rows() == [
+        ("u1", 1, 1),
+        ("u1", 3, 8),
+        ("u2", 1, 10),
+        ("u2", 2, 6),
+    ]
     assert joined.counts["dropped_unrated_ratings"] == 1
     assert joined.counts["dropped_unknown_movie_ratings"] == 1
     assert joined.counts["dropped_duplicate_ratings"] == 1
@@ -106,7 +111,7 @@ class Lengths:
 def test_one_thing_is_worth_as_much_as_another(data):
     bought = 'value = "score"\nnone = ["?"]\n[interactions.stars]\n0 = 0.5\n10 = 5\nloved = 5\n'
     source = read(data, value=(bought, "stars = 4\n"), channel=("{value} of 10, ", ""))
-    assert source_tables.read(source, data).interactions["half_stars"].to_list() == [8] * 7
+    assert tables(source, data).interactions["half_stars"].to_list() == [8] * 7
 
 
 def test_without_a_time_the_files_tell_the_order(data):
@@ -121,7 +126,7 @@ def test_without_a_time_the_files_tell_the_order(data):
 
 def test_other_forms_of_the_same_tables(data):
     """As JSON lines, with lists and numbers, and as Parquet: the same tables."""
-    expected = source_tables.read(read(data), data)
+    expected = tables(read(data), data)
     bought = pl.read_csv(data / "bought1.csv", separator=";", infer_schema=False)
     things = pl.read_csv(data / "things.csv", infer_schema=False)
     listed = things.with_columns(pl.col("tags").str.split(";"))
@@ -131,13 +136,13 @@ def test_other_forms_of_the_same_tables(data):
         for row in listed.rows(named=True):
             file.write(json.dumps(row) + "\n\n")
     files = {"a": ("things.csv", "things.jsonl"), "b": ("bought*.csv", "bought.jsonl")}
-    found = source_tables.read(read(data, **files), data)
+    found = tables(read(data, **files), data)
     assert found.items.equals(expected.items)
     assert found.interactions.equals(expected.interactions)
     listed.write_parquet(data / "things.parquet")
     bought.write_parquet(data / "bought.parquet")
     files = {"a": ("things.csv", "things.parquet"), "b": ("bought*.csv", "bought.parquet")}
-    found = source_tables.read(read(data, **files), data)
+    found = tables(read(data, **files), data)
     assert found.items.equals(expected.items)
     assert found.interactions.equals(expected.interactions)
 
@@ -172,7 +177,7 @@ def test_other_forms_of_the_same_tables(data):
         ),
         ('likes = "want"', 'likes = "AVOID"', "likes and dislikes are both 'AVOID'"),
         ('user = "They"', 'user = " "', "user = ' ': give a text"),
-        ("[items]", "reader = 'other'\n[items]", "reader = 'other': there is only 'movielens'"),
+        ("[items]", "reader = 'other'\n[items]", "reader = 'other': there are movielens"),
         ("[items]", "reader = 'movielens'\n[items]", "knows its files; leave out their tables"),
         ("[items]", "[items", "not a TOML file"),
     ],
@@ -205,11 +210,11 @@ def test_values_that_are_none(data, file, old, new, message):
     assert old in text
     (data / file).write_text(text.replace(old, new, 1))
     if message is None:
-        tables = source_tables.read(read(data), data)
-        assert tables.items["genres"].to_list()[0] == []
+        found = tables(read(data), data)
+        assert found.items["genres"].to_list()[0] == []
         return
     with pytest.raises(InputError, match=message) as error:
-        source_tables.read(read(data), data)
+        tables(read(data), data)
     assert "\n" not in str(error.value)
 
 
@@ -225,7 +230,7 @@ def test_values_that_are_none(data, file, old, new, message):
 def test_json_lines_that_are_none(data, content, message):
     (data / "bought.jsonl").write_bytes(content)
     with pytest.raises(InputError, match=rf"bought\.jsonl.*{message}|no column 'what'"):
-        source_tables.read(read(data, b=("bought*.csv", "bought.jsonl")), data)
+        tables(read(data, b=("bought*.csv", "bought.jsonl")), data)
 
 
 def test_files_that_are_damaged(data):
@@ -236,7 +241,7 @@ def test_files_that_are_damaged(data):
     for content in (whole[:-20], b"nonsense", whole[:60] + b"\0" * 20 + whole[80:]):
         (data / "bought2.csv.gz").write_bytes(content)
         with pytest.raises(InputError, match=r"bought2\.csv\.gz: cannot be read .*; get it anew"):
-            source_tables.read(read(data, b=("bought*.csv", "bought*")), data)
+            tables(read(data, b=("bought*.csv", "bought*")), data)
 
 
 def test_too_many_classes(data):
@@ -244,7 +249,7 @@ def test_too_many_classes(data):
     (data / "things.csv").write_text(THINGS.replace("Light;Home", names))
     source = read(data, change=("classes = 2\n", ""))
     with pytest.raises(InputError, match=r"1004 classes, .* \[labels\] classes = 100"):
-        source_tables.read(source, data)
+        tables(source, data)
 
 
 def test_a_check_reads_some(data, capsys):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uem_t5x.data.options import PrepareOptions
+from uem_t5x.data.options import MIN_HISTORY, PrepareOptions
 
 if TYPE_CHECKING:
     from uem_t5x.data.manifest import Manifest
@@ -78,9 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--min-history",
         type=int,
-        default=PrepareOptions.min_history,
         metavar="N",
-        help="drop users with fewer described movies (default: %(default)s)",
+        help=f"drop users with fewer described movies (default: {MIN_HISTORY}), or questions about "
+        "fewer items (default: 1)",
     )
     for split in ("validation", "test"):
         add(

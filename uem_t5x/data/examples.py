@@ -1,60 +1,78 @@
 """Writes users as `tf.train.Example`s, the form in which SeqIO reads them."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from jaxtyping import Int64
 
-from uem_t5x.data.dataset_folder import shard_paths
-from uem_t5x.data.histories import Histories, HistoryLabels
+from uem_t5x.data.dataset_folder import EXAMPLES, shard_paths
+from uem_t5x.data.histories import Answers, Histories, HistoryLabels
 from uem_t5x.data.manifest import Split
 
 USERS_PER_SHARD = 10_000  # at most
 
 
-def write_examples(
-    folder: Path,
-    split: str,
-    users: Int64[np.ndarray, " split"],
-    histories: Histories,
-    labels: HistoryLabels,
-    on_progress: Callable[[int], Any],
-) -> Split:
-    """Writes the examples of a split.
+class ExampleWriter:
+    """Writes the examples of a split, which come in order."""
 
-    Args:
-        folder: the dataset folder.
-        split: its name.
-        users: which of the histories it has.
-        histories: of all users.
-        labels: of all users.
-        on_progress: is told how many more users are done.
+    def __init__(self, folder: Path, split: str, examples: int) -> None:
+        """Begins.
 
-    Returns:
-        What the manifest says about the split.
-    """
-    shards = np.array_split(users, num_shards(len(users)))
-    for path, shard in zip(shard_paths(folder, split, len(shards)), shards):
-        path.parent.mkdir(exist_ok=True)
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for user in shard:
-                history = slice(histories.bounds[user], histories.bounds[user + 1])
-                liked, disliked = labels.names(user)
-                feature = {
-                    "user_id": _strings([str(histories.user_ids[user])]),
-                    "history_items": _ints(histories.items[history]),
-                    "history_ratings": _ints(histories.half_stars[history]),
-                    "liked": _strings(liked),
-                    "disliked": _strings(disliked),
-                }
-                example = tf.train.Example(features=tf.train.Features(feature=feature))
-                # Else the order of the features is another one in each process.
-                writer.write(example.SerializeToString(deterministic=True))
-        on_progress(len(shard))
-    return Split(examples=len(users), shards=len(shards))
+        Args:
+            folder: the dataset folder.
+            split: its name.
+            examples: how many there will be.
+        """
+        shards = num_shards(examples)
+        self.record = Split(examples=examples, shards=shards)
+        self._paths = iter(shard_paths(folder, split, shards))
+        # As `np.array_split` deals them out.
+        sizes = [examples // shards + (shard < examples % shards) for shard in range(shards)]
+        self._sizes = iter(sizes)
+        self._left, self._file = 0, None
+        (folder / EXAMPLES).mkdir(exist_ok=True)
+        self._begin_file()
+
+    def write(
+        self,
+        users: Int64[np.ndarray, " some"],
+        histories: Histories,
+        targets: HistoryLabels | Answers,
+    ) -> None:
+        """Writes the next examples.
+
+        Args:
+            users: which of the histories they are.
+            histories: some of all.
+            targets: what is asked about these, and what is true.
+        """
+        for user in users:
+            while not self._left:
+                self._begin_file()
+            history = slice(histories.bounds[user], histories.bounds[user + 1])
+            feature = {
+                "user_id": _strings([str(histories.user_ids[user])]),
+                "history_items": _ints(histories.items[history]),
+                "history_ratings": _ints(histories.half_stars[history]),
+                **{name: _strings(texts) for name, texts in targets.features(user).items()},
+            }
+            example = tf.train.Example(features=tf.train.Features(feature=feature))
+            # Else the order of the features is another one in each process.
+            self._file.write(example.SerializeToString(deterministic=True))
+            self._left -= 1
+
+    def close(self) -> None:
+        """Ends the last file, and those that stay empty."""
+        for _ in self._sizes:
+            self._begin_file()
+        self._file.close()
+
+    def _begin_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = tf.io.TFRecordWriter(str(next(self._paths)))
+        self._left = next(self._sizes)
 
 
 def num_shards(users: int) -> int:

@@ -1,6 +1,7 @@
 """The rating histories of all users, as flat arrays."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -30,6 +31,28 @@ class HistoryLabels:
         )
         return liked, disliked
 
+    def features(self, user: int | np.integer) -> dict[str, list[str]]:
+        """Returns what an example has of it."""
+        liked, disliked = self.names(user)
+        return {"liked": liked, "disliked": disliked}
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What is asked about every history, and what is true.
+
+    Attributes:
+        questions: of each.
+        answers: of each; empty where it is not known.
+    """
+
+    questions: Sequence[str]
+    answers: Sequence[str]
+
+    def features(self, user: int | np.integer) -> dict[str, list[str]]:
+        """Returns what an example has of it."""
+        return {"question": [self.questions[user]], "answer": [self.answers[user]]}
+
 
 @dataclasses.dataclass(frozen=True)
 class Histories:
@@ -49,7 +72,7 @@ class Histories:
 
     @classmethod
     def from_ratings(cls, ratings: pl.DataFrame) -> "Histories":
-        """Builds the histories.
+        """Builds histories.
 
         Args:
             ratings: a frame of `userId`, `row` and `half_stars`, by user and in time order.
@@ -78,11 +101,15 @@ class Histories:
         statistics = labels.genre_statistics(genre_matrix, self.items, self.half_stars, self.bounds)
         return HistoryLabels(genres, *labels.label_genres(*statistics, rule))
 
-    def rating_counts(
-        self, users: Int64[np.ndarray, " some"], rows: int
-    ) -> Int64[np.ndarray, " rows"]:
-        """Returns how many of some users rated the movie of each of so many rows."""
-        is_theirs = np.zeros(len(self.user_ids), bool)
-        is_theirs[users] = True
-        of_theirs = np.repeat(is_theirs, np.diff(self.bounds))
-        return np.bincount(self.items[of_theirs], minlength=rows)
+    def of(self, users: Int64[np.ndarray, " some"]) -> "Histories":
+        """Returns the histories of some users, in increasing order."""
+        is_chosen = np.zeros(len(self.user_ids), bool)
+        is_chosen[users] = True
+        lengths = np.diff(self.bounds)
+        of_chosen = np.repeat(is_chosen, lengths)
+        return Histories(
+            user_ids=self.user_ids[users],
+            bounds=np.concatenate([[0], np.cumsum(lengths[users], dtype=np.int64)]),
+            items=self.items[of_chosen],
+            half_stars=self.half_stars[of_chosen],
+        )

@@ -3,6 +3,8 @@
 import dataclasses
 from pathlib import Path
 
+MIN_HISTORY = 20
+
 
 @dataclasses.dataclass(frozen=True)
 class SynthesizeOptions:
@@ -35,7 +37,8 @@ class PrepareOptions:
         output: the dataset folder to write.
         encoder: the sentence encoder; `NAME=FOLDER` loads a SentenceT5 from a local copy.
         encoder_width: the length of the vectors of `hashing`; None is its default.
-        min_history: users with fewer described movies are dropped.
+        min_history: users with fewer described movies are dropped; where there are questions,
+            those about fewer. None is `MIN_HISTORY`, or 1 where there are questions.
         validation_users: how many users (int), or what fraction of them (float).
         test_users: the same.
         seed: draws the splits.
@@ -51,7 +54,7 @@ class PrepareOptions:
     output: Path = Path()
     encoder: str = "hashing"
     encoder_width: int | None = None
-    min_history: int = 20
+    min_history: int | None = None
     validation_users: int | float = 0.1
     test_users: int | float = 0.1
     seed: int = 0

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from uem_t5x.data import dataset_folder, joining, source_files
+import polars as pl
+
+from uem_t5x.data import dataset_folder, source_files, source_joining
 from uem_t5x.data.histories import Histories
 from uem_t5x.tastes import sentences, verbalizer
 
@@ -52,17 +54,22 @@ def preview(named: str, path: Path) -> Preview:
     """
     source = source_files.read_source(named)
     telling = source.telling
-    joined = joining.read_source(source, path, 1, enough=_ENOUGH)
-    classes = tuple(sorted(joined.movies["genres"].explode().drop_nulls().unique()))
-    histories = Histories.from_ratings(joined.ratings)
-    labels = histories.label(
-        dataset_folder.genre_matrix(joined.movies, classes), classes, telling.rule
-    )
+    joined = source_joining.read_source(source, path, 1, enough=_ENOUGH)
+    histories = Histories.from_ratings(pl.concat(joined.ratings))
     longest = int((histories.bounds[1:] - histories.bounds[:-1]).argmax())
     history = slice(histories.bounds[longest], histories.bounds[longest + 1])
     rows, half_stars = histories.items[history], histories.half_stars[history]
     titles = joined.movies["title"]
     last = joined.movies[int(rows[-1]) : int(rows[-1]) + 1]
+    classes = tuple(sorted(joined.movies["genres"].explode().drop_nulls().unique()))
+    if joined.asked is None:
+        matrix = dataset_folder.genre_matrix(joined.movies, classes)
+        labels = histories.label(matrix, classes, telling.rule)
+        question = telling.question
+        answer = verbalizer.write_answer(*labels.names(longest), telling.wording)
+    else:
+        asked = joined.asked.row(longest, named=True)
+        question, answer = asked["question"], asked["answer"]
     told = {
         name: telling.rating_sentences(template)[half_stars[-1]]
         if sentences.is_of_rating(template)
@@ -76,8 +83,8 @@ def preview(named: str, path: Path) -> Preview:
         sentences=told,
         history=[(telling.scale.value(stars), stars, titles[row]) for row, stars in shown],
         length=len(rows),
-        question=telling.question,
-        answer=verbalizer.write_answer(*labels.names(longest), telling.wording),
+        question=question,
+        answer=answer,
         classes=classes,
         worth=joined.worth,
     )

@@ -1,26 +1,28 @@
 """Reads a source, or refuses what it says with the name that is nearly right."""
 
-import dataclasses
-import difflib
-import reprlib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from uem_t5x.base.errors import InputError
-from uem_t5x.data.sources import FORMATS, MOVIELENS, TIME_UNITS, Interactions, Items, Source, Table
-from uem_t5x.tastes import labels, sentences, verbalizer
-from uem_t5x.tastes.labels import LabelRule
+from uem_t5x.data import source_words
+from uem_t5x.data.sources import (
+    FORMATS,
+    MOVIELENS,
+    TIME_UNITS,
+    Interactions,
+    Items,
+    Questions,
+    Source,
+    Table,
+)
+from uem_t5x.data.toml_tables import TomlFile, nearest
+from uem_t5x.tastes import sentences
 from uem_t5x.tastes.rating_scale import STARS, RatingScale
-from uem_t5x.tastes.telling import Telling
-from uem_t5x.tastes.verbalizer import Wording
 
-_DEFAULT_CHANNELS = {
-    "title_classes": "{title} is listed with {classes}",
-    "rating": "It is rated with {stars} stars",
-}
+_READERS = (MOVIELENS,)
 _TABLE_KEYS = {
     "files": (str, list),
     "format": str,
@@ -36,6 +38,7 @@ _KEYS: Mapping[str, Mapping[str, Any]] = {
         "interactions": dict,
         "channels": list,
         "labels": dict,
+        "questions": dict,
     },
     "items": {
         **_TABLE_KEYS,
@@ -56,6 +59,18 @@ _KEYS: Mapping[str, Mapping[str, Any]] = {
         "value": str,
         "none": list,
         "stars": (dict, int, float),
+    },
+    "questions": {
+        **_TABLE_KEYS,
+        "user": str,
+        "question": str,
+        "answer": str,
+        "id": str,
+        "time": str,
+        "time_unit": str,
+        "split": str,
+        "metrics": (str, list),
+        "task": str,
     },
     "channels": {"name": str, "text": str, "encoder": str},
     "labels": {
@@ -102,101 +117,73 @@ def read_source(named: str) -> Source:
     else:
         raise InputError(
             f"--source {named}: no such preset; choose one of {', '.join(presets())}"
-            f"{_nearest(named, presets())}, or give a file whose name ends in .toml"
+            f"{nearest(named, presets())}, or give a file whose name ends in .toml"
         )
     try:
         fields = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{named}: not a TOML file: {error}") from error
-    return _Reader(named).source(fields)
+    return _Reader(named, _KEYS).source(fields)
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {found[0]}?)" if found else ""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Reader:
+class _Reader(TomlFile):
     """Checks the tables of a source, and reads them."""
 
-    name: str
-
     def source(self, fields: dict[str, Any]) -> Source:
-        self._check("", fields)
+        """Returns the source that the tables of a file make.
+
+        Raises:
+            InputError: if they make none.
+        """
+        self.check("", fields)
         reader = fields.get("reader")
-        if reader not in (None, MOVIELENS):
-            raise self._error(f"reader = {reader!r}: there is only {MOVIELENS!r}")
-        told = fields.get("labels", {})
-        self._check("labels", told)
+        if reader not in (None, *_READERS):
+            raise self.error(f"reader = {reader!r}: there are {', '.join(_READERS)}")
         items = fields.get("items", [])
         items = [items] if isinstance(items, dict) else items
         if reader is None and not (items and "interactions" in fields):
-            raise self._error("needs the tables [items] and [interactions]")
+            raise self.error("needs the tables [items] and [interactions]")
         if reader is not None and (items or "interactions" in fields):
-            raise self._error(f"reader = {reader!r} knows its files; leave out their tables")
+            raise self.error(f"reader = {reader!r} knows its files; leave out their tables")
         tables = tuple(self._items(table, index) for index, table in enumerate(items))
-        interactions, scale = None, STARS
+        interactions, questions, scale = None, None, STARS
+        columns = {"title", "classes", "description"}  # of MovieLens
         if reader is None:
             interactions, scale = self._interactions(fields["interactions"])
-            self._check_classes(tables)
-        telling = self._telling(fields, told, tables, scale)
-        encoders = {
-            channel["name"]: channel["encoder"]
-            for channel in fields.get("channels", [])
-            if "encoder" in channel
-        }
+            if "questions" in fields:
+                questions = self._questions(fields["questions"])
+            has_classes = self._check_columns(tables, may_lack_classes=questions is not None)
+            columns = {name for table in tables for name in table.columns}
+            columns |= {"classes"} if has_classes else set()
         return Source(
-            self.name, reader, tables, interactions, telling, told.get("classes"), encoders
+            name=self.name,
+            reader=reader,
+            items=tables,
+            interactions=interactions,
+            telling=source_words.read(self, fields, columns, scale),
+            classes=fields.get("labels", {}).get("classes"),
+            encoders=source_words.encoders(fields),
+            questions=questions,
         )
-
-    def _error(self, problem: str) -> InputError:
-        return InputError(f"{self.name}: {problem}")
-
-    def _check(self, table: str, fields: Any) -> None:
-        """Refuses keys that there are not, and values of other types."""
-        known, where = _KEYS[table], f"[{table}] " if table else ""
-        if not isinstance(fields, dict):
-            raise self._error(f"{where}must be a table")
-        for key, value in fields.items():
-            if key not in known:
-                raise self._error(
-                    f"{where}no key {key!r}{_nearest(key, known)}; it may have {', '.join(known)}"
-                )
-            kinds = known[key] if isinstance(known[key], tuple) else (known[key],)
-            # A truth value is a whole number in Python.
-            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-                words = {str: "a text", list: "a list", dict: "a table", bool: "true or false"}
-                wanted = " or ".join(words.get(kind, "a number") for kind in kinds[:2])
-                raise self._error(f"{where}{key} = {reprlib.repr(value)}: give {wanted}")
-
-    def _texts(self, where: str, value: Any) -> tuple[str, ...]:
-        """Returns texts of a list, or of one text."""
-        texts = value if isinstance(value, list) else [value]
-        if not texts or not all(isinstance(text, str) and text for text in texts):
-            raise self._error(f"{where} = {reprlib.repr(value)}: give a text, or a list of texts")
-        return tuple(texts)
 
     def _table(self, where: str, fields: Mapping[str, Any]) -> Table:
         if "files" not in fields:
-            raise self._error(f'{where}needs files = "PATTERN"')
+            raise self.error(f'{where}needs files = "PATTERN"')
         if fields.get("format") not in (None, *FORMATS):
             found = fields["format"]
-            raise self._error(f"{where}format = {found!r}: choose one of {', '.join(FORMATS)}")
+            raise self.error(f"{where}format = {found!r}: choose one of {', '.join(FORMATS)}")
         try:
             "".encode(fields.get("encoding", "utf-8"))
         except LookupError as error:
-            raise self._error(f"{where}encoding: {error}") from error
+            raise self.error(f"{where}encoding: {error}") from error
         separator = fields.get("separator")
         if separator is not None and (not separator or set(separator) & set('"\r\n')):
-            raise self._error(
-                f"{where}separator = {separator!r}: give one that is no quote or line"
-            )
-        header = self._texts(f"{where}header", fields["header"]) if "header" in fields else ()
+            raise self.error(f"{where}separator = {separator!r}: give one that is no quote or line")
+        header = self.texts(f"{where}header", fields["header"]) if "header" in fields else ()
         if len(set(header)) < len(header):
-            raise self._error(f"{where}header names a column twice; give each its own name")
+            raise self.error(f"{where}header names a column twice; give each its own name")
         return Table(
-            files=self._texts(f"{where}files", fields["files"]),
+            files=self.texts(f"{where}files", fields["files"]),
             format=fields.get("format"),
             separator=separator,
             encoding=fields.get("encoding", "utf-8"),
@@ -205,27 +192,27 @@ class _Reader:
         )
 
     def _items(self, fields: Any, index: int) -> Items:
-        self._check("items", fields)
+        self.check("items", fields)
         where = "[items] "
         if "id" not in fields:
-            raise self._error(f'{where}needs id = "COLUMN"')
+            raise self.error(f'{where}needs id = "COLUMN"')
         columns = {
-            str(name): self._texts(f"{where}columns.{name}", taken)
+            str(name): self.texts(f"{where}columns.{name}", taken)
             for name, taken in fields.get("columns", {}).items()
         }
         if "title" in fields:
-            columns = {"title": self._texts(f"{where}title", fields["title"]), **columns}
+            columns = {"title": self.texts(f"{where}title", fields["title"]), **columns}
         elif index == 0:
-            raise self._error(f'{where}needs title = "COLUMN"')
+            raise self.error(f'{where}needs title = "COLUMN"')
         for name in columns:
             if name in ("row", "movieId", "genres", "classes", sentences.STARS, sentences.VALUE):
-                raise self._error(f"{where}columns.{name}: the name is taken; choose another one")
+                raise self.error(f"{where}columns.{name}: the name is taken; choose another one")
         otherwise = {
-            str(name): self._texts(f"{where}otherwise.{name}", text)[0]
+            str(name): self.texts(f"{where}otherwise.{name}", text)[0]
             for name, text in fields.get("otherwise", {}).items()
         }
         if fields.get("class_separator") == "":
-            raise self._error(f"{where}class_separator = '': give what stands between classes")
+            raise self.error(f"{where}class_separator = '': give what stands between classes")
         flags = fields.get("class_flags", [])
         return Items(
             table=self._table(where, fields),
@@ -234,42 +221,41 @@ class _Reader:
             otherwise=otherwise,
             classes=fields.get("classes"),
             class_separator=fields.get("class_separator"),
-            class_flags=self._texts(f"{where}class_flags", flags) if flags else (),
+            class_flags=self.texts(f"{where}class_flags", flags) if flags else (),
         )
 
-    def _check_classes(self, tables: tuple[Items, ...]) -> None:
+    def _check_columns(self, tables: tuple[Items, ...], may_lack_classes: bool) -> bool:
+        """Returns whether items have classes."""
         having = [table for table in tables if table.classes is not None or table.class_flags]
-        if len(having) != 1 or (having[0].classes is not None and having[0].class_flags):
-            raise self._error('[items] needs classes = "COLUMN", or class_flags = [...], once')
+        if not (may_lack_classes and not having) and (
+            len(having) != 1 or (having[0].classes is not None and having[0].class_flags)
+        ):
+            raise self.error('[items] needs classes = "COLUMN", or class_flags = [...], once')
         twice = [name for table in tables for name in table.columns]
         for name in twice:
             if twice.count(name) > 1:
-                raise self._error(f"[items] columns.{name} stands in two tables; leave it in one")
+                raise self.error(f"[items] columns.{name} stands in two tables; leave it in one")
         known = set(twice)
         for table in tables:
             for name in table.otherwise:
                 if name not in known:
-                    raise self._error(
-                        f"[items] otherwise.{name}: no such column{_nearest(name, known)}"
+                    raise self.error(
+                        f"[items] otherwise.{name}: no such column{nearest(name, known)}"
                     )
+        return bool(having)
 
     def _interactions(self, fields: Any) -> tuple[Interactions, RatingScale]:
-        self._check("interactions", fields)
+        self.check("interactions", fields)
         where = "[interactions] "
-        for key in ("user", "item"):
-            if key not in fields:
-                raise self._error(f'{where}needs {key} = "COLUMN"')
-        unit = fields.get("time_unit", "seconds")
-        if unit not in TIME_UNITS:
-            raise self._error(f"{where}time_unit = {unit!r}: choose one of {', '.join(TIME_UNITS)}")
+        self.require("interactions", fields, "user", "item")
         stars, value = fields.get("stars"), fields.get("value")
         if (value is None) == (not isinstance(stars, int | float)):
-            raise self._error(f'{where}needs value = "COLUMN", or what each is worth: stars = 5')
+            raise self.error(f'{where}needs value = "COLUMN", or what each is worth: stars = 5')
         points = stars if isinstance(stars, dict) else {"all": stars} if value is None else None
         scale = STARS
         if points is not None:
             if dotted := [said for said, worth in points.items() if isinstance(worth, dict)]:
-                raise self._error(
+                raise self.error(
                     f"{where}stars: {dotted[0]}.? is a table in TOML; put the value in quotes, as "
                     f'"{dotted[0]}.5" = ...'
                 )
@@ -277,101 +263,40 @@ class _Reader:
                 listed = tuple((str(said), float(worth)) for said, worth in points.items())
                 scale = RatingScale(listed, rounds=True)
             except (TypeError, ValueError) as error:
-                raise self._error(f"{where}stars: {error}") from error
+                raise self.error(f"{where}stars: {error}") from error
         return Interactions(
             table=self._table(where, fields),
             user=fields["user"],
             item=fields["item"],
             time=fields.get("time"),
-            time_unit=unit,
+            time_unit=self._time_unit(where, fields),
             value=value,
             none=tuple(map(str, fields.get("none", []))),
             half_stars=10 if value is not None else int(2 * stars),
         ), scale
 
-    def _telling(
-        self,
-        fields: Mapping[str, Any],
-        told: Mapping[str, Any],
-        tables: tuple[Items, ...],
-        scale: RatingScale,
-    ) -> Telling:
-        channels = dict(_DEFAULT_CHANNELS)
-        if fields.get("reader") == MOVIELENS:
-            channels = dict(sentences.OF_MOVIES)
-        if "channels" in fields:
-            channels = self._channels(fields["channels"])
-        known = {"title", "classes", "description", sentences.STARS, sentences.VALUE}
-        if tables:
-            known = {"classes", sentences.STARS, sentences.VALUE}
-            known |= {name for table in tables for name in table.columns}
-        for name, template in channels.items():
-            for named in sentences.names(template):
-                if named not in known:
-                    raise self._error(
-                        f"[[channels]] {name}: no column {named!r}{_nearest(named, known)}; items "
-                        f"have {', '.join(sorted(known))}"
-                    )
-        for key in ("min_count", "most", "classes"):
-            if told.get(key, 1) < 1:
-                raise self._error(f"[labels] {key} = {told[key]}: give at least 1")
-        rule = LabelRule(
-            min_count=told.get("min_count", labels.PAPER.min_count),
-            most=told.get("most", labels.PAPER.most),
-            liked_above=float(told.get("liked_above", labels.PAPER.liked_above)),
-            disliked_below=float(told.get("disliked_below", labels.PAPER.disliked_below)),
-        )
-        if rule.disliked_below > rule.liked_above:
-            raise self._error(
-                f"[labels] disliked_below = {rule.disliked_below:g} is above liked_above = "
-                f"{rule.liked_above:g}; a class may not be both"
-            )
-        return Telling(
-            question=told.get("question", sentences.INSTRUCTION),
-            sentences=channels,
-            rule=rule,
-            wording=self._wording(told),
-            scale=scale,
-        )
-
-    def _channels(self, listed: list[Any]) -> dict[str, str]:
-        channels: dict[str, str] = {}
-        for fields in listed:
-            self._check("channels", fields)
-            for key in ("name", "text"):
-                if key not in fields:
-                    raise self._error(f'[[channels]] needs {key} = "..."')
-            name, template = fields["name"], fields["text"]
-            if not (name.isidentifier() and name.islower()) or name in channels:
-                raise self._error(
-                    f"[[channels]] name = {name!r}: give each one of its own, of small letters, "
-                    "digits and _"
-                )
+    def _questions(self, fields: Any) -> Questions:
+        self.check("questions", fields)
+        where = "[questions] "
+        self.require("questions", fields, "user", "question", "answer")
+        if "{" in fields["question"]:
             try:
-                named = set(sentences.names(template))
+                sentences.names(fields["question"])
             except ValueError as error:
-                raise self._error(f"[[channels]] {name}: {error}") from error
-            of_rating = named & {sentences.STARS, sentences.VALUE}
-            if not named or (of_rating and named - of_rating):
-                raise self._error(
-                    f"[[channels]] {name}: text = {template!r} must name columns of items, or "
-                    "{stars} and {value} of a rating"
-                )
-            channels[name] = template
-        if not channels:
-            raise self._error("[[channels]]: give one at least")
-        return channels
+                raise self.error(f"{where}question: {error}") from error
+        return Questions(
+            table=self._table(where, fields),
+            user=fields["user"],
+            question=fields["question"],
+            answer=fields["answer"],
+            id=fields.get("id"),
+            time=fields.get("time"),
+            time_unit=self._time_unit(where, fields),
+            split=fields.get("split"),
+        )
 
-    def _wording(self, told: Mapping[str, Any]) -> Wording:
-        usual = verbalizer.USUAL
-        words = {
-            field.name: told.get(field.name, getattr(usual, field.name))
-            for field in dataclasses.fields(Wording)
-        }
-        for name, text in words.items():
-            if not verbalizer.normalize(text):
-                raise self._error(f"[labels] {name} = {text!r}: give a text")
-        likes, dislikes = (verbalizer.normalize(words[name]) for name in ("likes", "dislikes"))
-        if likes == dislikes:
-            raise self._error(f"[labels] likes and dislikes are both {words['likes']!r}")
-        return Wording(**words)
+    def _time_unit(self, where: str, fields: Mapping[str, Any]) -> str:
+        unit = fields.get("time_unit", "seconds")
+        if unit not in TIME_UNITS:
+            raise self.error(f"{where}time_unit = {unit!r}: choose one of {', '.join(TIME_UNITS)}")
+        return unit

@@ -33,7 +33,7 @@ from collections.abc import Mapping
 
 from uem_t5x.tastes.telling import Telling
 
-MOVIELENS = "movielens"
+MOVIELENS, LAMP = "movielens", "lamp"
 TIME_UNITS = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000}
 FORMATS = ("csv", "jsonl", "parquet")
 
@@ -110,17 +110,44 @@ class Interactions:
 
 
 @dataclasses.dataclass(frozen=True)
+class Questions:
+    """A table of what is asked of users, and what is true.
+
+    Attributes:
+        table: the files.
+        user: the column of the users' ids.
+        question: its column, or a template over columns.
+        answer: its column; where it is empty the answer is not known.
+        id: the column of the questions' ids; None has them numbered, each user's for itself.
+        time: the column of when it was asked, before which the history ends; None for a question
+            about whole histories.
+        time_unit: as of `Interactions`.
+        split: the column of the split that it is in; None has users split by their ids.
+    """
+
+    table: Table
+    user: str
+    question: str
+    answer: str
+    id: str | None = None
+    time: str | None = None
+    time_unit: str = "seconds"
+    split: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
     """What data are, and how histories of them are told.
 
     Attributes:
         name: how messages call it: its file, or a preset's name.
-        reader: `movielens`, which has a reader of its own, or None.
+        reader: `movielens` or `lamp`, which have readers of their own, or None.
         items: tables of items, joined by their ids; the first one says which items there are.
         interactions: who did what with which item.
         telling: how histories are told, and what is asked of them.
         classes: how many classes are kept, the most common ones; None keeps all.
         encoders: by a channel's name the encoder of its sentences, where it has its own.
+        questions: what is asked of users; None where the labels are what is asked for.
     """
 
     name: str
@@ -130,3 +157,4 @@ class Source:
     telling: Telling
     classes: int | None
     encoders: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    questions: Questions | None = None

@@ -17,11 +17,14 @@ class Telling:
     """What a dataset folder says of its histories; by default the paper's of MovieLens.
 
     Attributes:
-        question: that is asked of every history.
+        question: that is asked of every history, unless each has its own.
         sentences: the template of each channel that is made of text, by the channel's name.
         rule: by which histories are labelled.
         wording: of the answers.
         scale: of the ratings.
+        metrics: by which answers to questions of one's own are scored, see `answer_metrics`; empty
+            where the one question is of classes.
+        task: what a benchmark calls the task, in whose form answers can be written; else empty.
     """
 
     question: str = sentences.INSTRUCTION
@@ -31,6 +34,13 @@ class Telling:
     rule: LabelRule = label_numbers.PAPER
     wording: Wording = verbalizer.USUAL
     scale: RatingScale = rating_scale.STARS
+    metrics: tuple[str, ...] = ()
+    task: str = ""
+
+    @property
+    def has_questions(self) -> bool:
+        """Whether every example has a question and an answer of its own, and no labels."""
+        return bool(self.metrics)
 
     def rating_sentences(self, template: str) -> list[str]:
         """Writes a sentence about each number of half-stars, 0, which is padding, first."""
@@ -54,6 +64,8 @@ class Telling:
             rule=_like(label_numbers.PAPER, record["rule"]),
             wording=_like(verbalizer.USUAL, record["wording"]),
             scale=RatingScale(**{**scale, "points": points}),
+            metrics=tuple(map(str, record.get("metrics", ()))),
+            task=str(record.get("task", "")),
         )
 
 

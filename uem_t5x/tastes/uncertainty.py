@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Shaped
 
 from uem_t5x.base.errors import InputError
 from uem_t5x.tastes import metrics
@@ -107,19 +107,31 @@ def resample(
         genres: the class names.
     """
     truth, said = (metrics.indicators(tastes, genres) for tastes in (targets, predictions))
-    # In float32, whose whole numbers are exact up to 2**24 users, products of matrices are fast.
-    counted = np.concatenate([truth & said, truth, said], axis=1).astype(np.float32)
-    users, rng = len(truth), np.random.default_rng(0)
-    shares = np.full(users, 1 / users)
-    parts = []
-    for _ in range(_RESAMPLES // _AT_ONCE):
-        times = rng.multinomial(users, shares, size=_AT_ONCE).astype(np.float32)
-        parts.append(times @ counted)
-    right, true, stated = np.split(np.concatenate(parts).astype(np.float64), 3, axis=1)
+    counted = np.concatenate([truth & said, truth, said], axis=1)
+    right, true, stated = np.split(sums_of_draws(counted), 3, axis=1)
     f1 = 2 * right / np.maximum(true + stated, 1)
     half = len(genres)
     columns = dict(zip(F1S, (slice(None), slice(half), slice(half, None))))
     return {name: _weighted(f1[:, own], true[:, own]) for name, own in columns.items()}
+
+
+def sums_of_draws(
+    counted: Shaped[np.ndarray, "users sums"],
+) -> Float64[np.ndarray, "resamples sums"]:
+    """Returns, for every draw of the users, the sums of what is counted of each.
+
+    Args:
+        counted: numbers or truth values, of each user.
+    """
+    # In float32, whose whole numbers are exact up to 2**24 users, products of matrices are fast.
+    dtype = np.float32 if counted.dtype == bool else np.float64
+    users, rng = len(counted), np.random.default_rng(0)
+    shares, counted = np.full(users, 1 / users), counted.astype(dtype)
+    parts = []
+    for _ in range(_RESAMPLES // _AT_ONCE):
+        times = rng.multinomial(users, shares, size=_AT_ONCE).astype(dtype)
+        parts.append((times @ counted).astype(np.float64))
+    return np.concatenate(parts)
 
 
 def _weighted(

@@ -1,140 +1,68 @@
-"""Reads what a source describes into the tables that `prepare` joins."""
+"""Reads the items of a source's tables: their ids, texts and classes."""
 
 import collections
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from uem_t5x.base import progress
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import class_names, source_interactions, tables, text_tables
-from uem_t5x.data.sources import Interactions, Items, Source, Table
+from uem_t5x.data import class_names, ids, tables, text_tables
+from uem_t5x.data.sources import Items, Source
 from uem_t5x.data.text_tables import TextTable
 from uem_t5x.tastes import verbalizer
 
-# As Python writes them, below 10**18; or as 1.0, 2.0, ..., as pandas does where some are missing.
-_WHOLE = r"^(?:0|-?[1-9][0-9]{0,17})(?:\.0+)?$"
 _FLAGS = {"1": True, "true": True, "t": True, "yes": True, "y": True, "x": True}
 _FLAGS |= {"0": False, "false": False, "f": False, "no": False, "n": False, "": False}
-_IDS_SHOWN = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class SourceTables:
-    """The tables of a source.
-
-    Attributes:
-        items: `movieId` (int64, or text), `title`, `genres` (a list) and the further columns of the
-            source; null where an item has nothing there.
-        interactions: `userId` and `movieId` (int64, or text), `half_stars`, `timestamp` (in
-            microseconds) and `order`, the number of the row, by which those of the same time are
-            ordered.
-        counts: rows that were left out: `repeated_movies`, `unrated_ratings`, and those without a
-            user or an item, `nameless_ratings`.
-        worth: how many half-stars each value is that occurs.
-        sha256: of each file.
-    """
-
-    items: pl.DataFrame
-    interactions: pl.DataFrame
-    counts: Mapping[str, int]
-    worth: Mapping[str, int]
-    sha256: Mapping[str, str]
+def find(source: Source, path: Path) -> list[list[str]]:
+    """Returns the files of each table of items; see `tables.find`."""
+    return [tables.find(path, of_items.table, "[items]") for of_items in source.items]
 
 
 def read(
     source: Source,
     path: Path,
+    files: Sequence[Sequence[str]],
+    sha256: dict[str, str],
     start: progress.Start = progress.unseen,
-    enough: int | None = None,
-) -> SourceTables:
-    """Reads the tables of a source.
+) -> tuple[pl.DataFrame, int]:
+    """Reads the items of a source.
 
     Args:
-        source: what they are.
+        source: what its tables are.
         path: the folder or zip file that they lie in.
+        files: of each table.
+        sha256: gets that of each file.
         start: starts the display of progress.
-        enough: no further interactions are read once there are so many; None reads all.
+
+    Returns:
+        A frame of `movieId` (int64, or text), `title`, `genres` (a list) and the further columns of
+        the source, null where an item has nothing there; and how many rows were of ids that are
+        listed before.
 
     Raises:
-        InputError: if a file or a column is missing, a file is damaged, or a value is impossible.
+        InputError: if a column is missing, a file is damaged, or a value is impossible.
     """
-    assert source.interactions is not None
-    # That one is missing should not be found out after the reading of the others.
-    files = [tables.find(path, of_items.table, "[items]") for of_items in source.items]
-    interaction_files = tables.find(path, source.interactions.table, "[interactions]")
-    sha256: dict[str, str] = {}
     advance = start("reading items", sum(map(len, files)))
     of_tables = []
     for of_items, names in zip(source.items, files):
+        wanted = _columns(of_items)
+        lists = [c for c in wanted if c != of_items.id and c not in of_items.class_flags]
         frames = []
         for name in names:
-            wanted = _columns_of_items(of_items)
-            lists = [c for c in wanted if c != of_items.id and c not in of_items.class_flags]
-            parts = _parts(path, name, of_items.table, wanted, sha256, lists)
-            frames += [_items(part, of_items) for part in parts]
+            for part in tables.read(path, name, of_items.table, wanted, lists):
+                sha256[name] = part.sha256
+                frames.append(_items(part, of_items))
             advance(1)
         of_tables.append(pl.concat(frames))
-    items = _join([_with_numbers(frame, "movieId") for frame in of_tables], source)
-    repeated = of_tables[0].height - items.height
-    advance = start("reading interactions", len(interaction_files))
-    interactions, worth = source_interactions.read(
-        _all_parts(path, interaction_files, source.interactions, sha256, advance),
-        source.interactions,
-        source.telling.scale,
-        enough,
-    )
-    rows = interactions.height
-    interactions = interactions.drop_nulls("half_stars")
-    rated = interactions.height
-    named = ~text_tables.is_missing(pl.col("userId")) & ~text_tables.is_missing(pl.col("movieId"))
-    interactions = interactions.filter(named)
-    counts = {"unrated": rows - rated, "nameless": rated - interactions.height}
-    return SourceTables(
-        items=items,
-        interactions=_with_item_ids(_with_numbers(interactions, "userId"), items, path),
-        counts={
-            "repeated_movies": repeated,
-            **{f"{name}_ratings": count for name, count in counts.items()},
-        },
-        worth=worth,
-        sha256=sha256,
-    )
+    items = join([ids.with_numbers(frame, "movieId") for frame in of_tables], source)
+    return items, of_tables[0].height - items.height
 
 
-def _parts(
-    path: Path,
-    file: str,
-    table: Table,
-    columns: Sequence[str],
-    sha256: dict[str, str],
-    lists: Sequence[str] = (),
-) -> Iterator[TextTable]:
-    for part in tables.read(path, file, table, columns, lists):
-        sha256[file] = part.sha256
-        yield part
-
-
-def _all_parts(
-    path: Path,
-    files: Sequence[str],
-    interactions: Interactions,
-    sha256: dict[str, str],
-    advance: progress.Advance,
-) -> Iterator[TextTable]:
-    wanted = [interactions.user, interactions.item, interactions.time, interactions.value]
-    columns = [column for column in wanted if column is not None]
-    for file in files:
-        yield from _parts(path, file, interactions.table, columns, sha256)
-        advance(1)
-
-
-# --- Items ---
-
-
-def _columns_of_items(items: Items) -> list[str]:
+def _columns(items: Items) -> list[str]:
     taken = [column for columns in items.columns.values() for column in columns]
     classes = [] if items.classes is None else [items.classes]
     return [items.id, *taken, *classes, *items.class_flags]
@@ -200,7 +128,7 @@ def _classes(part: TextTable, items: Items) -> pl.Expr | None:
     return named.list.unique(maintain_order=True)
 
 
-def _join(of_tables: Sequence[pl.DataFrame], source: Source) -> pl.DataFrame:
+def join(of_tables: Sequence[pl.DataFrame], source: Source) -> pl.DataFrame:
     """Returns the items of the first table, each once, with what the others say of them."""
     first, *others = (
         frame.unique("movieId", keep="first", maintain_order=True) for frame in of_tables
@@ -217,10 +145,14 @@ def _join(of_tables: Sequence[pl.DataFrame], source: Source) -> pl.DataFrame:
     otherwise = {
         name: text for of_items in source.items for name, text in of_items.otherwise.items()
     }
+    if "genres" not in items.columns:  # only where questions are asked of one's own
+        items = items.with_columns(genres=pl.lit([], pl.List(pl.String)))
     items = items.with_columns(
         pl.col("genres").fill_null([]),
         **{name: pl.col(name).fill_null(text) for name, text in otherwise.items()},
     )
+    if source.questions is not None:  # they are told, and no answer is read by them
+        return items
     return items.with_columns(genres=_spelled_alike(items["genres"], source))
 
 
@@ -261,33 +193,3 @@ def _spelled_alike(genres: pl.Series, source: Source) -> pl.Series:
     )
     joined = frame.select("row").join(listed, on="row", how="left", maintain_order="left")
     return joined["genres"].fill_null([])
-
-
-# --- Ids ---
-
-
-def _with_numbers(frame: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Returns a frame whose ids are int64 if all of them are whole numbers; else they stay text."""
-    if frame[column].str.contains(_WHOLE).all():
-        return frame.with_columns(text_tables.integer(column))
-    return frame
-
-
-def _with_item_ids(interactions: pl.DataFrame, items: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """Returns interactions with the ids of items as numbers, if those of items are.
-
-    Raises:
-        InputError: if none is that of an item.
-    """
-    texts = interactions["movieId"]
-    if items["movieId"].dtype == pl.Int64:
-        whole = pl.when(pl.col("movieId").str.contains(_WHOLE)).then(text_tables.integer("movieId"))
-        interactions = interactions.with_columns(movieId=whole)
-    if texts.len() and not interactions["movieId"].is_in(items["movieId"].implode()).any():
-        theirs = ", ".join(map(repr, texts.head(_IDS_SHOWN)))
-        known = ", ".join(map(repr, items["movieId"].head(_IDS_SHOWN)))
-        raise InputError(
-            f"{path}: no interaction is with an item that is listed: ids are such as {theirs} "
-            f"there, and {known} among [items]; write them alike"
-        )
-    return interactions

@@ -1,0 +1,194 @@
+"""Joins the tables of a source, as many interactions as there are: see `gathering`."""
+
+import collections
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Shaped
+
+from uem_t5x.base import progress
+from uem_t5x.base.errors import InputError
+from uem_t5x.data import asking, ids, joining, source_items, source_questions
+from uem_t5x.data.gathering import GatheredByUser, StoredFrames
+from uem_t5x.data.joining import Joined
+from uem_t5x.data.source_interactions import IDS_SHOWN, Interactions
+from uem_t5x.data.sources import Source
+from uem_t5x.tastes import sentences
+
+
+def read_source(
+    source: Source,
+    path: Path,
+    min_history: int,
+    start: progress.Start = progress.unseen,
+    scratch: Path | None = None,
+    enough: int | None = None,
+) -> Joined:
+    """Reads the tables of a source and keeps the items of which all is known that is told.
+
+    Args:
+        source: what they are.
+        path: the folder or zip file that they lie in.
+        min_history: users with fewer items are left out; where there are questions, those about
+            fewer.
+        start: starts the display of progress.
+        scratch: a folder for what does not fit into memory, which the caller removes; None keeps
+            all there.
+        enough: no further interactions are read once there are so many; None reads all.
+
+    Raises:
+        InputError: if a file is refused, or no user is left.
+    """
+    assert source.interactions is not None
+    # That one is missing should not be found out after the reading of the others.
+    files = source_items.find(source, path)
+    interactions = Interactions(path, source.interactions, source.telling.scale, enough)
+    sha256: dict[str, str] = {}
+    items, repeated = source_items.read(source, path, files, sha256, start)
+    questions = source_questions.read(source, path, sha256)
+    told = _told_columns(source)
+    movies = joining.in_rows(items.drop_nulls(told))
+    gathered = _gather(interactions, items, path, scratch, start)
+    # From here on items go by their place among all items.
+    places = items.select("movieId", place=pl.int_range(pl.len(), dtype=pl.Int32))
+    rows = movies.join(places, on="movieId").select("row", movieId="place")
+
+    ratings = StoredFrames(gathered.scratch)
+    advance = start("joining", gathered.height)
+    if questions is None:
+        user_ids, counts = _join_users(gathered, rows, items.height, min_history, ratings, advance)
+        asked = None
+    else:
+        asked, counts = _join_questions(gathered, rows, questions, min_history, ratings, advance)
+        users = asked["userId"].rle().struct.unnest()
+        user_ids = users["value"].to_numpy()
+        place = np.repeat(np.arange(users.height), users["len"].to_numpy())
+        asked = asked.select(pl.Series("user", place), "question", "answer", "split", userId="id")
+    counts = joining.counts_of_movies(items, movies) | counts
+    if not len(user_ids):
+        raise InputError(
+            f"0 users are too few for the asked split: of the {items.height} items of {path} "
+            f"{movies.height} have a {' and a '.join(told)}; "
+            f"{joining.too_few(counts, min_history)}"
+        )
+    for reason, count in interactions.counts.items():
+        counts[f"dropped_{reason}_ratings"] = count
+        counts["ratings_read"] += count
+    counts["dropped_repeated_movies"] = repeated
+    counts["movies_read"] += repeated
+    sha256 |= interactions.sha256
+    worth = interactions.worth
+    return Joined(
+        joining.with_padding(movies), ratings, user_ids, counts, sha256, worth=worth, asked=asked
+    )
+
+
+def _told_columns(source: Source) -> list[str]:
+    """Returns the columns of items that sentences name, and `title`, in order."""
+    templates = source.telling.sentences.values()
+    named = [name for template in templates for name in sentences.names(template)]
+    known = {name for items in source.items for name in items.columns}
+    return [name for name in dict.fromkeys(["title", *named]) if name in known]
+
+
+def _gather(
+    interactions: Interactions,
+    items: pl.DataFrame,
+    path: Path,
+    scratch: Path | None,
+    start: progress.Start,
+) -> GatheredByUser:
+    """Returns `userId`, `movieId` (the place among all items), `half_stars` and `timestamp`.
+
+    Raises:
+        InputError: if no interaction is with any of the items.
+    """
+    gathered, is_any_known = GatheredByUser(scratch), False
+    places = items.select("movieId", place=pl.int_range(pl.len(), dtype=pl.Int32))
+    are_numbers = places["movieId"].dtype == pl.Int64
+    advance = start("reading interactions", len(interactions.files))
+    for part in interactions.read(advance):
+        if are_numbers:
+            part = part.with_columns(movieId=ids.numbers_or_none("movieId"))
+        placed = part.join(places, on="movieId", how="left", maintain_order="left")
+        is_any_known = is_any_known or placed["place"].count() > 0
+        gathered.add(placed.select("userId", "half_stars", "timestamp", movieId="place"))
+    if gathered.height and not is_any_known:
+        known = items["movieId"].head(IDS_SHOWN).to_list()
+        raise InputError(
+            f"{path}: no interaction is with an item that is listed: ids are such as "
+            f"{', '.join(map(repr, interactions.shown))} there, and "
+            f"{', '.join(map(repr, known))} among [items]; write them alike"
+        )
+    return gathered
+
+
+def _join_users(
+    gathered: GatheredByUser,
+    rows: pl.DataFrame,
+    items: int,
+    min_history: int,
+    ratings: StoredFrames,
+    advance: progress.Advance,
+) -> tuple[Shaped[np.ndarray, " users"], dict[str, int]]:
+    """Stores the ratings that are kept; returns whose they are, and counts."""
+    listed = pl.DataFrame({"movieId": np.arange(items, dtype=np.int32)})
+    user_ids: list[np.ndarray] = []
+    counts: collections.Counter[str] = collections.Counter()
+    for part in gathered.parts():
+        names = None
+        if part["userId"].dtype == pl.String:  # numbers are sorted faster
+            names = pl.Enum(part["userId"].unique().sort())
+            part = part.with_columns(pl.col("userId").cast(names))
+        kept, counts_of_part = joining.keep(listed, rows, part, min_history)
+        if names is not None:
+            kept = kept.with_columns(pl.col("userId").cast(pl.String))
+        ratings.append(kept)
+        user_ids.append(joining.users(kept))
+        counts.update(counts_of_part)
+        advance(part.height)
+    return np.concatenate(user_ids), dict(counts)
+
+
+def _join_questions(
+    gathered: GatheredByUser,
+    rows: pl.DataFrame,
+    questions: pl.DataFrame,
+    min_history: int,
+    ratings: StoredFrames,
+    advance: progress.Advance,
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Stores the histories of questions; returns the questions that are kept, and counts."""
+    kept: list[pl.DataFrame] = []
+    counts: collections.Counter[str] = collections.Counter()
+    of_known_users = 0
+    for part in gathered.parts():
+        known = part.drop_nulls("movieId")
+        described = known.join(rows, on="movieId", maintain_order="left")
+        described = described.sort("userId", "timestamp", "order")
+        of_part = source_questions.in_type_of(questions, described["userId"])
+        of_part = of_part.filter(pl.col("userId").is_in(described["userId"].unique().implode()))
+        of_known_users += of_part.height
+        used = np.zeros(described.height, bool)
+        for asked in asking.ask(described, of_part, min_history):
+            ratings.append(asked.histories)
+            kept.append(asked.questions)
+            used[asked.used] = True
+        counts.update(
+            ratings_read=part.height,
+            ratings=int(used.sum()),
+            dropped_duplicate_ratings=0,
+            dropped_unknown_movie_ratings=part.height - known.height,
+            dropped_undescribed_ratings=known.height - described.height,
+            dropped_short_history_ratings=described.height - int(used.sum()),
+            users_read=part["userId"].n_unique(),
+        )
+        advance(part.height)
+    all_kept = pl.concat(kept) if kept else questions.clear()
+    counts["users"] = all_kept["userId"].n_unique()
+    counts["dropped_users"] = counts["users_read"] - counts["users"]
+    counts["questions_read"], counts["questions"] = questions.height, all_kept.height
+    counts["dropped_nobodys_questions"] = questions.height - of_known_users
+    counts["dropped_short_history_questions"] = of_known_users - all_kept.height
+    return all_kept, dict(counts)
