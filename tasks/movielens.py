@@ -1,98 +1,23 @@
 """The MovieLens genre tasks: which genres a user likes and does not like, from rated movies.
 
-`movielens_genres_uem_{p}` gives the p most recent items as ids, for the user embedding module;
-`movielens_genres_text_{p}` tells them in words, for a language model by itself. Both ask for the
-same answer and are scored alike. With other items than the most recent ones (`history_sampling`)
-their names end in which ones.
-
-Importing this module needs no dataset folder: see `uem_t5x.inputs.data_sources.dataset_folder` for
-how one is named. Another history length is one line, `uem_task(200)`, or one macro of a recipe.
+`movielens_genres_uem_{p}` and `movielens_genres_text_{p}` are the tasks of `histories`, by the
+names that they have in the paper's recipes.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from uem_t5x.inputs import history_sampling
+from uem_t5x.tasks import histories
 
-import seqio
-import tensorflow as tf
-
-from uem_t5x.base.errors import check_at_least
-from uem_t5x.inputs import (
-    data_sources,
-    history_sampling,
-    metrics,
-    postprocessors,
-    preprocessors,
-    vocabularies,
-)
-
-_TEXT_FEATURES = {
-    "inputs": seqio.Feature(vocabularies.TaskVocabulary()),
-    "targets": seqio.Feature(vocabularies.TaskVocabulary()),
-}
-_ID_FEATURE = seqio.Feature(seqio.PassThroughVocabulary(size=0), add_eos=False)
-_UEM_FEATURES = {
-    **_TEXT_FEATURES,
-    "history_items": _ID_FEATURE,
-    "history_ratings": _ID_FEATURE,
-}
-
-Preprocessor = Callable[..., tf.data.Dataset]
+_CALLED = "movielens_genres"
 
 
 def uem_task(history_length: int, sampling: str = history_sampling.RECENT) -> str:
-    """Returns the name of `movielens_genres_uem_{p}`, registered if it was not yet.
-
-    Args:
-        history_length: p, the number of items that are given as ids.
-        sampling: which ones, see `history_sampling`; but for the most recent it ends the name.
-    """
-    return _register("uem", history_length, sampling, preprocessors.instruction, _UEM_FEATURES)
+    """Returns the name of `movielens_genres_uem_{p}`; see `histories.uem_task`."""
+    return histories.uem_task(history_length, sampling, _CALLED)
 
 
 def text_task(history_length: int, sampling: str = history_sampling.RECENT) -> str:
-    """Returns the name of `movielens_genres_text_{p}`, registered if it was not yet.
-
-    Args:
-        history_length: p, the number of items that are told in words.
-        sampling: see `uem_task`.
-    """
-    return _register("text", history_length, sampling, preprocessors.text_history, _TEXT_FEATURES)
-
-
-def _register(
-    kind: str,
-    history_length: int,
-    sampling: str,
-    inputs: Preprocessor,
-    features: dict[str, seqio.Feature],
-) -> str:
-    keep = history_sampling.named(sampling)
-    name = f"movielens_genres_{kind}_{history_length}"
-    if sampling != history_sampling.RECENT:
-        name = f"{name}_{sampling}"
-    if name in seqio.TaskRegistry.names():
-        return name
-    check_at_least(1, HISTORY_LENGTH=history_length)  # SeqIO refuses the name of a negative one
-    steps: Sequence[Preprocessor | seqio.CacheDatasetPlaceholder] = [
-        seqio.CacheDatasetPlaceholder(),
-        preprocessors.crossed_histories,
-        preprocessors.random_tastes,
-        preprocessors.training_stretches,
-        preprocessors.answer,
-        functools.partial(keep, history_length=history_length),
-        inputs,
-        seqio.preprocessors.tokenize,
-        seqio.preprocessors.append_eos_after_trim,
-    ]
-    seqio.TaskRegistry.add(
-        name,
-        source=data_sources.DatasetFolderSource(),
-        preprocessors=steps,
-        output_features=features,
-        postprocess_fn=postprocessors.genres,
-        metric_fns=[metrics.genre_scores],
-    )
-    return name
+    """Returns the name of `movielens_genres_text_{p}`; see `histories.text_task`."""
+    return histories.text_task(history_length, sampling, _CALLED)
 
 
 for _length in (5, 10, 20, 30, 50, 100):

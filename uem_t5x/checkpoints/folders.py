@@ -26,7 +26,8 @@ from uem_t5x.checkpoints import t5x
 
 PREFIX = "checkpoint"
 METRICS = "metrics"
-BEST_METRIC = "f1"
+# The first that there is. Whoever scores answers in another way says how good they are by the last.
+BEST_METRICS = ("f1", "score")
 _NO_SCORE = float("-inf")
 _DAMAGED = "damaged_"
 _SUMS = "checksums.json"
@@ -108,22 +109,22 @@ def has_checksums(checkpoint: epath.Path) -> bool:
 
 
 def is_measured(checkpoint: epath.Path) -> bool:
-    """Whether it holds a validation F1."""
+    """Whether it holds a validation score."""
     return _validation_score(checkpoint) > _NO_SCORE
 
 
 def score(metrics: Mapping[str, Any]) -> float:
-    """Returns the F1 among validation metrics, by which checkpoints are compared.
+    """Returns that of validation metrics by which checkpoints are compared, most often F1.
 
     Less than any where there is none; one that is not a finite number, as a task of one's own may
     return, is none: it would compare with no other.
     """
-    f1 = metrics.get(BEST_METRIC)
-    return float(f1) if isinstance(f1, numbers.Real) and math.isfinite(f1) else _NO_SCORE
+    best = next((metrics[name] for name in BEST_METRICS if name in metrics), None)
+    return float(best) if isinstance(best, numbers.Real) and math.isfinite(best) else _NO_SCORE
 
 
 def has_score(metrics: Mapping[str, Any]) -> bool:
-    """Whether there is an F1 among validation metrics; see `score`."""
+    """Whether there is one among validation metrics; see `score`."""
     return score(metrics) > _NO_SCORE
 
 

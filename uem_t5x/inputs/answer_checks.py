@@ -4,12 +4,15 @@ import functools
 from collections.abc import Iterable, Sequence
 
 import seqio
+import tensorflow as tf
 from absl import logging
 
+from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.tastes import labels, verbalizer
 from uem_t5x.tastes.verbalizer import USUAL, Wording
 
 _NAMED = 10  # in a message
+_LOOKED_AT = 1000  # questions
 
 
 def check(
@@ -85,6 +88,48 @@ def check(
             f"answers have up to {tokens} tokens, and lose those beyond {length}; raise the length "
             "of 'targets' in TASK_FEATURE_LENGTHS"
         )
+
+
+def check_questions(folder: DatasetFolder, inputs: seqio.Feature, length: int | None) -> None:
+    """Warns of questions that lose their end, by some of those that are asked in training.
+
+    Args:
+        folder: the dataset folder; nothing is known of a catalogue's, or of one without questions.
+        inputs: gives the vocabulary.
+        length: the tokens that a question may have; None if any number.
+    """
+    _check_lengths(folder, "question", inputs, length)
+
+
+def check_answers(folder: DatasetFolder, targets: seqio.Feature, length: int | None) -> None:
+    """Warns of answers that lose their end, as `check_questions` does."""
+    _check_lengths(folder, "answer", targets, length)
+
+
+def _check_lengths(
+    folder: DatasetFolder, name: str, feature: seqio.Feature, length: int | None
+) -> None:
+    if length is None or folder.is_catalogue or not folder.telling.has_questions:
+        return
+    tokens = [
+        len(feature.vocabulary.encode(text)) + int(feature.add_eos)
+        for text in _some_of(folder, name)
+    ]
+    if too_long := sum(count > length for count in tokens):
+        key = "inputs" if name == "question" else "targets"
+        _warn_once(
+            f"{too_long} of the first {len(tokens)} {name}s of training have more than {length} "
+            f"tokens, up to {max(tokens)}, and lose those beyond; raise the length of {key!r} in "
+            "TASK_FEATURE_LENGTHS"
+        )
+
+
+def _some_of(folder: DatasetFolder, name: str) -> list[str]:
+    """Returns the first questions or answers of training."""
+    files = [str(path) for path in folder.examples("train")]
+    spec = {name: tf.io.FixedLenFeature([], tf.string)}
+    records = tf.data.TFRecordDataset(files).take(_LOOKED_AT)
+    return [tf.io.parse_single_example(record, spec)[name].numpy().decode() for record in records]
 
 
 def _list(names: Sequence[str]) -> str:

@@ -40,6 +40,8 @@ def of_task(task: seqio.Task | seqio.Mixture) -> Grammar:
       InputError: if they are others than `preprocessors.answer` writes, or written in other tokens
         than those of the current vocabulary, or this has none for one of the genres.
     """
+    if data_sources.dataset_folder().telling.has_questions:
+        raise InputError(f"{task.name}: answers to questions are in words of their own")
     for part in seqio.get_subtasks(task):
         # Arguments may have been given to a step already.
         if preprocessors.answer not in [getattr(step, "func", step) for step in part.preprocessors]:

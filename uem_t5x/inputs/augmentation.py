@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 
 import seqio
 import tensorflow as tf
+from absl import logging
 
 from uem_t5x.base.errors import InputError
+from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.inputs import data_sources, label_rule
 
 Example = Mapping[str, tf.Tensor]
@@ -17,9 +19,32 @@ def check_share(step: str, name: str, share: float) -> None:
         raise InputError(f"preprocessors.{step}.{name} = {share}: bind it to 0..1")
 
 
+def may_relabel(step: str, probability: float, folder: DatasetFolder) -> bool:
+    """Returns whether a step is to give histories of other tastes their labels.
+
+    Where questions are asked of one's own, the answer belongs to the history, and no rule knows
+    another one: the step leaves all as it is, and says so.
+    """
+    if probability and folder.telling.has_questions:
+        logging.log_first_n(
+            logging.WARNING, "%s: left out, as answers to questions have no rule", 1, step
+        )
+        return False
+    return probability > 0
+
+
 def relabeller() -> Callable[[Example, tf.Tensor, tf.Tensor], Example]:
-    """Returns what gives an example another history, and the labels that belong to it."""
+    """Returns what gives an example another history, and the labels that belong to it.
+
+    The answer to a question of one's own stays as it is.
+    """
     folder = data_sources.dataset_folder()
+    if folder.telling.has_questions:
+        return lambda example, items, half_stars: {
+            **example,
+            "history_items": items,
+            "history_ratings": half_stars,
+        }
     genre_matrix = tf.constant(folder.genre_matrix())
     genre_names = tf.constant(folder.genres)
     rule = folder.telling.rule

@@ -24,13 +24,15 @@ from uem_t5x.network.item_table import Channel
 DATA_DIR_VARIABLE = "UEM_T5X_DATA_DIR"
 FINGERPRINT = "fingerprint"
 
-# An example as `uem-t5x prepare` writes it: one user.
+# An example as `uem-t5x prepare` writes it: one user, or one question.
+_OF_QUESTIONS = ("question", "answer")
 _FEATURES = {
     "user_id": tf.io.FixedLenFeature([], tf.string),
     "history_items": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
     "history_ratings": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
     "liked": tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True),
     "disliked": tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True),
+    **{name: tf.io.FixedLenFeature([], tf.string, "") for name in _OF_QUESTIONS},
 }
 
 # Makes a folder the current one inside a `with`, whatever gin and the environment say.
@@ -94,9 +96,9 @@ class DatasetFolderSource(seqio.TFExampleDataSource):
 
     Features: `user_id` (string), `history_items` (int32 rows of the item table) and
     `history_ratings` (int32 half-stars 1..10), whole and oldest first; `liked` and `disliked`
-    (genre names, best or worst first); `split`, the name of the split, for preprocessors that
-    may touch training examples only; and `fingerprint`, by which a cache is told from one of other
-    data.
+    (genre names, best or worst first), or where the folder has questions `question` and `answer`;
+    `split`, the name of the split, for preprocessors that may touch training examples only; and
+    `fingerprint`, by which a cache is told from one of other data.
     """
 
     def __init__(self, folder: DatasetFolder | None = None) -> None:
@@ -130,11 +132,13 @@ class DatasetFolderSource(seqio.TFExampleDataSource):
     ) -> tf.data.Dataset:
         """Reads a split; `seqio.TFExampleDataSource` shards it and shuffles its files."""
         dataset = super().get_dataset(split, shuffle, seed, shard_info, **unused)
-        fingerprint = self._current().fingerprint(split)
+        folder = self._current()
+        fingerprint = folder.fingerprint(split)
+        left_out = () if folder.telling.has_questions else _OF_QUESTIONS
 
         def finish(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return {
-                **example,
+                **{name: value for name, value in example.items() if name not in left_out},
                 "history_items": tf.cast(example["history_items"], tf.int32),
                 "history_ratings": tf.cast(example["history_ratings"], tf.int32),
                 "split": tf.constant(split),

@@ -16,7 +16,7 @@ from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.inputs import answer_checks, augmentation, data_sources
 from uem_t5x.inputs import users as users_lib
 from uem_t5x.inputs.augmentation import Example
-from uem_t5x.tastes import sentences, verbalizer
+from uem_t5x.tastes import answer_metrics, sentences, verbalizer
 from uem_t5x.tastes.rating_scale import MAX_HALF_STARS
 
 MOST_RECENT_FIRST, MOST_RECENT_LAST = "most_recent_first", "most_recent_last"
@@ -34,6 +34,8 @@ def training_stretches(
     contiguous: bool = True,
 ) -> tf.data.Dataset:
     """Replaces training histories by random parts of themselves, labelled by the label rule.
+
+    The answer to a question of one's own stays as it is.
 
     Off unless a recipe binds `probability`: the paper trains on 117K whole histories. With a few
     hundred users it is what makes training possible, as one history yields thousands of examples
@@ -98,7 +100,9 @@ def crossed_histories(
     augmentation.check_share("crossed_histories", "probability", probability)
     augmentation.check_share("crossed_histories", "kept", kept)
     folder = data_sources.dataset_folder()
-    if probability == 0 or folder.is_catalogue:  # which is without its users
+    if folder.is_catalogue:  # which is without its users
+        return dataset
+    if not augmentation.may_relabel("crossed_histories", probability, folder):
         return dataset
 
     relabel = augmentation.relabeller()
@@ -167,11 +171,12 @@ def random_tastes(
     for name, stddev in {"genre_stddev": genre_stddev, "bias_stddev": bias_stddev}.items():
         if stddev < 0:
             raise InputError(f"preprocessors.random_tastes.{name} = {stddev}: bind it to 0 or more")
-    if probability == 0:
+    folder = data_sources.dataset_folder()
+    if not augmentation.may_relabel("random_tastes", probability, folder):
         return dataset
 
     relabel = augmentation.relabeller()
-    genre_matrix = tf.constant(data_sources.dataset_folder().genre_matrix(), tf.float32)
+    genre_matrix = tf.constant(folder.genre_matrix(), tf.float32)
 
     def change_taste(example: Example, seed: tf.Tensor) -> Example:
         strength_seed, taste_seed, bias_seed, share_seed = tf.unstack(
@@ -192,15 +197,37 @@ def random_tastes(
     return augmentation.change_training_examples(dataset, probability, change_taste)
 
 
-def instruction(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Asks the question of the dataset folder; the history reaches the model as embeddings."""
-    question = tf.constant(data_sources.dataset_folder().telling.question)
+def instruction(
+    dataset: tf.data.Dataset,
+    output_features: Mapping[str, seqio.Feature] | None = None,
+    sequence_length: SequenceLength = None,
+) -> tf.data.Dataset:
+    """Asks the question of the dataset folder, or of the example where each has its own.
+
+    The history reaches the model as embeddings.
+
+    Args:
+        dataset: examples, which need nothing but their own question where they have one.
+        output_features: gives the vocabulary of `inputs`. A warning tells of questions that lose
+            their end.
+        sequence_length: the task's feature lengths.
+    """
+    folder = data_sources.dataset_folder()
+    if output_features and "inputs" in output_features:
+        length = (sequence_length or {}).get("inputs")
+        answer_checks.check_questions(folder, output_features["inputs"], length)
 
     @seqio.map_over_dataset
     def ask(example: Example) -> Example:
-        return {**example, "inputs": question}
+        return {**example, "inputs": _question(folder, example)}
 
     return ask(dataset)
+
+
+def _question(folder: DatasetFolder, example: Example) -> tf.Tensor:
+    if folder.telling.has_questions:
+        return example["question"]
+    return tf.constant(folder.telling.question)
 
 
 @gin.configurable
@@ -211,7 +238,7 @@ def text_history(
     order: str = MOST_RECENT_FIRST,
     told: Sequence[str] | None = None,
 ) -> tf.data.Dataset:
-    """Asks the question of the dataset folder, and tells the history in words.
+    """Asks the question of the dataset folder, or of the example, and tells the history in words.
 
     An item reads as the sentences that the embeddings are made of. Starting from the most recent
     one, items are told while they fit into the length of `inputs` whole; `history_items` and
@@ -234,19 +261,19 @@ def text_history(
         )
     vocabulary = output_features["inputs"].vocabulary
     folder = data_sources.dataset_folder()
-    question = folder.telling.question
     # Made here, outside of the mapped function: as captured tensors they are no part of its graph.
     of_items = [(is_of_rating, tf.constant(texts)) for is_of_rating, texts in _told(folder, told)]
     budget = (sequence_length or {}).get("inputs")
     if budget is not None:
-        budget -= len(vocabulary.encode(question))
         budget -= int(output_features["inputs"].add_eos)
+        answer_checks.check_questions(folder, output_features["inputs"], budget)
 
-    def count_fitting(items: tf.Tensor) -> tf.Tensor:
+    def count_fitting(question: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
         # SentencePiece splits at spaces, so the parts have as many tokens as the whole.
+        left = budget - tf.size(vocabulary.encode_tf(question), tf.int64)
         lengths = vocabulary.encode_tf(items).row_lengths()
         from_most_recent = tf.cumsum(lengths, reverse=True)
-        return tf.reduce_sum(tf.cast(from_most_recent <= budget, tf.int32))
+        return tf.reduce_sum(tf.cast(from_most_recent <= left, tf.int32))
 
     @seqio.map_over_dataset
     def tell(example: Example) -> Example:
@@ -255,8 +282,8 @@ def text_history(
             tf.gather(texts, half_stars if is_of_rating else rows)
             for is_of_rating, texts in of_items
         ]
-        items = tf.strings.join(parts, separator=". ")
-        first = 0 if budget is None else tf.size(rows) - count_fitting(items)
+        items, question = tf.strings.join(parts, separator=". "), _question(folder, example)
+        first = 0 if budget is None else tf.size(rows) - count_fitting(question, items)
         items = items[first:]
         if order == MOST_RECENT_FIRST:
             items = items[::-1]
@@ -304,14 +331,22 @@ def answer(
 ) -> tf.data.Dataset:
     """Writes the target sentence from `liked` and `disliked`, as `verbalizer.write_answer` does.
 
+    Where each example has a question of its own, its `answer` is the target.
+
     Args:
-        dataset: examples with `liked` and `disliked`.
+        dataset: examples with `liked` and `disliked`, or with `answer`.
         output_features: gives the vocabulary of `targets`. A warning tells of genres that it cannot
             write.
         sequence_length: the task's feature lengths. A warning tells of answers that are longer than
             that of `targets`.
     """
     folder = data_sources.dataset_folder()
+    if folder.telling.has_questions:
+        answer_metrics.check(folder.telling.metrics)
+        if output_features and "targets" in output_features:
+            length = (sequence_length or {}).get("targets")
+            answer_checks.check_answers(folder, output_features["targets"], length)
+        return dataset.map(lambda example: {**example, "targets": example["answer"]})
     genres, most, wording = folder.genres, folder.telling.rule.most, folder.telling.wording
     if output_features and "targets" in output_features:
         length = (sequence_length or {}).get("targets")

@@ -10,7 +10,7 @@ import seqio
 import tensorflow as tf
 
 from uem_t5x.base.errors import InputError, said_by_tensorflow
-from uem_t5x.inputs import history_sampling
+from uem_t5x.inputs import data_sources, history_sampling
 from uem_t5x.inputs.batches import USER_ID
 from uem_t5x.inputs.data_sources import FINGERPRINT
 
@@ -46,12 +46,13 @@ class Questioner:
     The steps are traced once, with the dataset folder, vocabulary and settings that are the current
     ones then; asking needs none of them, and may go on in any thread. (A step that calls Python
     anew for every example, by `tf.py_function`, finds none of them then.) Users have no labels when
-    they are asked about: `liked` and `disliked` are empty.
+    they are asked about: `liked` and `disliked` are empty, as is the `answer` to a question.
 
     Attributes:
       task: its name.
       history_length: the number of items that its steps keep, the paper's p; None if they keep
         all.
+      has_questions: whether each user comes with a question.
     """
 
     def __init__(
@@ -69,18 +70,25 @@ class Questioner:
         """
         self.task = task.name
         self.history_length = _history_length(task, lengths)
+        self.has_questions = data_sources.dataset_folder().telling.has_questions
 
         def ask(
-            user_ids: tf.Tensor, items: tf.Tensor, half_stars: tf.Tensor, offsets: tf.Tensor
+            user_ids: tf.Tensor,
+            asked: tf.Tensor,
+            items: tf.Tensor,
+            half_stars: tf.Tensor,
+            offsets: tf.Tensor,
         ) -> Mapping[str, tf.Tensor]:
             def example(user: tf.Tensor) -> dict[str, tf.Tensor]:
                 unknown = tf.constant([], tf.string)
+                own = {"question": asked[user], "answer": tf.constant("")}
                 return {
                     "user_id": user_ids[user],
                     "history_items": items[offsets[user] : offsets[user + 1]],
                     "history_ratings": half_stars[offsets[user] : offsets[user + 1]],
                     **{"liked": unknown, "disliked": unknown, "split": tf.constant(_SPLIT)},
                     FINGERPRINT: tf.constant(""),
+                    **(own if self.has_questions else {}),
                 }
 
             def read(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
@@ -100,7 +108,7 @@ class Questioner:
         trace = tf.function(ask, autograph=False).get_concrete_function
         self._ask, self._problem = None, None
         try:
-            self._ask = trace(names, ids, ids, ids)
+            self._ask = trace(names, names, ids, ids, ids)
         except (KeyError, TypeError, ValueError) as error:
             # Whoever only exports a model asks nothing.
             self._problem = (
@@ -113,7 +121,8 @@ class Questioner:
         """Returns an example of each user.
 
         Args:
-          users: `user_id`, `history_items` and `history_ratings` of each, as in a dataset folder.
+          users: `user_id`, `history_items` and `history_ratings` of each, as in a dataset folder,
+            and `question` where it has any.
 
         Raises:
           InputError: if the task does not make one example of each user, in this order, or its
@@ -128,6 +137,7 @@ class Questioner:
         )
         arguments = (
             tf.constant([user["user_id"] for user in users], tf.string),
+            tf.constant([user.get("question", "") for user in users], tf.string),
             tf.constant(items),
             tf.constant(half_stars),
             tf.constant(np.cumsum([0, *lengths], dtype=np.int32)),

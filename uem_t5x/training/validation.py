@@ -16,7 +16,7 @@ from uem_t5x.inputs import answer_grammar, batches
 from uem_t5x.inputs.batches import DatasetConfig
 from uem_t5x.models import EncoderDecoderModel
 from uem_t5x.network.types import Batch
-from uem_t5x.tastes import metrics
+from uem_t5x.tastes import answer_metrics, metrics
 from uem_t5x.training import training_log
 from uem_t5x.training.partitioning import Partitioner, pad_batch
 from uem_t5x.training.predictor import Predictor
@@ -165,5 +165,5 @@ def _without_advice() -> Iterator[None]:
 
 def headline(scores: Mapping[str, float]) -> str:
     """Returns the most telling ones of the scores, as a line."""
-    names = ("eval_loss", "f1", "liked_f1", "disliked_f1")
+    names = ("eval_loss", "f1", "liked_f1", "disliked_f1", *answer_metrics.METRICS)
     return " ".join(f"{name}={scores[name]:.3f}" for name in names if name in scores)
