@@ -9,6 +9,7 @@ from uem_t5x.answers import predict, user_lines
 from uem_t5x.base import errors
 from uem_t5x.data import movielens
 from uem_t5x.tastes.rating_scale import STARS, RatingScale
+from uem_t5x.tastes.telling import Telling
 
 ROWS = {1: 7, 260: 9}
 # Row 0 is padding, as in every movie table; two movies share a title.
@@ -23,10 +24,11 @@ MOVIES = pl.DataFrame(
 
 def read(*lines, rows=ROWS, titles=None, why_not_described=None, scale=STARS, **options):
     refused = []
+    telling = Telling(scale=scale)
     encoded = [line.encode() for line in lines]
     users = list(
         user_lines.read_users(
-            encoded, "in.jsonl", rows, refused.append, why_not_described, titles, scale, **options
+            encoded, "in.jsonl", rows, refused.append, why_not_described, titles, telling, **options
         )
     )
     return users, [error.line for error in refused]

@@ -1,23 +1,17 @@
 """Scores a checkpoint beside the baselines."""
 
-import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
 from uem_t5x.base import atomic
 from uem_t5x.base.errors import InputError
-from uem_t5x.tastes.rating_scale import HALF_STARS_PER_STAR
 
 if TYPE_CHECKING:
     from uem_t5x.answers.trained_model import TrainedModel
-    from uem_t5x.data.dataset_folder import DatasetFolder
     from uem_t5x.tastes import baselines
-    from uem_t5x.tastes.metrics import Taste
-
-_SHOWN_USERS, _SHOWN_ITEMS = 6, 10
 
 
 def write_metrics(result: dict[str, Any], output: epath.PathLike) -> None:
@@ -31,8 +25,9 @@ def evaluate(
     data_dir: str | None = None,
     batch_size: int | None = None,
     answers_file: epath.PathLike | None = None,
+    lamp_file: epath.PathLike | None = None,
 ) -> dict[str, Any]:
-    """Scores a model and the baselines on the users of a split.
+    """Scores a model and the baselines on the users of a split, or on its questions.
 
     Args:
       trained: the model.
@@ -42,18 +37,25 @@ def evaluate(
       answers_file: gets a JSON line for each user of the split: `user_id`, `items` (how many the
         model read), `answer`, `liked` and `disliked` as read back from it (null where that fails),
         `true_liked`, `true_disliked`, and the `f1` of both kinds together (0 where reading fails).
+        Of questions these are `user_id`, `question`, `items`, `answer` and `true_answer`.
+      lamp_file: gets the answers in the form of the LaMP benchmark: `{"task": ..., "golds": [{"id":
+        ..., "output": ...}, ...]}`.
 
     Returns:
       By name, where older versions left out what is starred:
 
       - `methods`: for each its scores; `uem` or `text`, `counting` over whole histories, `rule`
-        over the items that the model read;
+        over the items that the model read; of questions `most_frequent`, the answer that is so in
+        training, and where numbers are scored `median`;
       - `intervals`*: for each method the 95 % bootstrap interval over users of each of
-        `uncertainty.F1S`;
+        `uncertainty.F1S`, or of each of the `metrics` of questions;
+      - `said`: of questions the `true` answers and those `said`, where the first are known, and
+        how many are `unknown`; the following up to `items_read` are not of questions;
       - `marks`*: what is true of every user and what the model said, see `uncertainty.Marks`;
       - `per_genre` rows and `confusion` of the model;
       - `by_margin`* and `by_count`*: what the methods say of genres that are alike, see
         `difficulty`;
+      - `classes_called`*: `genre` or `class`;
       - `items_read`: least, mean and most items that it read of a user;
       - `users`: some of them, from the worst answered to the best;
       - `examples`, `split`, `split_sha256` (of its users and labels) and `task`;
@@ -69,11 +71,12 @@ def evaluate(
     """
     import numpy as np
 
+    from uem_t5x.answers import question_scores, taste_scores
+    from uem_t5x.answers.answered import Answered
     from uem_t5x.base import progress
     from uem_t5x.data.dataset_folder import DatasetFolder
     from uem_t5x.inputs import users as users_lib
     from uem_t5x.inputs.questions import Questions
-    from uem_t5x.tastes import baselines, difficulty, metrics, uncertainty, verbalizer
 
     if data_dir is None and trained.data_dir is None:
         raise InputError(
@@ -96,6 +99,16 @@ def evaluate(
             f"{folder.path}: the data that the model was trained on, split or labelled otherwise, "
             f"so that it may know users of {split!r}; give the dataset folder of its training"
         )
+    if folder.telling.has_questions != trained.catalogue.telling.has_questions:
+        asks = "questions of its own" if folder.telling.has_questions else "of tastes"
+        raise InputError(
+            f"{folder.path}: asks {asks}, which the model was not trained on; give the dataset "
+            "folder of its training"
+        )
+    if lamp_file is not None and not folder.telling.task:
+        raise InputError(
+            f"--lamp {lamp_file}: {folder.path} is of no task of LaMP; give --answers FILE"
+        )
     if not folder.num_examples(split):
         raise InputError(f"{folder.path}: the split {split!r} has no users; choose another --split")
     batch_size = trained.batch_size if batch_size is None else batch_size
@@ -113,50 +126,24 @@ def evaluate(
         np.concatenate([getattr(asked, name) for asked in asked_of])
         for name in ("items", "half_stars", "items_read")
     )
-    as_read = users.reading(items, half_stars, items_read)
-    predicted = [
-        verbalizer.read_taste(answer, folder.genres, folder.telling.wording) for answer in answers
-    ]
-    genres, numbers = (folder.genre_matrix(), folder.genres), folder.telling.rule
-    predictions = {
-        "uem" if trained.reads_embeddings else "text": predicted,
-        "counting": baselines.counting(users, *genres, numbers.most),
-        "rule": baselines.rule(as_read, *genres, numbers),
-    }
-    answered = _answered(users, items_read.tolist(), answers, predicted)
+    answered = Answered(folder, users, users.reading(items, half_stars, items_read), answers)
+    of_these = question_scores if folder.telling.has_questions else taste_scores
+    scores, rows = of_these.scores(answered, "uem" if trained.reads_embeddings else "text")
     if answers_file is not None:
         with atomic.writing_file(answers_file) as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in answered)
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if lamp_file is not None:
+        golds = [{"id": row["user_id"], "output": row["answer"]} for row in rows]
+        in_its_form = {"task": folder.telling.task, "golds": golds}
+        atomic.write_text(lamp_file, json.dumps(in_its_form, ensure_ascii=False))
     return {
-        "methods": {
-            name: metrics.score(users.tastes, tastes, folder.genres)
-            for name, tastes in predictions.items()
-        },
-        "intervals": {
-            name: uncertainty.intervals(users.tastes, tastes, folder.genres)
-            for name, tastes in predictions.items()
-        },
-        "marks": uncertainty.Marks.of(users.tastes, predicted, folder.genres)._asdict(),
-        "per_genre": [
-            dataclasses.asdict(row)
-            for row in metrics.per_genre(users.tastes, predicted, folder.genres)
-        ],
-        "confusion": metrics.confusion(users.tastes, predicted, folder.genres),
-        "by_margin": [
-            dataclasses.asdict(group)
-            for group in difficulty.by_margin(users, predictions, *genres, numbers)
-        ],
-        "by_count": [
-            dataclasses.asdict(group)
-            for group in difficulty.by_count(users, predictions, *genres, numbers)
-        ],
+        **scores,
         "items_read": {
             "least": int(items_read.min()),
             "mean": float(items_read.mean()),
             "most": int(items_read.max()),
         },
-        "users": _some_users(users, folder, answered),
-        "examples": len(users.tastes),
+        "examples": len(users.ids),
         "history_length": trained.history_length or int(items_read.max()),
         "step": trained.step,
         "trained_steps": trained.trained_steps,
@@ -175,70 +162,6 @@ def _batches(users: "baselines.Users", size: int) -> Iterator[list[dict[str, Any
         for user in range(first, min(first + size, len(users.ids))):
             items, half_stars = users.history(user)
             ratings = {"history_items": items, "history_ratings": half_stars}
-            batch.append({"user_id": users.ids[user].encode(), **ratings})
+            asked = {"question": users.questions[user]} if users.questions else {}
+            batch.append({"user_id": users.ids[user].encode(), **ratings, **asked})
         yield batch
-
-
-def _answered(
-    users: "baselines.Users",
-    items_read: Sequence[int],
-    answers: Sequence[str],
-    predicted: "Sequence[Taste | None]",
-) -> list[dict[str, Any]]:
-    """Returns what `answers_file` says of each user."""
-    from uem_t5x.tastes import metrics
-
-    rows = []
-    for user_id, items, answer, taste, truth in zip(
-        users.ids, items_read, answers, predicted, users.tastes
-    ):
-        liked, disliked = taste or (None, None)
-        true_liked, true_disliked = truth
-        rows.append(
-            {
-                "user_id": user_id,
-                "items": items,
-                "answer": answer,
-                "liked": liked,
-                "disliked": disliked,
-                "true_liked": true_liked,
-                "true_disliked": true_disliked,
-                "f1": metrics.user_f1(truth, taste),
-            }
-        )
-    return rows
-
-
-def _some_users(
-    users: "baselines.Users", folder: "DatasetFolder", answered: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Shows users, evenly from the worst answered to the best: history, truth and answer."""
-    import numpy as np
-
-    from uem_t5x.tastes import verbalizer
-
-    order = np.argsort([row["f1"] for row in answered], kind="stable")
-    shown = order[np.linspace(0, len(order) - 1, min(_SHOWN_USERS, len(order))).astype(int)]
-    movies = folder.movies()
-    rows = []
-    for user in shown.tolist():
-        items, half_stars = users.history(user)
-        recent = zip(items[-_SHOWN_ITEMS:].tolist(), half_stars[-_SHOWN_ITEMS:].tolist())
-        rows.append(
-            {
-                "user_id": users.ids[user],
-                "items": len(items),
-                "recent": [
-                    {
-                        "title": movies["title"][row],
-                        "genres": movies["genres"][row].to_list(),
-                        "stars": stars / HALF_STARS_PER_STAR,
-                    }
-                    for row, stars in recent
-                ],
-                "truth": verbalizer.write_answer(*users.tastes[user], folder.telling.wording),
-                "answer": answered[user]["answer"],
-                "f1": answered[user]["f1"],
-            }
-        )
-    return rows

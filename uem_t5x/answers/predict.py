@@ -65,9 +65,10 @@ def predict(
 
     Yields:
       `user_id`, `answer` (the sentence, or `NOTHING_KNOWN` of a user no item of whom was read),
-      `liked` and `disliked` (genre names), `items` (how many the model read), how many of the
-      user's were `known` to the catalogue, only `described`, or `dropped`, and, where there were
-      any, `unknown_items` (those dropped as neither).
+      `liked` and `disliked` (genre names; not of the answer to a question of one's own), `items`
+      (how many the model read), how many of the user's were `known` to the catalogue, only
+      `described`, or `dropped`, and, where there were any, `unknown_items` (those dropped as
+      neither) and `question_tokens_lost` (of a question that is longer than the model reads).
 
     Raises:
       InputError: if an item is no row of the catalogue, or only described, and the model cannot
@@ -75,7 +76,7 @@ def predict(
     """
     from uem_t5x.tastes import verbalizer
 
-    genres, wording = trained.catalogue.genres, trained.catalogue.telling.wording
+    genres, telling = trained.catalogue.genres, trained.catalogue.telling
     encoder = _ItemEncoder(trained)
     answerer = trained.answerer(batch_size)
 
@@ -88,24 +89,33 @@ def predict(
         answers = answerer(*encoder.embed(asked.features, described), index)
         yield from zip(asked.items_read.tolist(), answers)
 
+    def taste(answer: str) -> dict[str, list[str]]:
+        liked, disliked = verbalizer.read_answer(answer, genres, telling.wording)
+        return {"liked": liked, "disliked": disliked}
+
     for index, batch in enumerate(_batches(users, batch_size)):
         answers = told([user for user in batch if user.items], index)
         for user in batch:
             items, answer = next(answers) if user.items else (0, "")
             answer = answer if items else NOTHING_KNOWN
-            liked, disliked = verbalizer.read_answer(answer, genres, wording) if items else ([], [])
             described_items = sum(isinstance(item, Movie) for item in user.items)
             result = {
                 "user_id": user.user_id,
                 "answer": answer,
-                "liked": liked,
-                "disliked": disliked,
+                **(taste(answer if items else "") if not telling.has_questions else {}),
                 "items": items,
                 "known": len(user.items) - described_items,
                 "described": described_items,
                 "dropped": user.unknown + user.outdated,
             }
-            yield {**result, "unknown_items": user.unknown} if user.unknown else result
+            lost = _tokens_lost(trained, user.question) if telling.has_questions else 0
+            further = {"unknown_items": user.unknown, "question_tokens_lost": lost}
+            yield result | {name: count for name, count in further.items() if count}
+
+
+def _tokens_lost(trained: "TrainedModel", question: str) -> int:
+    tokens = len(trained.model.input_vocabulary.encode(question)) + 1  # the end's
+    return max(tokens - trained.feature_lengths["inputs"], 0)
 
 
 def _batches(users: Iterable[User | None], size: int) -> Iterator[list[User]]:
@@ -160,6 +170,7 @@ class _ItemEncoder:
                 "user_id": str(user.user_id).encode("utf-8", "backslashreplace"),
                 "history_items": [rows.get(item, item) for item in user.items],
                 "history_ratings": user.half_stars,
+                "question": user.question,
             }
             for user in users
         ]

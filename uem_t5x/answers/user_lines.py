@@ -20,6 +20,7 @@ from uem_t5x.tastes.rating_scale import (
     STARS,
     RatingScale,
 )
+from uem_t5x.tastes.telling import MOVIELENS, Telling
 
 if TYPE_CHECKING:
     import polars as pl
@@ -57,6 +58,7 @@ class User:
       user_id: as given, a text or a number; None if it was not.
       items: row of the movie table, or a movie that it lacks.
       half_stars: the rating of each item, 1..10.
+      question: what is asked, where each user has a question.
       unknown: how many items were dropped, as neither the catalogue nor the line tells of them.
       outdated: how many were dropped, as the user has rated the same movie again.
 
@@ -69,6 +71,7 @@ class User:
     half_stars: tuple[int, ...]
     unknown: int = 0
     outdated: int = 0
+    question: str = ""
 
     def __post_init__(self) -> None:
         items, ratings = len(self.items), len(self.half_stars)
@@ -146,7 +149,7 @@ def read_users(
     report: Callable[[InputError], Any],
     why_not_described: str | None = None,
     titles: Mapping[str, Sequence[ItemId]] | None = None,
-    scale: RatingScale = STARS,
+    telling: Telling = MOVIELENS,
     ties_by_id: bool = True,
 ) -> Iterator[User | None]:
     """Yields the user of each line, and None where `lines` has it.
@@ -165,11 +168,11 @@ def read_users(
       report: is called with the InputError of a line that cannot be read, which is skipped.
       why_not_described: refuses movies that are only described, in these words.
       titles: see `movie_titles`; None for a catalogue that goes by ids alone.
-      scale: of the ratings.
+      telling: says the scale of ratings, and whether each line has a `question`.
       ties_by_id: whether items of the same time are taken in the order of their ids, as `prepare`
         has those of MovieLens; else as they stand in the line.
     """
-    reader = _Reader(rows, titles or {}, why_not_described, scale, ties_by_id)
+    reader = _Reader(rows, titles or {}, why_not_described, telling, ties_by_id)
     number = 0
     for line in lines:
         if line is None:
@@ -208,7 +211,7 @@ class _Reader:
     rows: Mapping[ItemId, int]
     titles: Mapping[str, Sequence[ItemId]]
     why_not_described: str | None
-    scale: RatingScale
+    telling: Telling
     ties_by_id: bool
 
     def user(self, line: bytes) -> User:
@@ -227,6 +230,7 @@ class _Reader:
             isinstance(user_id, float) and not math.isfinite(user_id)
         ):
             raise InputError(f"user_id {reprlib.repr(user_id)} is not a text or a finite number")
+        question = self._question(record.get("question"))
         given = []
         for position, entry in enumerate(record["history"], start=1):
             try:
@@ -242,7 +246,21 @@ class _Reader:
             tuple(rated.half_stars for rated in kept),
             unknown=len(given) - len(found),
             outdated=len(found) - len(kept),
+            question=question,
         )
+
+    def _question(self, given: Any) -> str:
+        """Returns what is asked; nothing where the model has one question, which may be said."""
+        if not self.telling.has_questions:
+            if given not in (None, self.telling.question):
+                raise InputError(
+                    f"question {reprlib.repr(given)}: the model was trained on one question, "
+                    f"{self.telling.question!r}; leave it out"
+                )
+            return ""
+        if not isinstance(given, str) or not given.strip():
+            raise InputError('no question; the model answers some: {"question": "...", ...}')
+        return given
 
     def _rated(self, entry: Any) -> _Rated:
         if not isinstance(entry, dict):
@@ -260,7 +278,7 @@ class _Reader:
                 item = movie
         elif movie_id is None:
             raise InputError("neither a movieId nor a title; give one of them")
-        return _Rated(item, movie_id, _read_rating(entry, self.scale), _read_time(entry))
+        return _Rated(item, movie_id, _read_rating(entry, self.telling.scale), _read_time(entry))
 
     def _item_id(self, given: Any) -> ItemId:
         """Returns an id as the catalogue has them: numbers, or texts."""

@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what --output wrote of another model on the same users: how much better this one is",
     )
     parser.add_argument("--answers", help="where to write each user's answer, as JSON lines")
+    parser.add_argument("--lamp", metavar="FILE", help="where to write answers in LaMP's own form")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,14 +35,20 @@ def run(args: argparse.Namespace) -> int:
     from uem_t5x.answers import evaluate
     from uem_t5x.commands import score_tables
 
-    outputs = [*filter(None, (args.output, args.answers))]
+    outputs = [*filter(None, (args.output, args.answers, args.lamp))]
     for output in outputs:
         atomic.check_file(output)
-    if len(outputs) == 2 and buckets.absolute(args.output) == buckets.absolute(args.answers):
-        raise InputError(f"--answers {args.answers}: the scores go there; give another name")
+    places = [*map(buckets.absolute, outputs)]
+    for place, output in enumerate(outputs):
+        if places[place] in places[:place]:
+            what = "scores go" if args.output and places[place] == places[0] else "answers go"
+            flag = "--lamp" if output is args.lamp else "--answers"
+            raise InputError(f"{flag} {output}: the {what} there; give another name")
     others = _read(args.against)
     trained = model_arguments.load(args)
-    result = evaluate.evaluate(trained, args.split, args.data_dir, args.batch_size, args.answers)
+    result = evaluate.evaluate(
+        trained, args.split, args.data_dir, args.batch_size, args.answers, args.lamp
+    )
     if others:
         from uem_t5x.answers import against
 
@@ -50,13 +57,16 @@ def run(args: argparse.Namespace) -> int:
         evaluate.write_metrics(result, args.output)
     console = Console(markup=False)
     console.print(score_tables.methods_table(result))
-    console.print(score_tables.genres_table(result))
+    if "per_genre" in result:
+        console.print(score_tables.genres_table(result))
     if others:
         console.print(score_tables.against_table(result))
     if args.output:
         console.print(f"scores written to {args.output}")
     if args.answers:
         console.print(f"{result['examples']} answers written to {args.answers}")
+    if args.lamp:
+        console.print(f"{result['examples']} answers written to {args.lamp}")
     return 0
 
 

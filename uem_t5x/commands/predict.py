@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             report,
             predict.why_not_described(trained),
             movie_titles(movies),
-            trained.catalogue.telling.scale,
+            trained.catalogue.telling,
             ties_by_id=trained.catalogue.manifest.source is None,
         )
         answers = predict.predict(trained, users, args.batch_size)

@@ -48,6 +48,29 @@ _OF_SOURCES = {
     ),
     "users": ("users", _SHORT),
 }
+_OF_QUESTIONS = {
+    **_OF_SOURCES,
+    "ratings": (
+        "interactions",
+        {
+            **{
+                reason: key
+                for reason, key in _OF_SOURCES["ratings"][1].items()
+                if key not in ("dropped_duplicate_ratings", "dropped_short_history_ratings")
+            },
+            "before no question": "dropped_short_history_ratings",
+        },
+    ),
+    "users": ("users", {"without a question": "dropped_users"}),
+    "questions": (
+        "questions",
+        {
+            "without an answer": "dropped_unanswered_questions",
+            "of nobody with a history": "dropped_nobodys_questions",
+            "about too few items": "dropped_short_history_questions",
+        },
+    ),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -196,15 +219,25 @@ def _print_summary(path: os.PathLike[str], manifest: "Manifest") -> None:
     table.add_column("dropped because")
     # By what is counted: what it is called, and what is left out of it, why.
     rows = _OF_SOURCES if manifest.source else _OF_MOVIELENS
+    examples = "users"
+    if manifest.telling.has_questions:
+        rows, examples = _OF_QUESTIONS, "questions"
     for name, (called, reasons) in rows.items():
         why = ", ".join(
             f"{counts[key]:,} {reason}" for reason, key in reasons.items() if counts[key]
         )
         table.add_row(called, f"{counts[name]:,}", f"{counts[f'{name}_read']:,}", why)
     for name, split in manifest.splits.items():
-        table.add_row(f"  {name} users", f"{split.examples:,}")
+        table.add_row(f"  {name} {examples}", f"{split.examples:,}")
     console = Console(markup=False)
     console.print(table)
+    if manifest.telling.has_questions:
+        metrics = ", ".join(manifest.telling.metrics)
+        console.print(
+            f"scored by {metrics}; median history {counts['median_history']:g}, of what came "
+            "before the question"
+        )
+        return
     # As the table has them, so that one which is a list of several looks like none.
     of_what = "classes" if manifest.source else "genres"
     some = "|".join(manifest.genres[:_GENRES_TOLD])

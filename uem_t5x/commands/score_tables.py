@@ -7,7 +7,7 @@ from rich.table import Table
 
 from uem_t5x.report.columns import COLUMNS
 
-UNCERTAINTY = "below F1, 95 % of draws of users"
+UNCERTAINTY = "below scores, 95 % of draws of users"
 
 
 def method_label(name: str, history_length: int) -> str:
@@ -17,25 +17,36 @@ def method_label(name: str, history_length: int) -> str:
         "text": f"text, up to {history_length} last items",
         "counting": "counting, whole history",
         "rule": "rule on the same items",
+        "most_frequent": "the most frequent answer",
+        "median": "the median answer",
     }[name]
 
 
 def methods_table(result: Mapping[str, Any]) -> Table:
-    """Returns a row for each method: weighted F1 with its interval, precision and recall."""
+    """Returns a row for each method: weighted F1 with its interval, precision and recall.
+
+    Of questions it has the metrics that they are scored by.
+    """
     read = result["items_read"]
+    columns, of_whom = COLUMNS, f"{result['examples']} users"
+    if "metrics" in result:
+        columns = {name: name.replace("_", " ") for name in result["metrics"]}
+        of_whom = f"{result['examples']} questions"
+        if result["unknown"]:
+            of_whom += f", {result['unknown']} of them without a known answer,"
     table = Table(
         show_edge=False,
-        title=f"{result['examples']} users of the {result['split']} split, step {result['step']}",
+        title=f"{of_whom} of the {result['split']} split, step {result['step']}",
         caption=f"the model reads {read['least']} to {read['most']} items of a user, "
         f"{read['mean']:.1f} on average; {UNCERTAINTY}",
     )
     table.add_column("method")
-    for heading in COLUMNS.values():
+    for heading in columns.values():
         table.add_column(heading, justify="right")
     for name, scores in result["methods"].items():
         table.add_row(
             method_label(name, result["history_length"]),
-            *(_cell(scores[column], result["intervals"][name].get(column)) for column in COLUMNS),
+            *(_cell(scores[column], result["intervals"][name].get(column)) for column in columns),
             style="bold" if name in ("uem", "text") else "",
         )
     return table
@@ -52,9 +63,9 @@ def against_table(result: Mapping[str, Any]) -> Table:
     """Returns a row for each model that was compared with: how much better this one is."""
     table = Table(title="differences on the same users", caption=UNCERTAINTY)
     table.add_column("to the model of")
-    names = [name for name in COLUMNS if name in result["against"][0]["differences"]]
+    names = [*result["against"][0]["differences"]]
     for name in names:
-        table.add_column(COLUMNS[name], justify="right")
+        table.add_column(COLUMNS.get(name, name.replace("_", " ")), justify="right")
     for other in result["against"]:
         cells = []
         for name in names:
@@ -66,9 +77,10 @@ def against_table(result: Mapping[str, Any]) -> Table:
 
 
 def genres_table(result: Mapping[str, Any]) -> Table:
-    """Returns a row for each genre: F1 and support as liked and as disliked."""
-    table = Table(title="the model by genre")
-    table.add_column("genre")
+    """Returns a row for each genre, or class: F1 and support as liked and as disliked."""
+    called = result.get("classes_called", "genre")
+    table = Table(title=f"the model by {called}")
+    table.add_column(called)
     for kind in ("liked", "disliked"):
         table.add_column(f"{kind} F1", justify="right")
         table.add_column("users", justify="right")

@@ -115,8 +115,10 @@ def _run_all(runs: Sequence[PlannedRun], unfinished: Sequence[PlannedRun], outpu
             result = f"failed with exit code {status}, see {folder / 'sweep.log'}"
         else:
             done.append((planned, took))
-            methods = json.loads(Path(planned.metrics_file).read_text())["methods"]
-            result = f"F1 {next(iter(methods.values()))['f1']:.3f}"
+            metrics = json.loads(Path(planned.metrics_file).read_text())
+            name, *_ = metrics.get("metrics", ["f1"])
+            score = next(iter(metrics["methods"].values()))[name]
+            result = f"{'F1' if name == 'f1' else name} {score:.3f}"
         console.print(f"{planned.name}: {result} ({took / 60:.1f} min)")
     if failed:
         console.print(f"{len(failed)} failed; the same command runs them again")

@@ -244,6 +244,8 @@ def genre_matrix(movies: pl.DataFrame, genres: Sequence[str]) -> UInt8[np.ndarra
         movies: a movie table, with a list of names in `genres`; its rows give the matrix's rows.
         genres: the class names, which give the matrix's columns.
     """
+    if not genres:  # of a folder of questions
+        return np.zeros((movies.height, 0), np.uint8)
     has = pl.col("genres").list.contains
     return movies.select(has(genre).cast(pl.UInt8).alias(genre) for genre in genres).to_numpy()
 

@@ -165,7 +165,7 @@ def _split(joined: Joined, options: PrepareOptions) -> dict[str, Int64[np.ndarra
     """Returns which of the histories are in which split, in increasing order."""
     if joined.asked is not None and joined.asked["split"].count():
         splits = joined.asked["split"].fill_null(TRAIN)
-        return {name: (splits == name).arg_true().to_numpy() for name in dataset_folder.SPLITS}
+        return {name: np.flatnonzero(splits == name) for name in dataset_folder.SPLITS}
     shares = {"test": options.test_users, "validation": options.validation_users}
     users = split_users(joined.user_ids, shares, options.seed)
     if joined.asked is None:

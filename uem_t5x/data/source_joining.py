@@ -162,6 +162,7 @@ def _join_questions(
     """Stores the histories of questions; returns the questions that are kept, and counts."""
     kept: list[pl.DataFrame] = []
     counts: collections.Counter[str] = collections.Counter()
+    asked_of, questions = questions.height, _answered(questions)
     of_known_users = 0
     for part in gathered.parts():
         known = part.drop_nulls("movieId")
@@ -188,7 +189,13 @@ def _join_questions(
     all_kept = pl.concat(kept) if kept else questions.clear()
     counts["users"] = all_kept["userId"].n_unique()
     counts["dropped_users"] = counts["users_read"] - counts["users"]
-    counts["questions_read"], counts["questions"] = questions.height, all_kept.height
+    counts["questions_read"], counts["questions"] = asked_of, all_kept.height
+    counts["dropped_unanswered_questions"] = asked_of - questions.height
     counts["dropped_nobodys_questions"] = questions.height - of_known_users
     counts["dropped_short_history_questions"] = of_known_users - all_kept.height
     return all_kept, dict(counts)
+
+
+def _answered(questions: pl.DataFrame) -> pl.DataFrame:
+    """Returns the questions that can be learned from or scored, and those that a test set asks."""
+    return questions.filter((pl.col("answer") != "") | (pl.col("split") == "test"))

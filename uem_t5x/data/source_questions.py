@@ -59,7 +59,7 @@ def read(source: Source, path: Path, sha256: dict[str, str]) -> pl.DataFrame | N
             f"{path}: {said.id or said.user} of [questions]: {first!r} stands for two questions; "
             "give each an id of its own"
         )
-    return questions.select(SCHEMA)
+    return questions.select(*SCHEMA)
 
 
 def _questions(

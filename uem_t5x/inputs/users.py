@@ -1,5 +1,7 @@
 """The users of a split of a dataset folder, all at once."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from uem_t5x.data.dataset_folder import DatasetFolder
@@ -26,8 +28,13 @@ def read(folder: DatasetFolder, split: str) -> Users:
         half_stars=np.concatenate([example["history_ratings"] for example in examples]),
         offsets=np.cumsum([0, *lengths], dtype=np.int64),
         tastes=[(_decode(example["liked"]), _decode(example["disliked"])) for example in examples],
+        **{
+            name: _decode([example[of_each] for example in examples])
+            for name, of_each in {"questions": "question", "answers": "answer"}.items()
+            if folder.telling.has_questions
+        },
     )
 
 
-def _decode(names: np.ndarray) -> list[str]:
+def _decode(names: Iterable[bytes]) -> list[str]:
     return [name.decode() for name in names]

@@ -232,7 +232,8 @@ def read_scores(path: str | os.PathLike[str]) -> dict[str, Any]:
     file = epath.Path(path)
     try:
         metrics = json.loads(file.read_text())
-        scores_of_the_model(metrics), metrics["confusion"]
+        if "metrics" not in metrics:  # of questions it has these
+            scores_of_the_model(metrics), metrics["confusion"]
     except (ValueError, KeyError, TypeError, StopIteration) as error:
         raise InputError(
             f"{file}: not the scores of this version of `uem-t5x evaluate`; score it again"

@@ -23,11 +23,11 @@ from jaxtyping import Float, Float64
 
 from uem_t5x.base.errors import InputError
 from uem_t5x.tastes import uncertainty
-from uem_t5x.tastes.uncertainty import Interval
+from uem_t5x.tastes.uncertainty import Interval, Resampled
 
-# Sums over examples, and how many examples these are, of one draw or of many.
-_Sums: TypeAlias = Float[np.ndarray, "*draws sums"]
-_Scores: TypeAlias = Float64[np.ndarray, "*draws"]
+# Sums over the examples of each draw, and what they come to.
+_Sums: TypeAlias = Float[np.ndarray, "draws sums"]
+_Scores: TypeAlias = Float64[np.ndarray, " draws"]
 SCORE = "score"
 
 
@@ -84,22 +84,28 @@ def score(
     scores = {}
     for name in names:
         metric = METRICS[name]
-        sums = metric.numbers(targets, predictions).sum(axis=0)
-        scores[name] = float(metric.score(sums, len(targets)))
+        sums = metric.numbers(targets, predictions).sum(axis=0, keepdims=True)
+        scores[name] = metric.score(sums, len(targets)).item()
     first = scores[names[0]]
     return {**scores, SCORE: -first if METRICS[names[0]].lower_is_better else first}
+
+
+def resample(names: Sequence[str], targets: Sequence[str], predictions: Sequence[str]) -> Resampled:
+    """Returns each metric of every draw of the examples; see `uncertainty`."""
+    drawn = {}
+    for name in names:
+        metric = METRICS[name]
+        sums = uncertainty.sums_of_draws(metric.numbers(targets, predictions))
+        drawn[name] = metric.score(sums, len(targets))
+    return drawn
 
 
 def intervals(
     names: Sequence[str], targets: Sequence[str], predictions: Sequence[str]
 ) -> dict[str, Interval]:
-    """Returns where 95 % of the bootstrap draws of each metric lie; see `uncertainty`."""
-    found = {}
-    for name in names:
-        metric = METRICS[name]
-        sums = uncertainty.sums_of_draws(metric.numbers(targets, predictions))
-        found[name] = uncertainty.interval(metric.score(sums, len(targets)))
-    return found
+    """Returns where 95 % of the draws of each metric lie; see `resample`."""
+    drawn = resample(names, targets, predictions)
+    return {name: uncertainty.interval(draws) for name, draws in drawn.items()}
 
 
 def example_scores(

@@ -25,7 +25,10 @@ class Users:
         items: rows of the movie table, each user's oldest first.
         half_stars: the ratings of the items, 1..10.
         offsets: where each user's history starts, and last the end.
-        tastes: the liked and the disliked genres of each user, from the whole history.
+        tastes: the liked and the disliked genres of each user, from the whole history; empty where
+            questions are asked.
+        questions: what is asked of each, if anything of its own.
+        answers: what is true; an empty text where that is not known.
     """
 
     ids: list[str]
@@ -33,6 +36,8 @@ class Users:
     half_stars: Int32[np.ndarray, " ratings"]
     offsets: Int64[np.ndarray, " users_and_1"]
     tastes: list[Taste]
+    questions: Sequence[str] = ()
+    answers: Sequence[str] = ()
 
     def most_recent(self, items_read: int | Int64[np.ndarray, " users"]) -> "Users":
         """Returns the same users with only the most recent items of each.

@@ -69,6 +69,9 @@ class Telling:
         )
 
 
+MOVIELENS = Telling()
+
+
 def _like(usual: _T, record: Mapping[str, Any]) -> _T:
     """Returns an object of the class of another one, with its attributes of the same types."""
     kinds = {name: type(value) for name, value in dataclasses.asdict(usual).items()}
