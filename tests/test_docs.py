@@ -24,7 +24,7 @@ PAGE = Path(__file__).parents[1] / "docs/your_data.md"
 CHANNEL, TASK, PROMPT, ADAPTER, PYTHON = re.findall(
     r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL
 )
-SHOP, _ = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+SHOP, _, ASKED = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
 RECIPES = re.findall(r"```\n(from __gin__.*?)```", PAGE.read_text(), re.DOTALL)
 OF_A_TASK, OF_A_MODEL, OF_A_PROMPT, OF_AN_ADAPTER = RECIPES
 SMALL = [*tiny_recipe.BINDINGS, "TRAIN_STEPS = 1", "EVAL_PERIOD = 0"]
@@ -58,6 +58,12 @@ def test_data_of_a_shop(tmp_path, monkeypatch, capsys):
     assert "Music, Tools, Toys" in capsys.readouterr().out
     assert cli.main([*arguments, "--output", "runs/shop"]) == 0
     folder = DatasetFolder.open("runs/shop")
+    asked = [f"c{user},toy,Thing,2024-02-01" for user in range(30)]
+    (tmp_path / "FOLDER/asked.csv").write_text("\n".join(["customer,what,bought,asked_at", *asked]))
+    (tmp_path / "asked.toml").write_text(SHOP + ASKED)
+    arguments = ["prepare", "--source", "asked.toml", "--data", "FOLDER"]
+    assert cli.main([*arguments, "--output", "runs/asked"]) == 0
+    assert DatasetFolder.open("runs/asked").manifest.counts["questions"] == 30
     assert folder.manifest.counts["ratings"] == 750
     assert folder.movies()["movieId"].to_list()[1] == "s00"
 

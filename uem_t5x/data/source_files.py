@@ -10,10 +10,12 @@ from uem_t5x.base.errors import InputError
 from uem_t5x.data import source_words
 from uem_t5x.data.sources import (
     FORMATS,
+    LAMP,
     MOVIELENS,
     TIME_UNITS,
     Interactions,
     Items,
+    Profile,
     Questions,
     Source,
     Table,
@@ -22,7 +24,7 @@ from uem_t5x.data.toml_tables import TomlFile, nearest
 from uem_t5x.tastes import sentences
 from uem_t5x.tastes.rating_scale import STARS, RatingScale
 
-_READERS = (MOVIELENS,)
+_READERS = (MOVIELENS, LAMP)
 _TABLE_KEYS = {
     "files": (str, list),
     "format": str,
@@ -39,6 +41,7 @@ _KEYS: Mapping[str, Mapping[str, Any]] = {
         "channels": list,
         "labels": dict,
         "questions": dict,
+        "profile": dict,
     },
     "items": {
         **_TABLE_KEYS,
@@ -72,6 +75,7 @@ _KEYS: Mapping[str, Mapping[str, Any]] = {
         "metrics": (str, list),
         "task": str,
     },
+    "profile": {"columns": dict, "classes": str, "value": str},
     "channels": {"name": str, "text": str, "encoder": str},
     "labels": {
         "question": str,
@@ -147,7 +151,15 @@ class _Reader(TomlFile):
             raise self.error(f"reader = {reader!r} knows its files; leave out their tables")
         tables = tuple(self._items(table, index) for index, table in enumerate(items))
         interactions, questions, scale = None, None, STARS
+        profile = None
         columns = {"title", "classes", "description"}  # of MovieLens
+        if reader == LAMP:
+            profile = self._profile(fields)
+            columns = {"title", *profile.columns}
+            columns |= set() if profile.classes is None else {"classes"}
+            scale = STARS if profile.value else RatingScale((("all", 5.0),), rounds=True)
+        elif "profile" in fields:
+            raise self.error(f"[profile] is of reader = {LAMP!r}")
         if reader is None:
             interactions, scale = self._interactions(fields["interactions"])
             if "questions" in fields:
@@ -164,6 +176,7 @@ class _Reader(TomlFile):
             classes=fields.get("labels", {}).get("classes"),
             encoders=source_words.encoders(fields),
             questions=questions,
+            profile=profile,
         )
 
     def _table(self, where: str, fields: Mapping[str, Any]) -> Table:
@@ -294,6 +307,24 @@ class _Reader(TomlFile):
             time_unit=self._time_unit(where, fields),
             split=fields.get("split"),
         )
+
+    def _profile(self, fields: Mapping[str, Any]) -> Profile:
+        asked, said = fields.get("questions"), fields.get("profile")
+        if asked is None or said is None:
+            raise self.error(f"reader = {LAMP!r} needs [profile] and [questions]")
+        self.check("questions", asked)
+        self.check("profile", said)
+        if further := set(asked) - {"metrics", "task"}:
+            raise self.error(
+                f"[questions] {min(further)}: reader = {LAMP!r} knows it; leave it out"
+            )
+        columns = {
+            str(name): self.texts(f"[profile] columns.{name}", field)[0]
+            for name, field in said.get("columns", {}).items()
+        }
+        if not columns or {"title", "row", "movieId", "genres", "classes"} & set(columns):
+            raise self.error("[profile] columns: give names of texts, such as description")
+        return Profile(columns, said.get("classes"), said.get("value"))
 
     def _time_unit(self, where: str, fields: Mapping[str, Any]) -> str:
         unit = fields.get("time_unit", "seconds")

@@ -9,11 +9,12 @@ from jaxtyping import Shaped
 
 from uem_t5x.base import progress
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import asking, ids, joining, source_items, source_questions
+from uem_t5x.data import asking, ids, joining, lamp, source_questions, source_tables
 from uem_t5x.data.gathering import GatheredByUser, StoredFrames
 from uem_t5x.data.joining import Joined
-from uem_t5x.data.source_interactions import IDS_SHOWN, Interactions
-from uem_t5x.data.sources import Source
+from uem_t5x.data.source_interactions import IDS_SHOWN
+from uem_t5x.data.source_tables import InteractionReader
+from uem_t5x.data.sources import LAMP, Source
 from uem_t5x.tastes import sentences
 
 
@@ -40,14 +41,10 @@ def read_source(
     Raises:
         InputError: if a file is refused, or no user is left.
     """
-    assert source.interactions is not None
-    # That one is missing should not be found out after the reading of the others.
-    files = source_items.find(source, path)
-    interactions = Interactions(path, source.interactions, source.telling.scale, enough)
-    sha256: dict[str, str] = {}
-    items, repeated = source_items.read(source, path, files, sha256, start)
-    questions = source_questions.read(source, path, sha256)
-    told = _told_columns(source)
+    reader = lamp if source.reader == LAMP else source_tables
+    tables = reader.read(source, path, start, enough)
+    items, interactions, questions = tables.items, tables.interactions, tables.questions
+    told = _told_columns(source, items)
     movies = joining.in_rows(items.drop_nulls(told))
     gathered = _gather(interactions, items, path, scratch, start)
     # From here on items go by their place among all items.
@@ -75,25 +72,24 @@ def read_source(
     for reason, count in interactions.counts.items():
         counts[f"dropped_{reason}_ratings"] = count
         counts["ratings_read"] += count
-    counts["dropped_repeated_movies"] = repeated
-    counts["movies_read"] += repeated
-    sha256 |= interactions.sha256
+    counts["dropped_repeated_movies"] = tables.repeated
+    counts["movies_read"] += tables.repeated
+    sha256 = {**tables.sha256, **interactions.sha256}
     worth = interactions.worth
     return Joined(
         joining.with_padding(movies), ratings, user_ids, counts, sha256, worth=worth, asked=asked
     )
 
 
-def _told_columns(source: Source) -> list[str]:
+def _told_columns(source: Source, items: pl.DataFrame) -> list[str]:
     """Returns the columns of items that sentences name, and `title`, in order."""
     templates = source.telling.sentences.values()
     named = [name for template in templates for name in sentences.names(template)]
-    known = {name for items in source.items for name in items.columns}
-    return [name for name in dict.fromkeys(["title", *named]) if name in known]
+    return [name for name in dict.fromkeys(["title", *named]) if name in items.columns]
 
 
 def _gather(
-    interactions: Interactions,
+    interactions: InteractionReader,
     items: pl.DataFrame,
     path: Path,
     scratch: Path | None,

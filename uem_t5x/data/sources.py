@@ -136,6 +136,21 @@ class Questions:
 
 
 @dataclasses.dataclass(frozen=True)
+class Profile:
+    """What an entry of a profile of LaMP has.
+
+    Attributes:
+        columns: of each column that the item table gets, the field that it is.
+        classes: the field of its class; None if it has none.
+        value: the field of what the user thinks of it, in stars; None if there is none.
+    """
+
+    columns: Mapping[str, str]
+    classes: str | None = None
+    value: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
     """What data are, and how histories of them are told.
 
@@ -147,7 +162,8 @@ class Source:
         telling: how histories are told, and what is asked of them.
         classes: how many classes are kept, the most common ones; None keeps all.
         encoders: by a channel's name the encoder of its sentences, where it has its own.
-        questions: what is asked of users; None where the labels are what is asked for.
+        questions: the table of what is asked of users, if any.
+        profile: of LaMP, what an entry of a profile has.
     """
 
     name: str
@@ -158,3 +174,4 @@ class Source:
     classes: int | None
     encoders: Mapping[str, str] = dataclasses.field(default_factory=dict)
     questions: Questions | None = None
+    profile: Profile | None = None

@@ -4,29 +4,22 @@ Every value becomes a text, or a list of texts where there may be lists: what it
 the caller to say, who can then name the file and the row of one that is not.
 """
 
-import bz2
 import codecs
 import fnmatch
-import gzip
 import hashlib
 import io
-import lzma
 import re
-import sys
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import polars as pl
 from polars.exceptions import PolarsError
 
 from uem_t5x.base.errors import InputError, first_line
-from uem_t5x.data import archives, json_lines, text_tables
+from uem_t5x.data import archives, compressed, json_lines, text_tables
 from uem_t5x.data.sources import Table
 from uem_t5x.data.text_tables import TextTable
 
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _SUFFIXES = {
     **dict.fromkeys((".csv", ".tsv", ".tab", ".txt", ".data", ".dat"), "csv"),
     **dict.fromkeys((".json", ".jsonl", ".ndjson"), "jsonl"),
@@ -35,8 +28,6 @@ _SUFFIXES = {
 _TABS = (".tsv", ".tab")
 _MAX_NAME = 200  # letters, of a file in a message
 _SHOWN = 8  # names, in a message
-_DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)
-_CHUNK_BYTES = 2**20
 
 
 def find(path: Path, table: Table, where: str) -> list[str]:
@@ -107,86 +98,18 @@ def read(
         InputError: if it is damaged, of another form, lacks a column, or has a list elsewhere.
     """
     name = f"{path}/{file}"
-    plain = PurePosixPath(file)
-    while plain.suffix in _COMPRESSED:
-        plain = plain.with_suffix("")
+    plain = compressed.plain_name(file)
     form = table.format or _SUFFIXES.get(plain.suffix)
     if form is None:
         raise InputError(f"{name}: CSV, JSON lines or Parquet? Say so, by format =")
     columns = list(dict.fromkeys(columns))
-    try:
-        with _open(path, file) as stream:
-            if form == "jsonl":
-                yield from json_lines.read(stream, name, table.encoding, columns, lists)
-            elif form == "parquet":
-                yield _read_parquet(stream.read(), name, columns, lists)
-            else:
-                yield _read_csv(stream.read(), name, plain.suffix, table, columns)
-    except _damage() as error:
-        reason = str(error).strip() or type(error).__name__
-        raise InputError(f"{name}: cannot be read ({reason[:100]}); get it anew") from error
-
-
-# --- Compressed files ---
-
-
-def _open(path: Path, file: str) -> io.BufferedIOBase:
-    if path.is_dir():
-        if not (path / file).is_file():
-            raise InputError(f"{path / file}: not a regular file; give one that lies on the disk")
-        stream: io.BufferedIOBase = (path / file).open("rb")
-    else:
-        stream = io.BytesIO(archives.read(path, file))
-    suffix = PurePosixPath(file).suffix
-    if suffix == ".gz":
-        return gzip.GzipFile(fileobj=stream)
-    if suffix == ".bz2":
-        return bz2.BZ2File(stream)
-    if suffix == ".xz":
-        return lzma.LZMAFile(stream)
-    if suffix == ".zst":
-        return io.BufferedReader(_Zstandard(stream, f"{path}/{file}"), _CHUNK_BYTES)
-    return stream
-
-
-class _Zstandard(io.RawIOBase):
-    """The content of a .zst file, of one frame or several; an end within a frame is an error."""
-
-    def __init__(self, stream: io.BufferedIOBase, name: str) -> None:
-        try:
-            import zstandard
-        except ImportError as error:
-            raise InputError(
-                f"{name}: the package {error.name} is missing; install uem-t5x[zstandard], or "
-                "unpack the file"
-            ) from error
-        self._stream, self._make = stream, zstandard.ZstdDecompressor().decompressobj
-        self._frame, self._is_begun, self._ready = self._make(), False, b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            unread = self._frame.unused_data if self._frame.eof else b""
-            if self._frame.eof:
-                self._frame, self._is_begun = self._make(), False
-            chunk = unread or self._stream.read(_CHUNK_BYTES)
-            if not chunk:
-                if self._is_begun:
-                    raise EOFError("it ends within a frame of zstd")
-                return 0
-            self._is_begun = True
-            self._ready = self._frame.decompress(chunk)
-        length = min(len(buffer), len(self._ready))
-        buffer[:length], self._ready = self._ready[:length], self._ready[length:]
-        return length
-
-
-def _damage() -> tuple[type[Exception], ...]:
-    """Returns what readers raise of damaged files, as far as any is at work."""
-    zstandard = sys.modules.get("zstandard")
-    return _DAMAGED if zstandard is None else (*_DAMAGED, zstandard.ZstdError)
+    with compressed.opened(path, file) as stream:
+        if form == "jsonl":
+            yield from json_lines.read(stream, name, table.encoding, columns, lists)
+        elif form == "parquet":
+            yield _read_parquet(stream.read(), name, columns, lists)
+        else:
+            yield _read_csv(stream.read(), name, plain.suffix, table, columns)
 
 
 # --- CSV ---
