@@ -25,7 +25,7 @@ class Asked(NamedTuple):
 
 
 def ask(ratings: pl.DataFrame, questions: pl.DataFrame, min_history: int) -> Iterator[Asked]:
-    """Yields questions with their histories, some at a time, in order.
+    """Yields questions with their histories, some users at a time, in order.
 
     Of an item that was rated several times before a question the newest rating counts. What was
     rated in the moment in which a question was asked is not from before it.
@@ -52,7 +52,9 @@ def ask(ratings: pl.DataFrame, questions: pl.DataFrame, min_history: int) -> Ite
     ends = np.where(questions["timestamp"].is_null().to_numpy(), bounds[place + 1], before)
     questions = questions.drop("place")
     rows = ratings["row"].to_numpy()
-    chunks = np.cumsum(ends - starts) // _ITEMS_AT_A_TIME
+    # All questions of a user come at once.
+    items = np.cumsum(ends - starts) - (ends - starts)
+    chunks = items[np.searchsorted(place, place)] // _ITEMS_AT_A_TIME
     for chunk in np.unique(chunks):
         first, last = np.searchsorted(chunks, [chunk, chunk + 1])
         at, question = _spread(starts[first:last], ends[first:last])

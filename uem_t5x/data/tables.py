@@ -5,9 +5,11 @@ the caller to say, who can then name the file and the row of one that is not.
 """
 
 import codecs
+import dataclasses
 import fnmatch
 import hashlib
 import io
+import itertools
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -18,7 +20,7 @@ from polars.exceptions import PolarsError
 from uem_t5x.base.errors import InputError, first_line
 from uem_t5x.data import archives, compressed, json_lines, text_tables
 from uem_t5x.data.sources import Table
-from uem_t5x.data.text_tables import TextTable
+from uem_t5x.data.text_tables import Part, TextTable
 
 _SUFFIXES = {
     **dict.fromkeys((".csv", ".tsv", ".tab", ".txt", ".data", ".dat"), "csv"),
@@ -28,6 +30,8 @@ _SUFFIXES = {
 _TABS = (".tsv", ".tab")
 _MAX_NAME = 200  # letters, of a file in a message
 _SHOWN = 8  # names, in a message
+_BLOCK_BYTES, _LEAST_BYTES = 2**26, 2**20
+_BATCH_ROWS = 1_000_000
 
 
 def find(path: Path, table: Table, where: str) -> list[str]:
@@ -107,47 +111,92 @@ def read(
         if form == "jsonl":
             yield from json_lines.read(stream, name, table.encoding, columns, lists)
         elif form == "parquet":
-            yield _read_parquet(stream.read(), name, columns, lists)
+            yield from _read_parquet(stream, name, columns, lists)
         else:
-            yield _read_csv(stream.read(), name, plain.suffix, table, columns)
+            yield from _read_csv(stream, name, plain.suffix, table, columns)
 
 
 # --- CSV ---
 
 
 def _read_csv(
-    data: bytes, name: str, suffix: str, table: Table, columns: Sequence[str]
-) -> TextTable:
-    digest = hashlib.sha256(data).hexdigest()
-    data = _in_utf8(data, table.encoding, name)
+    stream: io.BufferedIOBase, name: str, suffix: str, table: Table, columns: Sequence[str]
+) -> Iterator[TextTable]:
     separator = table.separator or ("\t" if suffix in _TABS else ",")
-    if table.quoted and len(separator.encode()) == 1:
-        header = list(table.header) or text_tables.csv_header(data, name, separator)
-        _check_header(table, text_tables.csv_header(data, name, separator), name)
-        text_tables.check_columns(columns, header, name)
-        read = text_tables.read_csv(
-            data, name, columns, separator=separator, header=list(table.header)
-        )
-        return TextTable(read.frame, name, read.first_row, read.ends_mid_line, digest)
-    data = data.removeprefix(codecs.BOM_UTF8)
-    first, _, rows = data.partition(b"\n")
-    in_file = first.decode().rstrip("\r").split(separator)
-    header = list(table.header) or in_file
-    _check_header(table, in_file, name)
-    text_tables.check_columns(columns, header, name)
-    read = text_tables.read_unquoted(data if table.header else rows, name, header, separator)
-    first_row = 1 if table.header else 2
-    return TextTable(read.frame.select(columns), name, first_row, read.ends_mid_line, digest)
+    is_quoted = table.quoted and len(separator.encode()) == 1
+    header: list[str] = []
+    digest, line = hashlib.sha256(), 1
+    for data, is_last in _blocks(stream, separator if is_quoted else None, table.encoding):
+        digest.update(data)
+        part = Part(line, is_last, digest.hexdigest())
+        data = _in_utf8(data, table.encoding, name, line)
+        has_header = line == 1 and not table.header
+        if line == 1:
+            in_file = _header(data, name, separator, is_quoted)
+            header = list(table.header) or in_file
+            _check_header(table, in_file, name)
+            text_tables.check_columns(columns, header, name)
+        given = [] if has_header else header
+        if is_quoted:
+            yield text_tables.read_csv(
+                data, name, columns, separator=separator, header=given, part=part
+            )
+        else:
+            data = data.removeprefix(codecs.BOM_UTF8)
+            if has_header:
+                _, _, data = data.partition(b"\n")
+                part = dataclasses.replace(part, first_line=2)
+            read = text_tables.read_unquoted(data, name, header, separator, part)
+            yield dataclasses.replace(read, frame=read.frame.select(columns))
+        line += data.count(b"\n") + (has_header and not is_quoted)
 
 
-def _in_utf8(data: bytes, encoding: str, name: str) -> bytes:
+def _blocks(
+    stream: io.BufferedIOBase, separator: str | None, encoding: str
+) -> Iterator[tuple[bytes, bool]]:
+    """Yields whole rows, many at a time, and whether the file ends with them.
+
+    A file of another encoding than UTF-8 comes at once, and so does the rest of one as soon as a
+    field may be of several lines.
+
+    Args:
+        stream: the file.
+        separator: between fields that quotes may enclose; None if they enclose none.
+        encoding: of the file.
+    """
+    if codecs.lookup(encoding).name != "utf-8":
+        yield stream.read(), True
+        return
+    data = stream.read(_BLOCK_BYTES)
+    while True:
+        # The last part holds several rows: what it ends in is compared with others.
+        following = stream.read(_BLOCK_BYTES)
+        if len(following) < _LEAST_BYTES:
+            yield data + following, True
+            return
+        end = data.rfind(b"\n") + 1
+        if not end or (separator and not text_tables.is_plain(data[:end], separator)):
+            yield data + following + stream.read(), True
+            return
+        yield data[:end], False
+        data = data[end:] + following
+
+
+def _header(data: bytes, name: str, separator: str, is_quoted: bool) -> list[str]:
+    if is_quoted:
+        return text_tables.csv_header(data, name, separator)
+    first, _, _ = data.removeprefix(codecs.BOM_UTF8).partition(b"\n")
+    return first.decode().rstrip("\r").split(separator)
+
+
+def _in_utf8(data: bytes, encoding: str, name: str, first_line: int) -> bytes:
     is_utf8 = codecs.lookup(encoding).name == "utf-8"
     if is_utf8 and text_tables.is_utf8(data):
         return data  # without a copy
     try:
         return data.decode(encoding).removeprefix("\ufeff").encode()
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
+        line = data[: error.start].count(b"\n") + first_line
         raise InputError(
             f"{name}, line {line}: not {encoding} text; say another encoding ="
         ) from error
@@ -162,16 +211,28 @@ def _check_header(table: Table, in_file: Sequence[str], name: str) -> None:
 
 
 def _read_parquet(
-    data: bytes, name: str, columns: Sequence[str], lists: Collection[str]
-) -> TextTable:
+    stream: io.BufferedIOBase, name: str, columns: Sequence[str], lists: Collection[str]
+) -> Iterator[TextTable]:
+    # From the disk it comes part by part; what is unpacked, at once.
+    is_on_disk = isinstance(stream, io.BufferedReader) and isinstance(stream.raw, io.FileIO)
+    if is_on_disk:
+        digest, source = hashlib.file_digest(stream, "sha256"), Path(stream.name)
+    else:
+        data = stream.read()
+        digest, source = hashlib.sha256(data), io.BytesIO(data)
     try:
-        text_tables.check_columns(columns, list(pl.read_parquet_schema(io.BytesIO(data))), name)
-        frame = pl.read_parquet(io.BytesIO(data), columns=list(columns))
+        text_tables.check_columns(columns, list(pl.read_parquet_schema(source)), name)
+        table = pl.scan_parquet(source).select(columns)
+        frames = table.collect_batches(chunk_size=_BATCH_ROWS)
+        row = 1
+        # An empty file is a table, too.
+        for frame in itertools.chain(frames, [table.head(0).collect()]):
+            texts = [_as_text(frame[column], name, column in lists) for column in columns]
+            yield TextTable(pl.DataFrame(texts), name, row, False, digest.hexdigest())
+            row += frame.height
     except PolarsError as error:
         reason = first_line(error)
         raise InputError(f"{name}: cannot be read as Parquet ({reason}); get it anew") from error
-    texts = [_as_text(frame[column], name, column in lists) for column in columns]
-    return TextTable(pl.DataFrame(texts), name, 1, False, hashlib.sha256(data).hexdigest())
 
 
 def _as_text(column: pl.Series, name: str, may_be_list: bool) -> pl.Series:

@@ -95,6 +95,28 @@ class TextTable:
             )
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Which part of a file some lines are; by default all of them.
+
+    Attributes:
+        first_line: the number of the first one.
+        is_last: whether the file ends with them.
+        sha256: of the file as far as it was read; None for that of the lines.
+    """
+
+    first_line: int = 1
+    is_last: bool = True
+    sha256: str | None = None
+
+    def checksum(self, data: bytes) -> str:
+        """Returns that of the file as far as it was read, which ends with `data`."""
+        return self.sha256 or hashlib.sha256(data).hexdigest()
+
+
+WHOLE = Part()
+
+
 def integer(column: str) -> pl.Expr:
     """Returns a column of text as int64, null where it is no whole number.
 
@@ -140,6 +162,7 @@ def read_csv(
     numbers: Collection[str] = (),
     separator: str = ",",
     header: Sequence[str] = (),
+    part: Part = WHOLE,
 ) -> TextTable:
     """Reads some columns of a CSV file with a header; others are ignored.
 
@@ -155,6 +178,7 @@ def read_csv(
             a field swallows whose quote was not meant to open one.
         separator: between fields, of one byte.
         header: the names of the columns, where the first line is a row.
+        part: which part of the file the content is, where it is not all.
 
     Raises:
         InputError: if the file is not text, is cut off, lacks a column or names it twice, or if a
@@ -168,21 +192,26 @@ def read_csv(
                 f"it must name {', '.join(columns)}{or_else}"
             )
     if not is_utf8(data):
-        line = next(n for n, line in enumerate(io.BytesIO(data), 1) if not is_utf8(line))
+        lines = enumerate(io.BytesIO(data), part.first_line)
+        line = next(n for n, line in lines if not is_utf8(line))
         raise InputError(
             f"{name}, line {line}: not UTF-8 text; save the file as UTF-8, or get it anew"
         )
-    table = _without_blank_end(data)
-    if _is_plain(table, separator):
+    table = _without_blank_end(data) if part.is_last else data
+    if is_plain(table, separator):
         # polars calls columns without a header `column_1` and so on where only some are read.
         some = {} if header else {"columns": list(columns)}
-        frame = _read_plain(table, name, separator, present, has_header=not header, **some)
+        frame = _read_plain(
+            table, name, separator, present, part.first_line, has_header=not header, **some
+        )
         frame = frame.select(columns)
     else:
-        frame = _read_quoted(table, name, present, columns, numbers, separator, not header)
-    return TextTable(
-        frame, name, 1 if header else 2, not data.endswith(b"\n"), hashlib.sha256(data).hexdigest()
-    )
+        has_header = not header
+        frame = _read_quoted(
+            table, name, present, columns, numbers, separator, has_header, part.first_line
+        )
+    first_row = part.first_line + (0 if header else 1)
+    return TextTable(frame, name, first_row, not data.endswith(b"\n"), part.checksum(data))
 
 
 def check_columns(columns: Sequence[str], present: Sequence[str], name: str) -> None:
@@ -217,7 +246,9 @@ def csv_header(data: bytes, name: str, separator: str = ",") -> list[str]:
     return header
 
 
-def read_unquoted(data: bytes, name: str, columns: list[str], separator: str = "::") -> TextTable:
+def read_unquoted(
+    data: bytes, name: str, columns: list[str], separator: str = "::", part: Part = WHOLE
+) -> TextTable:
     """Reads a file with no header whose quotes are letters, as those of MovieLens 1M and 10M are.
 
     Args:
@@ -225,15 +256,18 @@ def read_unquoted(data: bytes, name: str, columns: list[str], separator: str = "
         name: how messages call it.
         columns: the names of its fields, in order.
         separator: between fields, of one letter or several.
+        part: see `read_csv`.
 
     Raises:
         InputError: if a line has more fields or fewer, or is far too long.
     """
     _check_lines(data, name)
     utf8 = data if is_utf8(data) else data.decode("latin-1").encode("utf-8")
-    utf8 = _without_blank_end(utf8).replace(separator.encode(), _UNIT_SEPARATOR.encode())
-    frame = _read_plain(utf8, name, _UNIT_SEPARATOR, columns, has_header=False, quote_char=None)
-    return TextTable(frame, name, 1, not data.endswith(b"\n"), hashlib.sha256(data).hexdigest())
+    utf8 = _without_blank_end(utf8) if part.is_last else utf8
+    utf8 = utf8.replace(separator.encode(), _UNIT_SEPARATOR.encode())
+    first_line, options = part.first_line, {"has_header": False, "quote_char": None}
+    frame = _read_plain(utf8, name, _UNIT_SEPARATOR, columns, first_line, **options)
+    return TextTable(frame, name, first_line, not data.endswith(b"\n"), part.checksum(data))
 
 
 def _check_lines(data: bytes, name: str) -> None:
@@ -276,7 +310,7 @@ def _blocks(data: bytes, start: int = 0) -> Iterator[bytes]:
         start = end
 
 
-def _is_plain(data: bytes, separator: str) -> bool:
+def is_plain(data: bytes, separator: str) -> bool:
     """Whether every line is a row, and all who read CSV agree on its fields.
 
     Then quotes enclose whole fields, which are not empty and hold no separator, line end or quote,
@@ -307,12 +341,11 @@ def _is_plain(data: bytes, separator: str) -> bool:
 
 
 def _read_plain(
-    data: bytes, name: str, separator: str, fields: Sequence[str], **options: Any
+    data: bytes, name: str, separator: str, fields: Sequence[str], line: int, **options: Any
 ) -> pl.DataFrame:
-    """Reads a table in which every line is a row."""
+    """Reads a table in which every line is a row, the first one being a file's line number so."""
     text = bytes(set(range(256)) - set(separator.encode() + b"\n"))
     row = separator.encode() * (len(fields) - 1) + b"\n"  # without its text
-    line = 1
     for block in _blocks(data):
         marks = block.translate(None, text)
         if not block.endswith(b"\n"):
@@ -340,11 +373,12 @@ def _read_quoted(
     numbers: Collection[str],
     separator: str,
     has_header: bool,
+    first_line: int,
 ) -> pl.DataFrame:
     """Reads a table whose rows may be of several lines, as Python's csv reads it."""
     places = {column: present.index(column) for column in columns}
     numbered = sorted(places[column] for column in numbers)
-    rows = _rows(data, name, len(present), numbered, separator)
+    rows = _rows(data, name, len(present), numbered, separator, first_line)
     schema = dict.fromkeys(columns, pl.String)
     frames = [pl.DataFrame(schema=schema)]
     with _fields_of(MAX_LINE_BYTES):
@@ -367,7 +401,7 @@ def _fields_of(characters: int) -> Iterator[None]:
 
 
 def _rows(
-    data: bytes, name: str, width: int, numbers: Sequence[int], separator: str
+    data: bytes, name: str, width: int, numbers: Sequence[int], separator: str, first_line: int
 ) -> Iterator[list[str]]:
     """Yields the rows of a CSV file, its header too.
 
@@ -377,20 +411,22 @@ def _rows(
     text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="\n")
     rows = csv.reader(text, strict=True, delimiter=separator)
     while True:
-        line = rows.line_num + 1
+        line = rows.line_num + first_line
         try:
             row = next(rows, None)
         except csv.Error as error:
             mend = next((mend for said, mend in _MENDS.items() if said in str(error)), str(error))
-            until = f" to {rows.line_num}" if rows.line_num > line else ""
+            last = rows.line_num + first_line - 1
+            until = f" to {last}" if last > line else ""
             raise InputError(f"{name}, line {line}{until}: no row of a CSV file; {mend}") from error
         if row is None:
             return
         if len(row) != width:
             raise _wrong_width(name, line, max(len(row), 1), width)
-        if rows.line_num > line and (swallowed := _swallowed_row(row, numbers, separator)):
+        last = rows.line_num + first_line - 1
+        if last > line and (swallowed := _swallowed_row(row, numbers, separator)):
             raise InputError(
-                f"{name}, line {line} to {rows.line_num}: no row of a CSV file: a quote opens a "
+                f"{name}, line {line} to {last}: no row of a CSV file: a quote opens a "
                 f"field in which {reprlib.repr(swallowed)} reads as a row; {_WRITTEN_TWICE}, or "
                 "leave out the column"
             )
