@@ -6,6 +6,9 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from etils import epath
+
+from uem_t5x.base import buckets
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import text_tables
 
@@ -26,7 +29,7 @@ _ZIP_ERRORS = (
 )
 
 
-def members(path: Path, mend: str, deep: bool = False) -> list[str]:
+def members(path: epath.PathLike, mend: str, deep: bool = False) -> list[str]:
     """Returns the names of the files of a folder or zip file.
 
     Args:
@@ -38,11 +41,12 @@ def members(path: Path, mend: str, deep: bool = False) -> list[str]:
     Raises:
         InputError: if it is neither.
     """
+    place = epath.Path(path)
     try:
-        if path.is_dir():
-            files = _below(path) if deep else path.iterdir()
-            names = [file.relative_to(path).as_posix() for file in files]
-        elif not path.is_file():
+        if place.is_dir():
+            files = _below(place) if deep else place.iterdir()
+            names = [file.relative_to(place).as_posix() for file in files]
+        elif not place.is_file():
             names = None
         else:
             with zipfile.ZipFile(path) as archive:
@@ -62,16 +66,24 @@ def members(path: Path, mend: str, deep: bool = False) -> list[str]:
     return [name for name in names if name.isprintable() and len(name) <= _MAX_NAME]
 
 
-def _below(path: Path) -> Iterator[Path]:
-    return (file for file in path.rglob("*") if file.is_file())
+def _below(path: epath.Path) -> Iterator[epath.Path | Path]:
+    if not buckets.is_remote(path):
+        yield from (file for file in Path(path).rglob("*") if file.is_file())
+        return
+    for entry in path.iterdir():
+        if entry.is_dir():
+            yield from _below(entry)
+        else:
+            yield entry
 
 
-def read(path: Path, member: str) -> bytes:
+def read(path: epath.PathLike, member: str) -> bytes:
     """Returns the content of a file of a folder or zip file.
 
     Raises:
         InputError: if it is damaged, or would take more memory than a table of its size does.
     """
+    path = Path(path)
     if path.is_dir():
         return text_tables.read_file(path / member)
     try:

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from etils import epath
+
+from uem_t5x.base import buckets
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import archives
 
@@ -29,7 +32,7 @@ def plain_name(file: str) -> PurePosixPath:
 
 
 @contextlib.contextmanager
-def opened(path: Path, file: str) -> Iterator[io.BufferedIOBase]:
+def opened(path: epath.PathLike, file: str) -> Iterator[io.BufferedIOBase]:
     """Opens a file; what its damage raises while it is read becomes one error.
 
     Args:
@@ -68,11 +71,14 @@ class Hashing(io.RawIOBase):
         return count
 
 
-def _open(path: Path, file: str) -> io.BufferedIOBase:
-    if path.is_dir():
-        if not (path / file).is_file():
-            raise InputError(f"{path / file}: not a regular file; give one that lies on the disk")
-        stream: io.BufferedIOBase = (path / file).open("rb")
+def _open(path: epath.PathLike, file: str) -> io.BufferedIOBase:
+    place = epath.Path(path)
+    if buckets.is_remote(place):
+        stream: io.BufferedIOBase = io.BufferedReader(_InBucket(place / file), _CHUNK_BYTES)
+    elif place.is_dir():
+        if not (place / file).is_file():
+            raise InputError(f"{place / file}: not a regular file; give one that lies on the disk")
+        stream = (Path(path) / file).open("rb")
     else:
         stream = io.BytesIO(archives.read(path, file))
     suffix = PurePosixPath(file).suffix
@@ -85,6 +91,25 @@ def _open(path: Path, file: str) -> io.BufferedIOBase:
     if suffix == ".zst":
         return io.BufferedReader(_Zstandard(stream, f"{path}/{file}"), _CHUNK_BYTES)
     return stream
+
+
+class _InBucket(io.RawIOBase):
+    """An object of a bucket, as Python's own readers take it."""
+
+    def __init__(self, path: epath.Path) -> None:
+        self._file = path.open("rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class _Zstandard(io.RawIOBase):

@@ -69,18 +69,22 @@ class GatheredByUser:
         self._are_numbers &= ids.are_numbers(frame["userId"])
         if ids.are_kept_by_numbers(frame["userId"]):  # they are sorted faster
             frame = frame.with_columns(pl.col("userId").cast(pl.Int64))
+        elif self._are_numbers:  # of which some are written in several ways
+            frame = _numbered(frame)
         scratch.mkdir(exist_ok=True)
         self._runs.append(scratch / f"run-{len(self._runs):05d}.parquet")
         _write(frame, self._runs[-1])
 
     def _make_alike(self) -> None:
         """Writes the ids of all runs in one way."""
-        wanted = pl.Int64 if self._are_numbers else pl.String
         for path in self._runs:
-            frame = pl.scan_parquet(path)
-            if frame.collect_schema()["userId"] != wanted:
-                one_way = ids.numbers_or_none("userId") if self._are_numbers else pl.col("userId")
-                _write(frame.with_columns(one_way.cast(wanted)).collect(), path)
+            schema = pl.read_parquet_schema(path)
+            if self._are_numbers and schema["userId"] == pl.String:
+                frame = pl.read_parquet(path).sort("order").drop("order")
+                _write(frame.with_columns(ids.numbers_or_none("userId")), path)
+            elif not self._are_numbers and (schema["userId"] != pl.String or "order" in schema):
+                frame = pl.read_parquet(path).drop("order", strict=False)
+                _write(frame.with_columns(pl.col("userId").cast(pl.String)), path)
 
     def _starts(self) -> list[int | str]:
         """Returns the first ids of all parts but the first, by what is found in every run."""

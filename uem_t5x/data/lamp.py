@@ -14,10 +14,11 @@ import io
 import json
 import reprlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import polars as pl
+from etils import epath
 
 from uem_t5x.base import progress
 from uem_t5x.base.errors import InputError
@@ -39,7 +40,7 @@ _RATED = {
 
 
 def read(
-    source: Source, path: Path, start: progress.Start, enough: int | None = None
+    source: Source, path: epath.PathLike, start: progress.Start, enough: int | None = None
 ) -> SourceTables:
     """Reads the files of a task.
 
@@ -173,7 +174,7 @@ class _Profiles:
         return half_stars
 
 
-def _by_split(path: Path, table: Table) -> dict[str, str]:
+def _by_split(path: epath.PathLike, table: Table) -> dict[str, str]:
     """Returns the file of each split, by what its name begins with."""
     files: dict[str, str] = {}
     for file in tables.find(path, table, "LaMP"):
@@ -189,14 +190,14 @@ def _date(entry: Mapping[str, Any]) -> list[int]:
     return [int(part) for part in str(entry.get("date", "")).split("-") if part.isdigit()]
 
 
-def _objects(path: Path, file: str, sha256: dict[str, str]) -> Iterator[dict[str, Any]]:
+def _objects(path: epath.PathLike, file: str, sha256: dict[str, str]) -> Iterator[dict[str, Any]]:
     with compressed.opened(path, file) as stream:
         hashed = compressed.Hashing(stream)
         yield from json_arrays.read(io.BufferedReader(hashed), f"{path}/{file}")
         sha256[file] = hashed.sha256.hexdigest()
 
 
-def _golds(path: Path, file: str, task: str, sha256: dict[str, str]) -> dict[str, str]:
+def _golds(path: epath.PathLike, file: str, task: str, sha256: dict[str, str]) -> dict[str, str]:
     """Returns the true outputs by their questions' ids."""
     where = f"{path}/{file}"
     with compressed.opened(path, file) as stream:

@@ -1,6 +1,7 @@
 """What the making of data is asked for; nothing heavy is imported to ask."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 MIN_HISTORY = 20
@@ -46,7 +47,7 @@ class PrepareOptions:
         overwrite: replaces a dataset folder at `output`.
         source: the name of a preset or a TOML file, see `uem_t5x.data.sources`; None for
             `movielens`.
-        data: the folder or zip file that the source's files lie in.
+        data: the folder, which may be in a bucket, or zip file that the source's files lie in.
     """
 
     movielens: Path | None = None
@@ -61,4 +62,4 @@ class PrepareOptions:
     vocabulary_size: int | None = None
     overwrite: bool = False
     source: str | None = None
-    data: Path | None = None
+    data: os.PathLike[str] | None = None

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -85,7 +86,7 @@ def prepare(options: PrepareOptions, start: progress.Start = progress.unseen) ->
             has_vocabulary=options.vocabulary_size is not None,
             counts=joined.counts | counts,
             options={
-                name: str(value) if isinstance(value, Path) else value
+                name: os.fspath(value) if isinstance(value, os.PathLike) else value
                 for name, value in dataclasses.asdict(options).items()
                 if name not in _UNRECORDED and not (name in _OF_SOURCES and value is None)
             },
@@ -101,7 +102,9 @@ def _check(options: PrepareOptions) -> PrepareOptions:
     if options.source == sources.MOVIELENS:
         if options.movielens is not None:
             raise InputError(f"--movielens {options.movielens}: --source says so, too; leave one")
-        options = dataclasses.replace(options, source=None, data=None, movielens=options.data)
+        options = dataclasses.replace(
+            options, source=None, data=None, movielens=options.data and Path(options.data)
+        )
     if options.source is None:
         if options.movielens is None or options.descriptions is None:
             raise InputError(

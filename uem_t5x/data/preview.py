@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import polars as pl
+from etils import epath
 
 from uem_t5x.data import dataset_folder, source_files, source_joining
 from uem_t5x.data.histories import Histories
@@ -42,7 +42,7 @@ class Preview:
     worth: Mapping[str, int]
 
 
-def preview(named: str, path: Path) -> Preview:
+def preview(named: str, path: epath.PathLike) -> Preview:
     """Reads all items and some interactions of a source.
 
     Args:

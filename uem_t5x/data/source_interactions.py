@@ -2,9 +2,9 @@
 
 import collections
 from collections.abc import Iterator
-from pathlib import Path
 
 import polars as pl
+from etils import epath
 
 from uem_t5x.base import progress
 from uem_t5x.data import sources, tables, text_tables, times
@@ -25,7 +25,11 @@ class Interactions:
     """
 
     def __init__(
-        self, path: Path, said: sources.Interactions, scale: RatingScale, enough: int | None = None
+        self,
+        path: epath.PathLike,
+        said: sources.Interactions,
+        scale: RatingScale,
+        enough: int | None = None,
     ) -> None:
         """Finds the files.
 

@@ -2,9 +2,9 @@
 
 import collections
 from collections.abc import Sequence
-from pathlib import Path
 
 import polars as pl
+from etils import epath
 
 from uem_t5x.base import progress
 from uem_t5x.base.errors import InputError
@@ -17,14 +17,14 @@ _FLAGS = {"1": True, "true": True, "t": True, "yes": True, "y": True, "x": True}
 _FLAGS |= {"0": False, "false": False, "f": False, "no": False, "n": False, "": False}
 
 
-def find(source: Source, path: Path) -> list[list[str]]:
+def find(source: Source, path: epath.PathLike) -> list[list[str]]:
     """Returns the files of each table of items; see `tables.find`."""
     return [tables.find(path, of_items.table, "[items]") for of_items in source.items]
 
 
 def read(
     source: Source,
-    path: Path,
+    path: epath.PathLike,
     files: Sequence[Sequence[str]],
     sha256: dict[str, str],
     start: progress.Start = progress.unseen,

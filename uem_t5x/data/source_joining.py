@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from etils import epath
 from jaxtyping import Shaped
 
 from uem_t5x.base import progress
@@ -20,7 +21,7 @@ from uem_t5x.tastes import sentences
 
 def read_source(
     source: Source,
-    path: Path,
+    path: epath.PathLike,
     min_history: int,
     start: progress.Start = progress.unseen,
     scratch: Path | None = None,
@@ -91,7 +92,7 @@ def _told_columns(source: Source, items: pl.DataFrame) -> list[str]:
 def _gather(
     interactions: InteractionReader,
     items: pl.DataFrame,
-    path: Path,
+    path: epath.PathLike,
     scratch: Path | None,
     start: progress.Start,
 ) -> GatheredByUser:

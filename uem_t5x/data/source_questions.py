@@ -1,8 +1,7 @@
 """Reads what is asked of users, and what is true, of a source's tables."""
 
-from pathlib import Path
-
 import polars as pl
+from etils import epath
 
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import ids, tables, text_tables, times
@@ -23,7 +22,7 @@ SCHEMA = {
 }
 
 
-def read(source: Source, path: Path, sha256: dict[str, str]) -> pl.DataFrame | None:
+def read(source: Source, path: epath.PathLike, sha256: dict[str, str]) -> pl.DataFrame | None:
     """Returns the questions of a source, as in `SCHEMA`; None if it has none.
 
     An answer that is not known is empty. Without a time `timestamp`, in microseconds, is null; and

@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import polars as pl
+from etils import epath
 
 from uem_t5x.base import progress
 from uem_t5x.data import source_items, source_questions
@@ -47,7 +47,7 @@ class SourceTables:
 
 
 def read(
-    source: Source, path: Path, start: progress.Start, enough: int | None = None
+    source: Source, path: epath.PathLike, start: progress.Start, enough: int | None = None
 ) -> SourceTables:
     """Reads the items and questions of a source, and finds the files of its interactions.
 

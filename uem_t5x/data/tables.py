@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import polars as pl
+from etils import epath
 from polars.exceptions import PolarsError
 
 from uem_t5x.base.errors import InputError, first_line
@@ -34,7 +35,7 @@ _BLOCK_BYTES, _LEAST_BYTES = 2**26, 2**20
 _BATCH_ROWS = 1_000_000
 
 
-def find(path: Path, table: Table, where: str) -> list[str]:
+def find(path: epath.PathLike, table: Table, where: str) -> list[str]:
     """Returns the files of a table: by the order of the patterns, then by name, as 2 before 10.
 
     Hidden files, and those in hidden folders, are none.
@@ -87,7 +88,11 @@ def _as_sorted(part: str) -> tuple[int, str]:
 
 
 def read(
-    path: Path, file: str, table: Table, columns: Sequence[str], lists: Collection[str] = ()
+    path: epath.PathLike,
+    file: str,
+    table: Table,
+    columns: Sequence[str],
+    lists: Collection[str] = (),
 ) -> Iterator[TextTable]:
     """Yields a file, in one part or several; the last one has its checksum.
 
