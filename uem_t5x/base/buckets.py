@@ -3,6 +3,7 @@
 import fnmatch
 import os
 import re
+from pathlib import Path
 
 from etils import epath
 
@@ -21,6 +22,14 @@ def is_remote(path: epath.PathLike) -> bool:
 def absolute(path: epath.PathLike) -> epath.Path:
     """Returns a path as Orbax wants it; etils would look for a bucket in the current folder."""
     return epath.Path(path) if is_remote(path) else epath.Path(path).absolute()
+
+
+def place(path: epath.PathLike) -> epath.Path | Path:
+    """Returns a path as `pathlib` has it, unless it is in a bucket.
+
+    What etils takes for a file may be a pipe, on which reading waits for ever.
+    """
+    return epath.Path(path) if is_remote(path) else Path(path)
 
 
 def named(folder: epath.PathLike, pattern: str) -> list[epath.Path]:

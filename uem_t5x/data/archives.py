@@ -41,7 +41,7 @@ def members(path: epath.PathLike, mend: str, deep: bool = False) -> list[str]:
     Raises:
         InputError: if it is neither.
     """
-    place = epath.Path(path)
+    place = buckets.place(path)
     try:
         if place.is_dir():
             files = _below(place) if deep else place.iterdir()
@@ -66,9 +66,9 @@ def members(path: epath.PathLike, mend: str, deep: bool = False) -> list[str]:
     return [name for name in names if name.isprintable() and len(name) <= _MAX_NAME]
 
 
-def _below(path: epath.Path) -> Iterator[epath.Path | Path]:
-    if not buckets.is_remote(path):
-        yield from (file for file in Path(path).rglob("*") if file.is_file())
+def _below(path: epath.Path | Path) -> Iterator[epath.Path | Path]:
+    if isinstance(path, Path):
+        yield from (file for file in path.rglob("*") if file.is_file())
         return
     for entry in path.iterdir():
         if entry.is_dir():

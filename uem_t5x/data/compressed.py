@@ -72,13 +72,13 @@ class Hashing(io.RawIOBase):
 
 
 def _open(path: epath.PathLike, file: str) -> io.BufferedIOBase:
-    place = epath.Path(path)
-    if buckets.is_remote(place):
+    place = buckets.place(path)
+    if not isinstance(place, Path):
         stream: io.BufferedIOBase = io.BufferedReader(_InBucket(place / file), _CHUNK_BYTES)
     elif place.is_dir():
         if not (place / file).is_file():
             raise InputError(f"{place / file}: not a regular file; give one that lies on the disk")
-        stream = (Path(path) / file).open("rb")
+        stream = (place / file).open("rb")
     else:
         stream = io.BytesIO(archives.read(path, file))
     suffix = PurePosixPath(file).suffix
