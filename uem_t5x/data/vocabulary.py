@@ -1,13 +1,20 @@
 """Trains the small SentencePiece vocabulary of the tiny models."""
 
+import functools
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import polars as pl
 import sentencepiece
 
 from uem_t5x.base.errors import InputError
-from uem_t5x.tastes import verbalizer
+from uem_t5x.data import dataset_folder
+from uem_t5x.tastes import sentences, verbalizer
+from uem_t5x.tastes.telling import Telling
+
+TEXTS = 2000  # of each kind; more of them teach a small vocabulary nothing new
 
 _WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's space
 _SPECIAL = ("<pad>", "</s>", "<unk>")
@@ -67,3 +74,45 @@ def train_vocabulary(
     )
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(model.getvalue())
+
+
+def train_for_folder(
+    path: Path,
+    size: int,
+    movies: pl.DataFrame,
+    genres: Sequence[str],
+    telling: Telling,
+    learned: Iterable[str],
+    spelled: Iterable[str],
+) -> None:
+    """Trains a vocabulary on what the tasks of a dataset folder write.
+
+    It is learned from some of the items, and can spell them all; see `train_vocabulary`.
+
+    Args:
+        path: where the model is written.
+        size: the most pieces it may have.
+        movies: the movie table.
+        genres: the class names.
+        telling: how histories are told.
+        learned: questions and answers.
+        spelled: more of these.
+    """
+    few = movies[1:].gather_every(-(-movies.height // TEXTS))
+    texts, spelled = [*learned], [*spelled]
+    templates = telling.sentences.values()
+    for template in filter(sentences.is_of_rating, templates):
+        texts += telling.rating_sentences(template)[1:]
+    for template in itertools.filterfalse(sentences.is_of_rating, templates):
+        texts += dataset_folder.item_sentences(few, template)
+        spelled += dataset_folder.item_sentences(movies, template)
+    train_vocabulary(path, texts, genres, size, spelled)
+
+
+def texts_of_answers(
+    tastes: Iterable[tuple[list[str], list[str]]], genres: Sequence[str], telling: Telling
+) -> tuple[list[str], list[str]]:
+    """Returns question and answers that a vocabulary is learned from, and further answers."""
+    write = functools.partial(verbalizer.write_answer, wording=telling.wording)
+    answers = {write(*taste) for taste in tastes}
+    return [telling.question, *sorted(answers)], [write([], []), write(*[genres] * 2)]
