@@ -1,7 +1,7 @@
 """Reads who did what with which item, when, and what it is worth, of a source's tables."""
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 from etils import epath
@@ -49,11 +49,14 @@ class Interactions:
         self.sha256: dict[str, str] = {}
         self.shown: list[str] = []
 
-    def read(self, advance: progress.Advance) -> Iterator[pl.DataFrame]:
+    def read(
+        self, advance: progress.Advance, files: Sequence[str] | None = None
+    ) -> Iterator[pl.DataFrame]:
         """Yields `userId` and `movieId` (texts), `half_stars` and `timestamp` (microseconds).
 
         Args:
             advance: is told of each file that was read.
+            files: only these.
 
         Raises:
             InputError: if a file is damaged, lacks a column or holds an impossible value.
@@ -61,7 +64,7 @@ class Interactions:
         said, rows = self._said, 0
         wanted = [said.user, said.item, said.time, said.value]
         columns = [column for column in wanted if column is not None]
-        for file in self.files:
+        for file in self.files if files is None else files:
             for part in tables.read(self._path, file, said.table, columns):
                 self.sha256[file] = part.sha256
                 rows += part.frame.height

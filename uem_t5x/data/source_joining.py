@@ -1,6 +1,7 @@
 """Joins the tables of a source, as many interactions as there are: see `gathering`."""
 
 import collections
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +50,7 @@ def read_source(
     movies = joining.in_rows(items.drop_nulls(told))
     gathered = _gather(interactions, items, path, scratch, start)
     # From here on items go by their place among all items.
-    places = items.select("movieId", place=pl.int_range(pl.len(), dtype=pl.Int32))
-    rows = movies.join(places, on="movieId").select("row", movieId="place")
+    rows = movies.join(places_of(items), on="movieId").select("row", movieId="place")
 
     ratings = StoredFrames(gathered.scratch)
     advance = start("joining", gathered.height)
@@ -102,23 +102,20 @@ def _gather(
         InputError: if no interaction is with any of the items.
     """
     gathered, is_any_known = GatheredByUser(scratch), False
-    places = items.select("movieId", place=pl.int_range(pl.len(), dtype=pl.Int32))
-    are_numbers = places["movieId"].dtype == pl.Int64
+    places = places_of(items)
     advance = start("reading interactions", len(interactions.files))
     for part in interactions.read(advance):
-        if are_numbers:
-            part = part.with_columns(movieId=ids.numbers_or_none("movieId"))
-        placed = part.join(places, on="movieId", how="left", maintain_order="left")
-        is_any_known = is_any_known or placed["place"].count() > 0
-        gathered.add(placed.select("userId", "half_stars", "timestamp", movieId="place"))
+        placed = place_items(part, places)
+        is_any_known = is_any_known or placed["movieId"].count() > 0
+        gathered.add(placed)
     if gathered.height and not is_any_known:
-        known = items["movieId"].head(IDS_SHOWN).to_list()
-        raise InputError(
-            f"{path}: no interaction is with an item that is listed: ids are such as "
-            f"{', '.join(map(repr, interactions.shown))} there, and "
-            f"{', '.join(map(repr, known))} among [items]; write them alike"
-        )
+        raise no_known_item(path, interactions.shown, items)
     return gathered
+
+
+def places_of(items: pl.DataFrame) -> pl.DataFrame:
+    """Returns `movieId` and `place` of all items."""
+    return items.select("movieId", place=pl.int_range(pl.len(), dtype=pl.Int32))
 
 
 def _join_users(
@@ -130,22 +127,59 @@ def _join_users(
     advance: progress.Advance,
 ) -> tuple[Shaped[np.ndarray, " users"], dict[str, int]]:
     """Stores the ratings that are kept; returns whose they are, and counts."""
-    listed = pl.DataFrame({"movieId": np.arange(items, dtype=np.int32)})
     user_ids: list[np.ndarray] = []
     counts: collections.Counter[str] = collections.Counter()
     for part in gathered.parts():
-        names = None
-        if part["userId"].dtype == pl.String:  # numbers are sorted faster
-            names = pl.Enum(part["userId"].unique().sort())
-            part = part.with_columns(pl.col("userId").cast(names))
-        kept, counts_of_part = joining.keep(listed, rows, part, min_history)
-        if names is not None:
-            kept = kept.with_columns(pl.col("userId").cast(pl.String))
+        kept, counts_of_part = keep_part(part, rows, items, min_history)
         ratings.append(kept)
         user_ids.append(joining.users(kept))
         counts.update(counts_of_part)
         advance(part.height)
     return np.concatenate(user_ids), dict(counts)
+
+
+def keep_part(
+    part: pl.DataFrame, rows: pl.DataFrame, items: int, min_history: int
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Returns the ratings of users that have enough, of some users; see `joining.keep`.
+
+    Args:
+        part: `userId`, `movieId` (the place among all items), `half_stars`, `timestamp`, `order`.
+        rows: `movieId` and `row` of the items that are kept.
+        items: how many there are in all.
+        min_history: the fewest.
+    """
+    listed = pl.DataFrame({"movieId": np.arange(items, dtype=np.int32)})
+    if part["userId"].dtype != pl.String:
+        return joining.keep(listed, rows, part, min_history)
+    # Numbers are sorted faster.
+    names = pl.Enum(part["userId"].unique().sort())
+    part = part.with_columns(pl.col("userId").cast(names))
+    kept, counts = joining.keep(listed, rows, part, min_history)
+    return kept.with_columns(pl.col("userId").cast(pl.String)), counts
+
+
+def place_items(part: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
+    """Returns interactions with items by their places among all, null of those that are not listed.
+
+    Args:
+        part: `userId`, `movieId` (texts), `half_stars` and `timestamp`.
+        places: `movieId` and `place` of all items.
+    """
+    if places["movieId"].dtype == pl.Int64:
+        part = part.with_columns(movieId=ids.numbers_or_none("movieId"))
+    placed = part.join(places, on="movieId", how="left", maintain_order="left")
+    return placed.select("userId", "half_stars", "timestamp", movieId="place")
+
+
+def no_known_item(path: epath.PathLike, shown: Sequence[str], items: pl.DataFrame) -> InputError:
+    """Returns the error that no interaction is with an item that is listed."""
+    known = items["movieId"].head(IDS_SHOWN).to_list()
+    return InputError(
+        f"{path}: no interaction is with an item that is listed: ids are such as "
+        f"{', '.join(map(repr, shown))} there, and {', '.join(map(repr, known))} among [items]; "
+        "write them alike"
+    )
 
 
 def _join_questions(

@@ -32,31 +32,72 @@ def split_users(
     Raises:
         InputError: if a split, `train` among them, would be left without the users asked for.
     """
-    positions = _positions(user_ids, seed)
-    order = np.argsort(positions, kind="stable")
-    positions = positions[order]
-    splits: dict[str, np.ndarray] = {}
+    places = positions(user_ids, seed)
+    order = np.argsort(places, kind="stable")
+    ends = _ends(places[order], shares)
+    starts = [0, *ends]
+    splits = {name: np.sort(order[start:end]) for name, start, end in zip(shares, starts, ends)}
+    return {TRAIN: np.sort(order[starts[-1] :]), **splits}
+
+
+def boundaries(
+    shares: Mapping[str, int | float], places: Float64[np.ndarray, " users"] | None = None
+) -> Float64[np.ndarray, " shares"]:
+    """Returns where the splits end, for whoever splits users by `positions` without all the others.
+
+    Args:
+        shares: as of `split_users`.
+        places: the positions of all users; None if all shares are fractions, which need none.
+    """
+    if places is None:
+        return np.cumsum([float(share) for share in shares.values()])
+    places = np.sort(places)
+    return np.append(places, 1.0)[_ends(places, shares)]
+
+
+def split_of(
+    places: Float64[np.ndarray, " users"], ends: Float64[np.ndarray, " shares"]
+) -> Int64[np.ndarray, " users"]:
+    """Returns the number of each user's split among the shares, or how many shares for `train`."""
+    return np.searchsorted(ends, places, side="right")
+
+
+def check_sizes(sizes: Mapping[str, int], shares: Mapping[str, int | float]) -> None:
+    """Refuses splits that lack the users asked for; see `split_users`."""
+    for name, share in shares.items():
+        if share > 0 and (not sizes[name] or (isinstance(share, int) and sizes[name] < share)):
+            raise _too_few(sum(sizes.values()), shares, name)
+    if not sizes[TRAIN]:
+        raise _too_few(sum(sizes.values()), shares, [*shares][-1])
+
+
+def _ends(places: Float64[np.ndarray, " users"], shares: Mapping[str, int | float]) -> list[int]:
+    """Returns how many of sorted positions are before the end of each split."""
+    ends: list[int] = []
     start, edge = 0, 0.0
     for name, share in shares.items():
         if isinstance(share, int):
             end = start + share
-            edge = positions[end - 1] if 0 < end <= len(order) else edge
+            edge = places[end - 1] if 0 < end <= len(places) else edge
         else:
             edge += share
-            end = max(start, int(np.searchsorted(positions, edge)))
-        too_few = end > len(order) or (share > 0 and end == start)
-        if too_few or end == len(order):
-            asked = " and ".join(f"{share} for {split}" for split, share in shares.items())
-            raise InputError(
-                f"{len(order)} users are too few for the asked split ({asked}, the rest for "
-                f"{TRAIN}); lower --{name}-users or --min-history, or give more data"
-            )
-        splits[name] = np.sort(order[start:end])
+            end = max(start, int(np.searchsorted(places, edge)))
+        if end >= len(places) or (share > 0 and end == start):
+            raise _too_few(len(places), shares, name)
+        ends.append(end)
         start = end
-    return {TRAIN: np.sort(order[start:]), **splits}
+    return ends
 
 
-def _positions(user_ids: Shaped[np.ndarray, " users"], seed: int) -> Float64[np.ndarray, " users"]:
+def _too_few(users: int, shares: Mapping[str, int | float], name: str) -> InputError:
+    asked = " and ".join(f"{share} for {split}" for split, share in shares.items())
+    return InputError(
+        f"{users} users are too few for the asked split ({asked}, the rest for {TRAIN}); lower "
+        f"--{name}-users or --min-history, or give more data"
+    )
+
+
+def positions(user_ids: Shaped[np.ndarray, " users"], seed: int) -> Float64[np.ndarray, " users"]:
     """Returns a pseudo-random number in [0, 1) for each id, the same in every integer type."""
     if user_ids.dtype == object:  # texts
         digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in user_ids]
