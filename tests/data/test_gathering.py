@@ -1,8 +1,6 @@
 """Tables that are read part by part, and users gathered on the disk: all as if it came at once."""
 
-import filecmp
 import io
-from pathlib import Path
 
 import own_questions
 import polars as pl
@@ -10,6 +8,7 @@ import published_forms
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from same_folders import assert_same_folder
 
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import gathering, tables
@@ -20,20 +19,6 @@ from uem_t5x.data.sources import Table
 
 IDS = st.sampled_from(["1", "2", "10", "-3", "2.0", "b", "a", "10.00", "007", "999999999999999999"])
 NUMBERS = st.sampled_from(["1", "2", "10", "-3", "999999999999999999"])
-
-
-def files_of(folder):
-    return {
-        str(file.relative_to(folder)): file for file in Path(folder).rglob("*") if file.is_file()
-    }
-
-
-def assert_same_folder(one, other):
-    one, other = files_of(one), files_of(other)
-    assert one.keys() == other.keys() and len(one) > 5
-    for name, file in one.items():
-        if name != "manifest.json" or file.read_bytes() != other[name].read_bytes():
-            assert filecmp.cmp(file, other[name], shallow=False), name
 
 
 @pytest.mark.parametrize("name", ["amazon-reviews-2023", "movielens-100k", "goodreads"])

@@ -88,8 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE.toml",
         help="other data: a preset, or a file that says what they are (docs/your_data.md)",
     )
-    add("--data", type=Path, metavar="DIR|ZIP", help="where the files of --source lie")
-    add("--output", type=Path, metavar="DIR", help="the dataset folder to write")
+    add("--data", type=_place, metavar="DIR|ZIP", help="where the files of --source lie")
+    add("--output", type=_place, metavar="DIR", help="the dataset folder to write")
     add(
         "--encoder",
         default=PrepareOptions.encoder,
@@ -121,6 +121,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="train a SentencePiece vocabulary of this size for the folder (for tiny models)",
     )
+    add(
+        "--runner",
+        metavar="RUNNER",
+        help="of --source: an Apache Beam runner with its flags, in quotes, for more than one "
+        'machine: "DataflowRunner --project=..." (docs/your_data.md)',
+    )
     add("--overwrite", action="store_true", help="replace a dataset folder at --output")
     add(
         "--check",
@@ -144,7 +150,12 @@ def run(args: argparse.Namespace) -> int:
     names = [field.name for field in dataclasses.fields(PrepareOptions)]
     options = PrepareOptions(**{name: getattr(args, name) for name in names})
     with progress.steps() as start:
-        folder = prepare(options, start)
+        if args.runner:
+            from uem_t5x.data import prepare_on_runner
+
+            folder = prepare_on_runner.prepare(options, args.runner, start)
+        else:
+            folder = prepare(options, start)
     _print_summary(folder.path, folder.manifest)
     return 0
 
@@ -190,6 +201,12 @@ def _some(texts: Iterable[str]) -> str:
     all_texts = list(texts)
     more = len(all_texts) - _TOLD
     return ", ".join(all_texts[:_TOLD]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _place(text: str) -> os.PathLike[str]:
+    from uem_t5x.base import buckets
+
+    return buckets.place(text)
 
 
 def _share(text: str) -> int | float:

@@ -24,11 +24,9 @@ class ExampleWriter:
             split: its name.
             examples: how many there will be.
         """
-        shards = num_shards(examples)
-        self.record = Split(examples=examples, shards=shards)
-        self._paths = iter(shard_paths(folder, split, shards))
-        # As `np.array_split` deals them out.
-        sizes = [examples // shards + (shard < examples % shards) for shard in range(shards)]
+        sizes = shard_sizes(examples)
+        self.record = Split(examples=examples, shards=len(sizes))
+        self._paths = iter(shard_paths(folder, split, len(sizes)))
         self._sizes = iter(sizes)
         self._left, self._file = 0, None
         (folder / EXAMPLES).mkdir(exist_ok=True)
@@ -50,16 +48,7 @@ class ExampleWriter:
         for user in users:
             while not self._left:
                 self._begin_file()
-            history = slice(histories.bounds[user], histories.bounds[user + 1])
-            feature = {
-                "user_id": _strings([str(histories.user_ids[user])]),
-                "history_items": _ints(histories.items[history]),
-                "history_ratings": _ints(histories.half_stars[history]),
-                **{name: _strings(texts) for name, texts in targets.features(user).items()},
-            }
-            example = tf.train.Example(features=tf.train.Features(feature=feature))
-            # Else the order of the features is another one in each process.
-            self._file.write(example.SerializeToString(deterministic=True))
+            self._file.write(example_of(user, histories, targets))
             self._left -= 1
 
     def close(self) -> None:
@@ -73,6 +62,28 @@ class ExampleWriter:
             self._file.close()
         self._file = tf.io.TFRecordWriter(str(next(self._paths)))
         self._left = next(self._sizes)
+
+
+def example_of(
+    user: int | np.integer, histories: Histories, targets: HistoryLabels | Answers
+) -> bytes:
+    """Returns the example of one user, serialized."""
+    history = slice(histories.bounds[user], histories.bounds[user + 1])
+    feature = {
+        "user_id": _strings([str(histories.user_ids[user])]),
+        "history_items": _ints(histories.items[history]),
+        "history_ratings": _ints(histories.half_stars[history]),
+        **{name: _strings(texts) for name, texts in targets.features(user).items()},
+    }
+    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    # Else the order of the features is another one in each process.
+    return example.SerializeToString(deterministic=True)
+
+
+def shard_sizes(examples: int) -> list[int]:
+    """Returns how many examples each file of a split has: as many, or one more in the first."""
+    shards = num_shards(examples)
+    return [examples // shards + (shard < examples % shards) for shard in range(shards)]
 
 
 def num_shards(users: int) -> int:

@@ -58,8 +58,8 @@ class GatheredByUser:
             self._write_run(self._scratch)
         self._make_alike()
         runs, user = pl.scan_parquet(self._runs), pl.col("userId")
-        starts = self._starts()
-        for start, end in zip([None, *starts], [*starts, None]):
+        firsts = self._starts()
+        for start, end in zip([None, *firsts], [*firsts, None]):
             chosen = pl.lit(True) if start is None else user >= start
             yield _numbered(runs.filter(chosen if end is None else chosen & (user < end)).collect())
 
@@ -92,10 +92,20 @@ class GatheredByUser:
             pl.scan_parquet(path).select("userId").gather_every(_SAMPLED).collect()["userId"]
             for path in self._runs
         ]
-        sample = pl.concat(samples).sort()
-        parts = -(-self.height // self._rows)
-        at = [len(sample) * part // parts for part in range(1, parts)]
-        return sample.gather(at).unique().sort().to_list()
+        return starts(pl.concat(samples), self.height, self._rows)
+
+
+def starts(sample: pl.Series, height: int, rows: int) -> list[int | str]:
+    """Returns the first ids of all parts of users but the first.
+
+    Args:
+        sample: ids of some of their rows, each as often as it is met.
+        height: how many rows there are.
+        rows: about how many a part may have.
+    """
+    sample, parts = sample.sort(), -(-height // rows)
+    at = [len(sample) * part // parts for part in range(1, parts)]
+    return sample.gather(at).unique().sort().to_list()
 
 
 def _numbered(frame: pl.DataFrame) -> pl.DataFrame:

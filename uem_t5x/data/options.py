@@ -35,7 +35,7 @@ class PrepareOptions:
     Attributes:
         movielens: the MovieLens folder, or the zip file as published; None for `source`.
         descriptions: the description table, of MovieLens.
-        output: the dataset folder to write.
+        output: the dataset folder to write; in a bucket only by a runner.
         encoder: the sentence encoder; `NAME=FOLDER` loads a SentenceT5 from a local copy.
         encoder_width: the length of the vectors of `hashing`; None is its default.
         min_history: users with fewer described movies are dropped; where there are questions,
@@ -52,7 +52,7 @@ class PrepareOptions:
 
     movielens: Path | None = None
     descriptions: Path | None = None
-    output: Path = Path()
+    output: os.PathLike[str] = Path()
     encoder: str = "hashing"
     encoder_width: int | None = None
     min_history: int | None = None

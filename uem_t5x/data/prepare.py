@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int64
 
-from uem_t5x.base import progress
+from uem_t5x.base import buckets, progress
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import dataset_folder, joining, source_files, source_joining, sources, writing
 from uem_t5x.data.channel_encoders import ChannelEncoders
@@ -41,6 +41,10 @@ def prepare(options: PrepareOptions, start: progress.Start = progress.unseen) ->
         InputError: if an option or an input is refused; then `options.output` is as it was.
     """
     options = check(options)
+    if buckets.is_remote(options.output):
+        raise InputError(
+            f"--output {options.output}: write a folder here, and copy it to the bucket"
+        )
     with dataset_folder.writing(options.output, options.overwrite) as folder:
         source = None if options.source is None else source_files.read_source(options.source)
         options = with_min_history(options, source)

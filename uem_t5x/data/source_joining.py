@@ -1,7 +1,7 @@
 """Joins the tables of a source, as many interactions as there are: see `gathering`."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from uem_t5x.data import asking, ids, joining, lamp, source_questions, source_ta
 from uem_t5x.data.gathering import GatheredByUser, StoredFrames
 from uem_t5x.data.joining import Joined
 from uem_t5x.data.source_interactions import IDS_SHOWN
-from uem_t5x.data.source_tables import InteractionReader
+from uem_t5x.data.source_tables import InteractionReader, SourceTables
 from uem_t5x.data.sources import LAMP, Source
 from uem_t5x.tastes import sentences
 
@@ -46,8 +46,7 @@ def read_source(
     reader = lamp if source.reader == LAMP else source_tables
     tables = reader.read(source, path, start, enough)
     items, interactions, questions = tables.items, tables.interactions, tables.questions
-    told = _told_columns(source, items)
-    movies = joining.in_rows(items.drop_nulls(told))
+    movies = told_items(source, items)
     gathered = _gather(interactions, items, path, scratch, start)
     # From here on items go by their place among all items.
     rows = movies.join(places_of(items), on="movieId").select("row", movieId="place")
@@ -63,22 +62,57 @@ def read_source(
         user_ids = users["value"].to_numpy()
         place = np.repeat(np.arange(users.height), users["len"].to_numpy())
         asked = asked.select(pl.Series("user", place), "question", "answer", "split", userId="id")
-    counts = joining.counts_of_movies(items, movies) | counts
+    counts = all_counts(tables, movies, counts, interactions.counts)
     if not len(user_ids):
-        raise InputError(
-            f"0 users are too few for the asked split: of the {items.height} items of {path} "
-            f"{movies.height} have a {' and a '.join(told)}; "
-            f"{joining.too_few(counts, min_history)}"
-        )
-    for reason, count in interactions.counts.items():
-        counts[f"dropped_{reason}_ratings"] = count
-        counts["ratings_read"] += count
-    counts["dropped_repeated_movies"] = tables.repeated
-    counts["movies_read"] += tables.repeated
+        raise nobody_is_left(source, path, tables, movies, counts, min_history)
     sha256 = {**tables.sha256, **interactions.sha256}
     worth = interactions.worth
     return Joined(
         joining.with_padding(movies), ratings, user_ids, counts, sha256, worth=worth, asked=asked
+    )
+
+
+def told_items(source: Source, items: pl.DataFrame) -> pl.DataFrame:
+    """Returns the items of which all is known that is told, in rows; see `joining.in_rows`."""
+    return joining.in_rows(items.drop_nulls(_told_columns(source, items)))
+
+
+def all_counts(
+    tables: SourceTables,
+    movies: pl.DataFrame,
+    kept: Mapping[str, int],
+    left_out: Mapping[str, int],
+) -> dict[str, int]:
+    """Returns what the manifest counts of a source.
+
+    Args:
+        tables: the items.
+        movies: those that are kept.
+        kept: counts of interactions that were joined.
+        left_out: interactions that were not, by why.
+    """
+    counts = joining.counts_of_movies(tables.items, movies) | dict(kept)
+    for reason, count in left_out.items():
+        counts[f"dropped_{reason}_ratings"] = count
+        counts["ratings_read"] += count
+    counts["dropped_repeated_movies"] = tables.repeated
+    counts["movies_read"] += tables.repeated
+    return counts
+
+
+def nobody_is_left(
+    source: Source,
+    path: epath.PathLike,
+    tables: SourceTables,
+    movies: pl.DataFrame,
+    counts: Mapping[str, int],
+    min_history: int,
+) -> InputError:
+    """Returns the error that no user has enough items."""
+    told = " and a ".join(_told_columns(source, tables.items))
+    return InputError(
+        f"0 users are too few for the asked split: of the {tables.items.height} items of {path} "
+        f"{movies.height} have a {told}; {joining.too_few(counts, min_history)}"
     )
 
 
