@@ -15,16 +15,16 @@ from uem_t5x.data import prepare_on_runner
 from uem_t5x.data.options import PrepareOptions
 from uem_t5x.data.prepare import prepare
 
-beam_pipeline = pytest.importorskip("uem_t5x.data.beam_pipeline", reason="needs uem-t5x[beam]")
+beam_steps = pytest.importorskip("uem_t5x.data.beam_steps", reason="needs uem-t5x[beam]")
 HERE = "DirectRunner"
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Ranges of few rows, and few users at a time."""
-    monkeypatch.setattr(beam_pipeline, "_SAMPLED", 7)
-    monkeypatch.setattr(beam_pipeline, "_USERS_AT_A_TIME", 3)
-    monkeypatch.setattr(beam_pipeline.Job.__init__, "__defaults__", (150,))
+    monkeypatch.setattr(beam_steps, "_SAMPLED", 7)
+    monkeypatch.setattr(beam_steps, "_USERS_AT_A_TIME", 3)
+    monkeypatch.setattr(beam_steps.Job.__init__, "__defaults__", (150,))
 
 
 def parts_of(data, number):

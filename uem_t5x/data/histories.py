@@ -9,6 +9,8 @@ from jaxtyping import Int32, Int64, Shaped, UInt8
 
 from uem_t5x.tastes import labels
 
+_CELLS_AT_A_TIME = 4_000_000  # of users by genres; some 100 bytes each
+
 
 @dataclasses.dataclass(frozen=True)
 class HistoryLabels:
@@ -98,8 +100,19 @@ class Histories:
             genres: the names of its columns.
             rule: its numbers.
         """
-        statistics = labels.genre_statistics(genre_matrix, self.items, self.half_stars, self.bounds)
-        return HistoryLabels(genres, *labels.label_genres(*statistics, rule))
+        at_once = max(_CELLS_AT_A_TIME // max(len(genres), 1), 1)
+        liked, disliked = [], []
+        for first in range(0, max(len(self.user_ids), 1), at_once):
+            bounds = self.bounds[first : first + at_once + 1]
+            own = slice(bounds[0], bounds[-1])
+            items, half_stars = self.items[own], self.half_stars[own]
+            statistics = labels.genre_statistics(
+                genre_matrix, items, half_stars, bounds - bounds[0]
+            )
+            of_these = labels.label_genres(*statistics, rule)
+            liked.append(of_these[0])
+            disliked.append(of_these[1])
+        return HistoryLabels(genres, np.concatenate(liked), np.concatenate(disliked))
 
     def of(self, users: Int64[np.ndarray, " some"]) -> "Histories":
         """Returns the histories of some users, in increasing order."""

@@ -143,13 +143,13 @@ def _copy(folder: Path, destination: epath.Path) -> None:
 
 def _record(folder: epath.Path, split: str, examples: int) -> Split:
     """Returns what the manifest says of a split; of one without users workers wrote no file."""
-    from uem_t5x.data import beam_pipeline
+    from uem_t5x.data import beam_steps
     from uem_t5x.data.examples import num_shards
 
     shards = num_shards(examples)
     if not examples:
         (path,) = dataset_folder.shard_paths(folder, split, shards)
-        beam_pipeline.write_records(path, [])
+        beam_steps.write_records(path, [])
     return Split(examples=examples, shards=shards)
 
 
