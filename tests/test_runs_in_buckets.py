@@ -8,9 +8,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import published_forms
 import pytest
 import tiny_recipe
 from fake_bucket import FakeBuckets
+from same_folders import assert_same_folder
 
 from uem_t5x import train
 from uem_t5x.answers.trained_model import TrainedModel
@@ -75,3 +77,21 @@ def test_it_is_trained_gone_on_with_and_scored(buckets, dataset_folder, tmp_path
     buckets.download(RUN, tmp_path / "copy")
     one, other = (TrainedModel.load(folder, step=6) for folder in (here, tmp_path / "copy"))
     jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
+
+
+def test_tables_of_a_bucket_are_prepared(buckets, tmp_path):
+    """On one machine, and by a runner's workers into the bucket; both are the same folder."""
+    pytest.importorskip("apache_beam", reason="needs uem-t5x[beam]")
+    data = published_forms.write("amazon-reviews-2023", tmp_path / "data")
+    buckets.upload(data, "bucket/tables")
+    away = tmp_path / "away"
+    away.mkdir()
+    source = ["--source", "amazon-reviews-2023", "--data", "gs://bucket/tables"]
+    prepare = ["uem_t5x.cli", "prepare", *source, "--encoder-width", "16"]
+    prepare += ["--vocabulary-size", "700"]
+    command(buckets, away, *prepare, "--output", str(tmp_path / "here"))
+    output = ["--output", "gs://bucket/prepared", "--runner", "DirectRunner"]
+    command(buckets, away, *prepare, *output)
+    there = tmp_path / "there"
+    buckets.download("bucket/prepared", there)
+    assert_same_folder(tmp_path / "here", there)

@@ -43,8 +43,8 @@ def opened(path: epath.PathLike, file: str) -> Iterator[io.BufferedIOBase]:
         InputError: if it is damaged, or cannot be opened.
     """
     try:
-        with _open(path, file) as stream:
-            yield stream
+        with contextlib.ExitStack() as stack:
+            yield stack.enter_context(_open(path, file, stack))
     except _damage() as error:
         reason = str(error).strip() or type(error).__name__
         raise InputError(f"{path}/{file}: cannot be read ({reason[:100]}); get it anew") from error
@@ -71,10 +71,11 @@ class Hashing(io.RawIOBase):
         return count
 
 
-def _open(path: epath.PathLike, file: str) -> io.BufferedIOBase:
+def _open(path: epath.PathLike, file: str, stack: contextlib.ExitStack) -> io.BufferedIOBase:
     place = buckets.place(path)
     if not isinstance(place, Path):
-        stream: io.BufferedIOBase = io.BufferedReader(_InBucket(place / file), _CHUNK_BYTES)
+        in_bucket = _InBucket(stack.enter_context((place / file).open("rb")))
+        stream: io.BufferedIOBase = io.BufferedReader(in_bucket, _CHUNK_BYTES)
     elif place.is_dir():
         if not (place / file).is_file():
             raise InputError(f"{place / file}: not a regular file; give one that lies on the disk")
@@ -96,8 +97,8 @@ def _open(path: epath.PathLike, file: str) -> io.BufferedIOBase:
 class _InBucket(io.RawIOBase):
     """An object of a bucket, as Python's own readers take it."""
 
-    def __init__(self, path: epath.Path) -> None:
-        self._file = path.open("rb")
+    def __init__(self, file: Any) -> None:
+        self._file = file
 
     def readable(self) -> bool:
         return True
@@ -106,10 +107,6 @@ class _InBucket(io.RawIOBase):
         data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 class _Zstandard(io.RawIOBase):
