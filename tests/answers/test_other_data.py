@@ -59,3 +59,15 @@ def test_histories_of_ones_own_ids_are_answered(model_dir, tmp_path, capsys):
     assert (answer["described"], answer["dropped"], answer["unknown_items"]) == (1, 1, 1)
     assert answer["answer"].startswith("The customer ")
     assert set(answer["liked"]) <= {"All Beauty", "Alpha", "Beta", "Epsilon", "Gamma & Delta"}
+
+
+def test_tables_and_reports_speak_of_classes(model_dir, tmp_path, capsys):
+    output = model_dir / "metrics.json"
+    assert cli.main(["evaluate", "--model-dir", str(model_dir), "--output", str(output)]) == 0
+    assert "the model by class" in capsys.readouterr().out
+    assert cli.main(["report", str(model_dir), "--output", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report/report.html").read_text()
+    assert "By class" in page and "rated items" in page
+    about_the_paper = page.split("Beside the paper</h3>")[1].split("</section>")[0]
+    rest = page.replace(about_the_paper, "").replace("how ties between genres are broken", "")
+    assert "genre" not in rest.replace('id="genres"', "").replace('href="#genres"', "")

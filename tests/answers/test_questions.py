@@ -119,3 +119,10 @@ def test_other_forms_of_answers_are_lamps(path, tmp_path, capsys):
     lamp = str(tmp_path / "lamp.json")
     assert cli.main(["evaluate", "--model-dir", str(path / "uem"), "--lamp", lamp]) == 2
     assert "is of no task of LaMP; give --answers FILE" in capsys.readouterr().err
+
+
+def test_a_report_leaves_them_out(path, tmp_path, capsys):
+    run = path / "uem"
+    assert cli.main(["evaluate", "--model-dir", str(run), "--output", f"{run}/metrics.json"]) == 0
+    assert cli.main(["report", str(run), "--output", str(tmp_path / "report")]) == 2
+    assert "whose scores `uem-t5x evaluate --against` compares" in capsys.readouterr().err

@@ -23,7 +23,12 @@ _DEPTH = 2  # of folders below a RUN_DIR that may be runs
 _SCORE = "score each DIR with `uem-t5x evaluate --model-dir DIR --output DIR/metrics.json`"
 # Why a run is left out, and what is said where all are.
 _NOT_SCORED, _NOT_CURRENT = "not scored", "trained on since they were scored"
-_REFUSED = {_NOT_SCORED: "no scores yet", _NOT_CURRENT: "no scores since it was trained on"}
+_OF_QUESTIONS = "scored by metrics of their own questions"
+_REFUSED = {
+    _NOT_SCORED: "no scores yet",
+    _NOT_CURRENT: "no scores since it was trained on",
+    _OF_QUESTIONS: "of questions of its own, whose scores `uem-t5x evaluate --against` compares",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +86,8 @@ def read_runs(
     for folder in folders:
         if not (folder / finished.METRICS).is_file():
             skipped.setdefault(_NOT_SCORED, []).append(str(folder))
+        elif "metrics" in finished.read_scores(folder / finished.METRICS):
+            skipped.setdefault(_OF_QUESTIONS, []).append(str(folder))
         elif not (run := finished.Run.read(folder)).is_current:
             skipped.setdefault(_NOT_CURRENT, []).append(str(folder))
         else:

@@ -15,7 +15,7 @@ from uem_t5x.tastes.metrics import KINDS
 
 _AXES = {
     "by_margin": "margin in stars: how far the mean lies within the labels, or without",
-    "by_count": "how often the genre of a label occurs",
+    "by_count": "how often the {genre} of a label occurs",
 }
 _SHARE = "said, share"
 _WIDTH, _HEIGHT = 9.0, 6.2
@@ -39,7 +39,7 @@ def of_best(comparison: Comparison) -> Plot | None:
                 _draw_shares(axes, theme, kind, rows_of_runs, runs[0].kind)
                 axes.set(title=kind if name == "by_margin" else "", ylim=(0, 1))
             row[0].set(ylabel=_SHARE)
-            row[0].set_xlabel(_AXES[name], loc="left")
+            row[0].set_xlabel(_AXES[name].format(genre=comparison.words.genre), loc="left")
         handles, names = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=2)
 

@@ -39,6 +39,7 @@ _FORMAT = "uem-t5x report"
 _GENERATOR = b'<meta name="generator" content="uem-t5x report'
 _HEAD_BYTES = 1000
 _F1_COLUMNS = ("f1", "liked_f1", "disliked_f1")
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 # What Markdown does not take as it is; an underscore within a word it does.
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_])")
 
@@ -195,9 +196,11 @@ def _render(
     environment.filters["score"] = _score
     environment.filters["interval"] = _interval
     environment.filters["header"] = _header
+    environment.filters["in_words"] = _in_words
     environment.filters["markdown"] = _markdown
     return environment.get_template(template).render(
         sections=sections,
+        words=settings_lib.words_of(run for s in sections for run in s.comparison.runs),
         skipped=skipped,
         paper=paper_results,
         columns=COLUMNS,
@@ -221,6 +224,10 @@ def _interval(interval: Interval | None) -> str:
 
 def _header(value: tables.Header) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _in_words(number: int) -> str:
+    return _NUMBERS[number] if number < len(_NUMBERS) else str(number)
 
 
 def _markdown(text: str) -> str:

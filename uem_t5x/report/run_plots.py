@@ -165,7 +165,7 @@ def per_genre(comparison: Comparison) -> list[Plot]:
 
 
 def _genres_plot(comparison: Comparison, kind: str) -> Plot:
-    best = comparison.best
+    best, words = comparison.best, comparison.words
     f1s: dict[str, list[float]] = {}
     labelled, support = {}, {}
     for row in (row for run in best.runs for row in run.metrics["per_genre"]):
@@ -179,10 +179,13 @@ def _genres_plot(comparison: Comparison, kind: str) -> Plot:
 
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.add_subplot()
-        figures.draw_bars(axes, theme, range(len(genres)), scores, "F1 of the genre")
+        figures.draw_bars(axes, theme, range(len(genres)), scores, f"F1 of the {words.genre}")
         over_all = {
-            f"{figures.COUNTING}, all genres": (comparison.counting, figures.counting_style),
-            "label rule on the same items, all genres": (best.rule, figures.rule_style),
+            f"{figures.COUNTING}, all {words.genres}": (
+                comparison.counting,
+                figures.counting_style,
+            ),
+            f"label rule on the same items, all {words.genres}": (best.rule, figures.rule_style),
         }
         for label, (of_method, style) in over_all.items():
             f1 = of_method[f"{kind}_f1"]
@@ -193,9 +196,13 @@ def _genres_plot(comparison: Comparison, kind: str) -> Plot:
         figure.legend(loc="outside lower center")
 
     told = ", ".join(f"{genre} {score}" for genre, score in zip(genres, scores))
-    title = f"{kind.capitalize()} genres, and how many users have them"
+    title = f"{kind.capitalize()} {words.genres}, and how many users have them"
     return Plot(
-        f"genres-{kind}", title, f"F1 of {kind} genres: {told}.", draw, 2 + 0.22 * len(genres)
+        f"genres-{kind}",
+        title,
+        f"F1 of {kind} {words.genres}: {told}.",
+        draw,
+        2 + 0.22 * len(genres),
     )
 
 

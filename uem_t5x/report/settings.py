@@ -7,7 +7,7 @@ import itertools
 import pprint
 import statistics
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -16,6 +16,7 @@ from uem_t5x.base.errors import InputError
 from uem_t5x.report import paper_results
 from uem_t5x.runs.finished import UEM, Run
 from uem_t5x.tastes import uncertainty
+from uem_t5x.tastes.label_numbers import LabelRule
 from uem_t5x.tastes.uncertainty import Interval
 
 HISTORY_LENGTH, UEM_LAYERS, LANGUAGE_MODEL = "HISTORY_LENGTH", "UEM_LAYERS", "LANGUAGE_MODEL"
@@ -49,6 +50,23 @@ class Summary:
     def __str__(self) -> str:
         spread = "" if self.spread is None else f" ± {self.spread:.3f}"
         return f"{self.mean:.3f}{spread}"
+
+
+class Words(NamedTuple):
+    """What the data are called."""
+
+    genre: str
+    genres: str
+    movies: str
+
+
+_OF_MOVIELENS, _OF_OTHERS = Words("genre", "genres", "movies"), Words("class", "classes", "items")
+
+
+def words_of(runs: Iterable[Run]) -> Words:
+    """Returns what the data of runs are called: as MovieLens' own, if they are of no other."""
+    is_movielens = all(run.manifest.source is None for run in runs)
+    return _OF_MOVIELENS if is_movielens else _OF_OTHERS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -202,6 +220,16 @@ class Comparison:
     def not_recorded(self) -> dict[str, int]:
         """What older versions did not write down of runs, and of how many."""
         return dict(collections.Counter(name for run in self.runs for name in run.not_recorded))
+
+    @property
+    def label_rule(self) -> LabelRule:
+        """What the labels were made by."""
+        return self.runs[0].manifest.telling.rule
+
+    @property
+    def words(self) -> Words:
+        """What the data are called."""
+        return words_of(self.runs)
 
     @property
     def genres(self) -> Sequence[str]:
