@@ -1,3 +1,8 @@
 """The User Embedding Module (arXiv 2401.04858) in JAX and Flax, on T5X."""
 
+from etils import epy
+
 __version__ = "0.1.0"
+
+with epy.lazy_api_imports(globals()):
+    from uem_t5x.answers.model import Model, load

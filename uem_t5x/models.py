@@ -6,6 +6,7 @@ parameters that no gradient reaches and the optimizer does not see. Functions th
 `flax_mutables` hand them back where T5X's trainer expects them.
 """
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from uem_t5x.base.errors import InputError
 from uem_t5x.network import decoding, parameters, stacks
 from uem_t5x.network.losses import cross_entropy
 from uem_t5x.network.parameters import Trainable
+from uem_t5x.network.soft_prompt import SoftPromptModule
 from uem_t5x.network.transformer import Transformer
 from uem_t5x.network.types import Array, Batch, PyTree
 
@@ -139,7 +141,7 @@ class EncoderDecoderModel:
     ) -> Float[Array, "batch length vocab"]:
         """Returns the logits of every target position; dropout needs a random key."""
         return self.module.apply(
-            {"params": self._as_run(params), **(flax_mutables or {})},
+            {"params": self.as_run(params), **(flax_mutables or {})},
             *_tokens(batch),
             _features(batch),
             enable_dropout=dropout_rng is not None,
@@ -248,7 +250,7 @@ class EncoderDecoderModel:
           Token ids, and `{"scores": log-likelihoods}`, those of a beam search by length.
         """
         num_decodes = num_decodes or self._num_decodes
-        variables = {"params": self._as_run(params), **(flax_mutables or {})}
+        variables = {"params": self.as_run(params), **(flax_mutables or {})}
         encoded = self.module.apply(
             variables,
             batch["encoder_input_tokens"],
@@ -293,7 +295,13 @@ class EncoderDecoderModel:
             return tokens, {"scores": scores}
         return tokens[:, -1], {"scores": scores[:, -1]}
 
-    def _as_run(self, params: PyTree) -> PyTree:
+    def with_soft_prompt(self, soft_prompt: SoftPromptModule) -> "EncoderDecoderModel":
+        """Returns the same model with another soft prompt, and whatever parameters that has."""
+        other = copy.copy(self)
+        other.module = self.module.clone(soft_prompt=soft_prompt)
+        return other
+
+    def as_run(self, params: PyTree) -> PyTree:
         """Returns parameters with the layers as they are run: in a loop, or one by one.
 
         Of a state that holds them one by one, as T5X's does, a loop needs a copy, of the type that

@@ -77,7 +77,7 @@ def predict(
     from uem_t5x.tastes import verbalizer
 
     genres, telling = trained.catalogue.genres, trained.catalogue.telling
-    encoder = _ItemEncoder(trained)
+    encoder = ItemEncoder(trained)
     answerer = trained.answerer(batch_size)
 
     def told(users: Sequence[User], index: int) -> Iterator[tuple[int, str]]:
@@ -131,7 +131,7 @@ def _batches(users: Iterable[User | None], size: int) -> Iterator[list[User]]:
         yield batch
 
 
-class _ItemEncoder:
+class ItemEncoder:
     """Embeds described movies, in rows that are appended to the checkpoint's item table.
 
     Attributes:

@@ -172,7 +172,7 @@ def read_users(
       ties_by_id: whether items of the same time are taken in the order of their ids, as `prepare`
         has those of MovieLens; else as they stand in the line.
     """
-    reader = _Reader(rows, titles or {}, why_not_described, telling, ties_by_id)
+    reader = UserReader(rows, titles or {}, why_not_described, telling, ties_by_id)
     number = 0
     for line in lines:
         if line is None:
@@ -205,8 +205,8 @@ class _Rated:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Reader:
-    """Reads lines by a catalogue; see `read_users`."""
+class UserReader:
+    """Reads users by a catalogue; see `read_users`."""
 
     rows: Mapping[ItemId, int]
     titles: Mapping[str, Sequence[ItemId]]
@@ -215,6 +215,11 @@ class _Reader:
     ties_by_id: bool
 
     def user(self, line: bytes) -> User:
+        """Returns the user of a line.
+
+        Raises:
+          InputError: if it cannot be read.
+        """
         if len(line) > MAX_LINE_BYTES:
             raise InputError(
                 f"longer than {MAX_LINE_BYTES >> 20} MiB; give the most recent items of the history"
@@ -223,6 +228,14 @@ class _Reader:
             record = json.loads(line.decode("utf-8-sig"))
         except ValueError as error:
             raise InputError(f"no JSON ({error}); write one object a line") from error
+        return self.read(record)
+
+    def read(self, record: Any) -> User:
+        """Returns the user of an object, as one that stands in a line.
+
+        Raises:
+          InputError: if it cannot be read.
+        """
         if not isinstance(record, dict) or not isinstance(record.get("history"), list):
             raise InputError('expected {"user_id": ..., "history": [...]}')
         user_id = record.get("user_id")

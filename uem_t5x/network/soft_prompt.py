@@ -76,3 +76,17 @@ class SoftPromptModule(nn.Module):
             for name, length in feature_lengths.items()
         }
         return prompt, jax.eval_shape(lambda: jax.random.key(0)), features
+
+
+class GivenPrompt(SoftPromptModule):
+    """A soft prompt that was made before: a user is embedded once, and answered often.
+
+    It reads `soft_prompt` [batch, prompt, embed] and `soft_prompt_mask` [batch, prompt], whatever
+    module made them, and has no parameters.
+    """
+
+    def __call__(
+        self, features: Features, embed_dim: int, *, enable_dropout: bool = True
+    ) -> SoftPrompt:
+        del embed_dim, enable_dropout
+        return SoftPrompt(features["soft_prompt"], features["soft_prompt_mask"])
