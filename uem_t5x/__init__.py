@@ -2,7 +2,9 @@
 
 from etils import epy
 
-__version__ = "0.1.0"
+from uem_t5x.base import version
+
+__version__ = version.VERSION
 
 with epy.lazy_api_imports(globals()):
     from uem_t5x.answers.model import Model, load

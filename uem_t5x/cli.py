@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from uem_t5x import __version__
 from uem_t5x.base.errors import exit_code
+from uem_t5x.base.version import VERSION
 
 _TRAIN = "train"
 # Those whose recipe, or encoder, may be of a module of the current folder.
@@ -45,7 +45,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="uem-t5x", description="The User Embedding Module for personalised language prompting."
     )
-    parser.add_argument("--version", action="version", version=f"uem-t5x {__version__}")
+    parser.add_argument("--version", action="version", version=f"uem-t5x {VERSION}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary)

@@ -15,9 +15,9 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from uem_t5x import __version__
 from uem_t5x.base import atomic, checksums
 from uem_t5x.base.errors import InputError
+from uem_t5x.base.version import VERSION
 from uem_t5x.report import (
     difficulty_plot,
     figures,
@@ -209,7 +209,7 @@ def _render(
         runs_file=RUNS,
         tables_file=TABLES,
         files_file=FILES,
-        version=__version__,
+        version=VERSION,
     )
 
 
