@@ -9,8 +9,22 @@ import tiny_recipe
 from uem_t5x import train
 
 PAGE = Path(__file__).parents[1] / "README.md"
-(ATTENTION,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+PYTHON, ATTENTION = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 SMALL = [*tiny_recipe.BINDINGS, "TRAIN_STEPS = 1", "EVAL_PERIOD = 0"]
+
+
+def test_from_python(dataset_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places = tiny_recipe.places("runs/uem-50", dataset_folder.path)
+    train.run_recipe([tiny_recipe.RECIPE], [*SMALL, *places])
+    movies = dataset_folder.movies()["movieId"].to_list()
+    names = {}
+    exec(
+        PYTHON.replace("260", str(movies[2])).replace('"movieId": 1,', f'"movieId": {movies[1]},'),
+        names,
+    )
+    assert names["told"]["answer"] == names["again"]["answer"]
+    assert len(names["told"]["weights"]) == 2 and names["vectors"].ndim == 3
 
 
 def test_looking_at_attention(dataset_folder, tmp_path, monkeypatch, capsys):

@@ -22,7 +22,7 @@ from uem_t5x.base.version import VERSION
 
 _TRAIN = "train"
 # Those whose recipe, or encoder, may be of a module of the current folder.
-_IMPORT_FROM_HERE = {_TRAIN, "prepare", "evaluate", "predict", "export", "compile"}
+_IMPORT_FROM_HERE = {_TRAIN, "prepare", "evaluate", "predict", "embed", "export", "compile"}
 # Each is a module of `uem_t5x.commands`. One line of help:
 COMMANDS = {
     "synthesize": "write a MovieLens-shaped folder with made-up users",
@@ -32,6 +32,7 @@ COMMANDS = {
     _TRAIN: "train a model, as `python -m uem_t5x.train` does",
     "evaluate": "score a trained model beside the baselines",
     "predict": "write the tastes of users given as JSON lines",
+    "embed": "write the vectors of users, the soft prompts that the model reads",
     "sweep": "train and score a list of runs, going on where it was stopped",
     "report": "draw up a page from trained and scored runs",
     "compile": "tell what a recipe takes on TPUs that are not there",

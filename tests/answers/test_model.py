@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import doctest
+import json
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 
 import uem_t5x
+from uem_t5x import cli
+from uem_t5x.answers import evaluate, predict, user_vectors
 from uem_t5x.answers import model as model_lib
-from uem_t5x.answers import predict
 from uem_t5x.answers.user_lines import User
 from uem_t5x.base.errors import InputError
+from uem_t5x.inputs import users as users_lib
 from uem_t5x.network.item_table import ItemTable
 
 
@@ -161,3 +164,38 @@ def test_vectors_that_are_none(model):
         model.answer([{"movieId": 1, "rating": 3}], question="Why?")
     assert model.answer([])["items"] == 0
     assert model.embed([]).shape == (0, 16)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("suffix", ["parquet", "npz"])
+def test_vectors_on_the_disk(model, histories, undisturbed, pooled, suffix, tmp_path, capsys):
+    lines = [json.dumps({"user_id": f"ü{n}", "history": h}) for n, h in enumerate(histories[:3])]
+    (tmp_path / "in.jsonl").write_text("\n".join([*lines, "{}"]), encoding="utf-8")
+    file = tmp_path / f"users.{suffix}"
+    command = ["embed", "--model-dir", str(undisturbed[0]), "--step", "6", "--output", str(file)]
+    command += ["--pooled"] if pooled else []
+    assert cli.main([*command, "--input", str(tmp_path / "in.jsonl")]) == 2
+    captured = capsys.readouterr()
+    assert "in.jsonl: line 4: expected" in captured.err and "3 users, " in captured.out
+    users = user_vectors.read(file)
+    assert list(users.ids) == ["ü0", "ü1", "ü2"]
+    np.testing.assert_allclose(users.vectors, model.embed(histories[:3], pooled), atol=1e-5)
+    assert cli.main([*command, "--split", "validation"]) == 0
+    users = user_vectors.read(file)
+    of_split = users_lib.read(model.trained.catalogue.open(model.trained.data_dir), "validation")
+    assert list(users.ids) == of_split.ids
+    if not pooled:
+        told = model.answer_vectors(users.vectors)
+        result = evaluate.evaluate(model.trained, "validation", answers_file=tmp_path / "a.jsonl")
+        rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+        assert [row["answer"] for row in rows] == [one["answer"] for one in told]
+        assert result["examples"] == len(told)
+
+
+def test_files_of_vectors_that_are_none(undisturbed, tmp_path, capsys):
+    command = ["embed", "--model-dir", str(undisturbed[0]), "--split", "test", "--output"]
+    assert cli.main([*command, str(tmp_path / "users.csv")]) == 2
+    assert "give a name that ends in .parquet or .npz" in capsys.readouterr().err
+    (tmp_path / "users.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match="no vectors of users"):
+        user_vectors.read(tmp_path / "users.npz")

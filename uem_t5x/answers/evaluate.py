@@ -11,6 +11,7 @@ from uem_t5x.base.errors import InputError
 
 if TYPE_CHECKING:
     from uem_t5x.answers.trained_model import TrainedModel
+    from uem_t5x.data.dataset_folder import DatasetFolder
     from uem_t5x.tastes import baselines
 
 
@@ -74,25 +75,10 @@ def evaluate(
     from uem_t5x.answers import question_scores, taste_scores
     from uem_t5x.answers.answered import Answered
     from uem_t5x.base import progress
-    from uem_t5x.data.dataset_folder import DatasetFolder
     from uem_t5x.inputs import users as users_lib
     from uem_t5x.inputs.questions import Questions
 
-    if data_dir is None and trained.data_dir is None:
-        raise InputError(
-            "the model's recipe names no DATA_DIR; give the dataset folder: --data-dir"
-        )
-    if data_dir is None and not epath.Path(trained.data_dir).exists():
-        raise InputError(
-            f"{trained.data_dir}: no such folder; it is the recipe's DATA_DIR, as seen from where "
-            "the model was trained; give the dataset folder as --data-dir"
-        )
-    folder = DatasetFolder.open(data_dir or trained.data_dir)
-    if not folder.has_catalogue_of(trained.catalogue):
-        raise InputError(
-            f"{folder.path}: not the catalogue that the model was trained on (other movies, genres "
-            "or sentence encoder); give the dataset folder of its training"
-        )
+    folder = folder_of(trained, data_dir)
     is_of_its_data = folder.has_inputs_of(trained.catalogue)
     if is_of_its_data and not folder.has_split_of(trained.catalogue, "train"):
         raise InputError(
@@ -153,6 +139,36 @@ def evaluate(
         "split_sha256": folder.manifest.splits[split].sha256,
         "task": trained.task,
     }
+
+
+def folder_of(trained: "TrainedModel", data_dir: str | None = None) -> "DatasetFolder":
+    """Opens the dataset folder whose users a model is asked about.
+
+    Args:
+      trained: the model.
+      data_dir: where it lies; by default where the model's recipe says.
+
+    Raises:
+      InputError: if there is none, or it is of another catalogue.
+    """
+    from uem_t5x.data.dataset_folder import DatasetFolder
+
+    if data_dir is None and trained.data_dir is None:
+        raise InputError(
+            "the model's recipe names no DATA_DIR; give the dataset folder: --data-dir"
+        )
+    if data_dir is None and not epath.Path(trained.data_dir).exists():
+        raise InputError(
+            f"{trained.data_dir}: no such folder; it is the recipe's DATA_DIR, as seen from where "
+            "the model was trained; give the dataset folder as --data-dir"
+        )
+    folder = DatasetFolder.open(data_dir or trained.data_dir)
+    if not folder.has_catalogue_of(trained.catalogue):
+        raise InputError(
+            f"{folder.path}: not the catalogue that the model was trained on (other movies, genres "
+            "or sentence encoder); give the dataset folder of its training"
+        )
+    return folder
 
 
 def _batches(users: "baselines.Users", size: int) -> Iterator[list[dict[str, Any]]]:

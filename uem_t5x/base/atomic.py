@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from etils import epath
 
@@ -83,12 +83,13 @@ def holds_only(folder: Path, names: re.Pattern[str]) -> bool:
 
 
 @contextlib.contextmanager
-def writing_file(path: epath.PathLike) -> Iterator[IO[str]]:
-    """Gives a file of UTF-8 text to write, which becomes `path` when the block ends well.
+def writing_file(path: epath.PathLike, is_text: bool = True) -> Iterator[IO[Any]]:
+    """Gives a file to write, which becomes `path` when the block ends well.
 
     Args:
         path: the file, here or in a bucket; its parents are created. A link stays one: the file
             that it leads to is written.
+        is_text: whether it takes text, which becomes UTF-8, and not bytes.
 
     Raises:
         InputError: if it is a folder, a pipe or a device.
@@ -105,7 +106,7 @@ def writing_file(path: epath.PathLike) -> Iterator[IO[str]]:
         with (
             _naming(path),
             interrupts.removing(Path(partial)),
-            partial.open("w", encoding="utf-8") as file,
+            partial.open("w", encoding="utf-8") if is_text else partial.open("wb") as file,
         ):
             yield file
         partial.replace(file_path)
@@ -127,6 +128,12 @@ def write_text(path: epath.PathLike, text: str) -> None:
     """Writes a file of UTF-8 text."""
     with writing_file(path) as file:
         file.write(text)
+
+
+def write_bytes(path: epath.PathLike, data: bytes) -> None:
+    """Writes a file."""
+    with writing_file(path, is_text=False) as file:
+        file.write(data)
 
 
 @contextlib.contextmanager

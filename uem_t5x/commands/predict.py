@@ -1,16 +1,13 @@
 """`uem-t5x predict`: one JSON line a user in, one JSON line with their taste out."""
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from uem_t5x.answers.user_lines import movie_rows, movie_titles, read_lines, read_users
 from uem_t5x.base import atomic
 from uem_t5x.base.errors import InputError
-from uem_t5x.commands import model_arguments
+from uem_t5x.commands import model_arguments, user_input
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the subcommand; returns 2 if lines were refused, though the others are answered."""
     from uem_t5x.answers import predict
 
-    if args.input != "-":
-        source = Path(args.input)
-        if not source.exists() or source.is_dir():
-            found = "a folder" if source.is_dir() else "no such file"
-            raise InputError(f"{args.input}: {found}; give JSON lines, a user each")
-        if args.output and Path(args.output).exists() and source.samefile(args.output):
-            raise InputError(f"--output {args.output}: the histories lie there; give another name")
+    user_input.check(args.input, args.output)
     if args.output:
         atomic.check_file(args.output)
     trained = model_arguments.load(args)
@@ -46,20 +37,7 @@ def run(args: argparse.Namespace) -> int:
         refused += 1
         print(f"uem-t5x predict: {error}", file=sys.stderr)
 
-    with contextlib.ExitStack() as stack:
-        is_stdin = args.input == "-"
-        file = sys.stdin.buffer if is_stdin else stack.enter_context(Path(args.input).open("rb"))
-        movies = trained.catalogue.movies()
-        users = read_users(
-            read_lines(file),
-            args.input,
-            movie_rows(movies),
-            report,
-            predict.why_not_described(trained),
-            movie_titles(movies),
-            trained.catalogue.telling,
-            ties_by_id=trained.catalogue.manifest.source is None,
-        )
+    with user_input.reading(args.input, trained, report) as users:
         answers = predict.predict(trained, users, args.batch_size)
         if args.output:
             _write_whole(answers, args.output)

@@ -1,0 +1,54 @@
+"""`--input` of commands that read users as JSON lines, from a file or from standard input."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uem_t5x.answers.user_lines import User, movie_rows, movie_titles, read_lines, read_users
+from uem_t5x.base.errors import InputError
+
+if TYPE_CHECKING:
+    from uem_t5x.answers.trained_model import TrainedModel
+
+STDIN = "-"
+
+
+def check(named: str, output: str | None) -> None:
+    """Refuses a file that is not there, or that the output would replace.
+
+    Raises:
+      InputError: if it is none to be read.
+    """
+    if named == STDIN:
+        return
+    source = Path(named)
+    if not source.exists() or source.is_dir():
+        found = "a folder" if source.is_dir() else "no such file"
+        raise InputError(f"{named}: {found}; give JSON lines, a user each")
+    if output and Path(output).exists() and source.samefile(output):
+        raise InputError(f"--output {output}: the histories lie there; give another name")
+
+
+@contextlib.contextmanager
+def reading(
+    named: str, trained: "TrainedModel", report: Callable[[InputError], Any]
+) -> Iterator[Iterator[User | None]]:
+    """Gives the users of a file; see `read_users`."""
+    from uem_t5x.answers import predict
+
+    with contextlib.ExitStack() as stack:
+        is_stdin = named == STDIN
+        file = sys.stdin.buffer if is_stdin else stack.enter_context(Path(named).open("rb"))
+        movies = trained.catalogue.movies()
+        yield read_users(
+            read_lines(file),
+            named,
+            movie_rows(movies),
+            report,
+            predict.why_not_described(trained),
+            movie_titles(movies),
+            trained.catalogue.telling,
+            ties_by_id=trained.catalogue.manifest.source is None,
+        )
