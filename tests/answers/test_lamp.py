@@ -89,7 +89,7 @@ def test_answers_in_lamps_own_form(task, tmp_path, capsys):
     else:
         assert set(scores["methods"]) == {"uem", "most_frequent", "median"}
         assert scores["methods"]["median"]["mae"] > 0
-    assert "15 of them without a known answer" in " ".join(capsys.readouterr().out.split())
+    assert "no answer is known to the 15 questions" in " ".join(capsys.readouterr().out.split())
     item = folder.movies()["movieId"][3]
     line = {"user_id": 1, "question": "Which?", "history": [{"item": item, "rating": 4}]}
     if task == "lamp-2":
@@ -111,6 +111,21 @@ def test_answers_in_lamps_own_form(task, tmp_path, capsys):
         ("dev_outputs.json", '{"golds": []}', "not of the form"),
         ("dev_outputs.json", '{"task": "LaMP_1", "golds": []}', "outputs of 'LaMP_1', and not"),
         ("other_questions.json", "[]", None),
+        (
+            "dev_outputs.json",
+            '{"task": "LaMP_3", "golds": [{"id": "200", "output": "five"}]}',
+            "dev_outputs.json: the output of '200' is 'five'; it must be a number",
+        ),
+        (
+            "test_questions.json",
+            '[{"id": "1", "input": "a", "profile": []}, {"id": "1", "input": "b", "profile": []}]',
+            "test_questions.json: '1' stands for two questions",
+        ),
+        (
+            "test_questions.json",
+            '[{"id": "1", "input": "a\\ud800", "profile": []}]',
+            "test_questions.json: input holds half a character",
+        ),
         ("train_questions.json.gz", "", "are both there; leave one"),
     ],
 )
@@ -156,3 +171,46 @@ def test_a_folder_is_read_again_as_it_was(tmp_path):
     folder = prepared("lamp-2", tmp_path)
     telling = DatasetFolder.open(folder.path).telling
     assert telling.task == "LaMP_2" and telling.metrics == ("accuracy", "macro_f1")
+
+
+def test_ids_that_stand_for_several_things(tmp_path, capsys):
+    """In a profile, and of questions of two splits; and an output that is nothing."""
+    data = lamp_files.write("lamp-3", tmp_path / "data")
+    learned = read(data, "train_questions")
+    texts = [f"text {number}" for number in range(4)]
+    learned[0]["profile"] = [{"id": "5", "text": text, "score": "4"} for text in texts]
+    learned[1]["profile"] = [{"id": "5", "text": "text 9", "score": 2}]
+    (data / "train_questions.json").write_text(json.dumps(learned))
+    asked = read(data, "test_questions")
+    asked[0]["id"] = learned[2]["id"]
+    asked[1]["profile"] = []
+    (data / "test_questions.json").write_text(json.dumps(asked))
+    outputs = read(data, "train_outputs")
+    outputs["golds"][3]["output"] = None
+    (data / "train_outputs.json").write_text(json.dumps(outputs))
+    folder = prepare(
+        PrepareOptions(
+            output=tmp_path / "dataset",
+            source="lamp-3",
+            data=data,
+            encoder_width=16,
+            vocabulary_size=300,
+        )
+    )
+    assert folder.manifest.counts["dropped_unanswered_questions"] == 1
+    users = users_lib.read(folder, "train")
+    texts_of = folder.movies()["description"]
+    for question, expected in ((learned[0], texts), (learned[1], ["text 9"])):
+        items, _ = users.history(users.ids.index(question["id"]))
+        assert [texts_of[row] for row in items.tolist()] == expected
+    places = tiny_recipe.places(tmp_path / "model", folder.path)
+    steps = ["VOCAB_SIZE = 300", "TRAIN_STEPS = 1", "EVAL_PERIOD = 0"]
+    train.run_recipe([tiny_recipe.RECIPE], [*tiny_recipe.BINDINGS, *places, *steps])
+    lamp_file = tmp_path / "lamp.json"
+    command = ["evaluate", "--model-dir", str(tmp_path / "model"), "--split", "test"]
+    assert cli.main([*command, "--lamp", str(lamp_file)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "no answer is known to the 14 questions: no scores" in printed
+    assert "1 questions of LaMP, of all splits, have no profile" in printed
+    answered = {gold["id"] for gold in json.loads(lamp_file.read_text())["golds"]}
+    assert answered == {question["id"] for question in asked} - {asked[1]["id"]}

@@ -96,6 +96,7 @@ def test_a_question_is_asked_with_each_history(path, tmp_path, capsys):
         {"user_id": "b", "history": history},
         {"user_id": "c", "question": "word " * 100, "history": history},
         {"user_id": "d", "question": question, "history": []},
+        {"user_id": "e", "question": "a\ud800b", "history": history},
     ]
     file = tmp_path / "asked.jsonl"
     file.write_text("\n".join(map(json.dumps, lines)))
@@ -107,6 +108,7 @@ def test_a_question_is_asked_with_each_history(path, tmp_path, capsys):
     assert answered["c"]["question_tokens_lost"] > 50
     assert answered["d"]["answer"] == "Nothing is known of this user's taste."
     assert "line 2: no question; the model answers some" in err
+    assert "line 5: the question holds half a character" in err
 
 
 def test_folders_that_ask_otherwise_are_refused(path, dataset_folder):

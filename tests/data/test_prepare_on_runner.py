@@ -112,3 +112,20 @@ def test_sources_for_one_machine(tmp_path):
     options = PrepareOptions(source=str(data / "asked.toml"), data=data, output=tmp_path / "d")
     with pytest.raises(InputError, match="prepare is a matter of one machine; leave it out"):
         prepare_on_runner.prepare(options, HERE)
+
+
+@pytest.mark.parametrize(
+    ("runner", "message"),
+    [
+        ("NoRunner", "--runner 'NoRunner': Unexpected pipeline runner: NoRunner"),
+        ('DirectRunner "unclosed', "No closing quotation"),
+        ("DirectRunner --help", "Beam knows no --help"),
+        ("DirectRunner --direct_num_workers=x", "direct_num_workers: invalid int value: 'x'"),
+        ("DirectRunner --direct_num_workrs=2", "Beam knows no --direct_num_workrs=2"),
+    ],
+)
+def test_runners_that_are_none(runner, message, tmp_path):
+    data = published_forms.write("yelp", tmp_path / "data")
+    options = PrepareOptions(source="yelp", data=data, output=tmp_path / "d")
+    with pytest.raises(InputError, match=re.escape(message)):
+        prepare_on_runner.prepare(options, runner)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from uem_t5x import cli
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import asking, dataset_folder, source_files, source_joining
+from uem_t5x.data import asking, dataset_folder, preview, source_files, source_joining
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.data.options import PrepareOptions
 from uem_t5x.data.prepare import prepare
@@ -139,6 +139,12 @@ def test_as_one_by_one(rated, asked, min_history):
         ('next"\n', 'next"\nid = "wish"\n', r"'(light|rest)' stands for two questions"),
         ('next"\n', 'next"\nsplit = "wish"\n', r"wish is '.*'; it must be train, validation or"),
         ("[questions]", "[labels]\nmost = 2\n[questions]", r"\[labels\] and \[questions\]: leave"),
+        ('time = "at"\nvalue', "value", r"\[questions\] time: needs \[interactions\] time"),
+        (
+            'user = "who"\nquestion',
+            'user = "wish"\nquestion',
+            r"is left: of 75 0 have no answer, 75",
+        ),
     ],
 )
 def test_what_is_refused(tmp_path, old, new, message):
@@ -195,3 +201,64 @@ def test_a_check_shows_a_question(tmp_path, capsys):
     assert cli.main(command) == 0
     printed = capsys.readouterr().out
     assert "What will somebody who asks for" in printed
+
+
+def test_times_that_are_none_are_from_before_every_question(tmp_path):
+    """Years, taken for seconds since 1970: all of them would be in every history."""
+    data = own_questions.write(tmp_path / "data")
+    bought = pl.read_csv(data / "bought.csv").with_columns(at=pl.lit(2015))
+    bought.write_csv(data / "bought.csv")
+    source = source_files.read_source(str(data / "asked.toml"))
+    with pytest.raises(InputError, match="are from before 1980, and so from before ev"):
+        source_joining.read_source(source, data, 1)
+
+
+def test_words_that_stand_for_nothing_are_no_answers(tmp_path):
+    data = own_questions.write(tmp_path / "data")
+    asked = pl.read_csv(data / "asked.csv").with_row_index("row")
+    missing = pl.col("row").replace_strict({0: "nan", 1: " NULL", 2: "N/A"}, default=None)
+    asked.with_columns(next=pl.coalesce(missing, "next")).drop("row").write_csv(data / "asked.csv")
+    folder = make(tmp_path)
+    assert folder.manifest.counts["dropped_unanswered_questions"] == 3
+    known = {
+        answer for split in dataset_folder.SPLITS for _, _, answer, *_ in examples(folder, split)
+    }
+    assert known == set(own_questions.KINDS)
+
+
+def test_half_a_character_is_refused(tmp_path):
+    data = own_questions.write(tmp_path / "data")
+    asked = pl.read_csv(data / "asked.csv").with_columns(pl.col("at").cast(pl.String))
+    rows = asked.rows(named=True)
+    rows[4]["wish"] = "a\ud800b"
+    (data / "asked.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    text = (data / "asked.toml").read_text().replace("asked.csv", "asked.jsonl")
+    (data / "asked.toml").write_text(text)
+    with pytest.raises(InputError, match=r"asked.jsonl, row 5: wish .*surrogates not allowed"):
+        make(tmp_path)
+
+
+def test_a_check_reads_all_that_questions_need(tmp_path, monkeypatch):
+    data = own_questions.write(tmp_path / "data")
+    monkeypatch.setattr(preview, "_ENOUGH", 1)
+    assert preview.preview(str(data / "asked.toml"), data).length > 3
+
+
+def test_one_question_for_all(tmp_path):
+    data = own_questions.write(tmp_path / "data")
+    text = (data / "asked.toml").read_text().replace("{wish}", "{{what}}")
+    (data / "asked.toml").write_text(text)
+    folder = make(tmp_path)
+    asked = {question for _, question, *_ in examples(folder, "train")}
+    assert asked == {"What will somebody who asks for {what} buy next?"}
+
+
+def test_items_that_were_rated_again_are_counted_by_themselves(tmp_path):
+    data = own_questions.write(tmp_path / "data")
+    rows = ["who,sku,stars,at", "u,s1,1,1000000000", "u,s1,2,1000000001", "u,s2,3,1000000002"]
+    rows += ["u,s2,3,1000000003", "v,s1,4,1000000000"]
+    (data / "bought.csv").write_text("\n".join([*rows, ""]))
+    (data / "asked.csv").write_text("who,wish,next,at\nu,rest,lamp,1000000003\n")
+    joined = source_joining.read_source(source_files.read_source(str(data / "asked.toml")), data, 1)
+    names = ("ratings", "dropped_duplicate_ratings", "dropped_short_history_ratings")
+    assert [joined.counts[name] for name in names] == [2, 1, 2]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from uem_t5x.data.dataset_folder import DatasetFolder
     from uem_t5x.tastes import baselines
 
+_LEFT_OUT = ("dropped_nobodys_questions", "dropped_short_history_questions")
+
 
 def write_metrics(result: dict[str, Any], output: epath.PathLike) -> None:
     """Writes what `evaluate` returned as JSON: the whole file or none."""
@@ -57,6 +59,7 @@ def evaluate(
       - `by_margin`* and `by_count`*: what the methods say of genres that are alike, see
         `difficulty`;
       - `classes_called`*: `genre` or `class`;
+      - `left_out`*: of questions how many, of all splits, have no history;
       - `items_read`: least, mean and most items that it read of a user;
       - `users`: some of them, from the worst answered to the best;
       - `examples`, `split`, `split_sha256` (of its users and labels) and `task`;
@@ -119,11 +122,13 @@ def evaluate(
         with atomic.writing_file(answers_file) as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if lamp_file is not None:
-        golds = [{"id": row["user_id"], "output": row["answer"]} for row in rows]
+        # Of an id that several files have, the split stands before it.
+        golds = [{"id": row["user_id"].rpartition("/")[2], "output": row["answer"]} for row in rows]
         in_its_form = {"task": folder.telling.task, "golds": golds}
         atomic.write_text(lamp_file, json.dumps(in_its_form, ensure_ascii=False))
     return {
         **scores,
+        "left_out": sum(folder.manifest.counts.get(name, 0) for name in _LEFT_OUT),
         "items_read": {
             "least": int(items_read.min()),
             "mean": float(items_read.mean()),

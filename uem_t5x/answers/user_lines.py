@@ -273,6 +273,10 @@ class UserReader:
             return ""
         if not isinstance(given, str) or not given.strip():
             raise InputError('no question; the model answers some: {"question": "...", ...}')
+        try:
+            given.encode()
+        except UnicodeEncodeError as error:
+            raise InputError("the question holds half a character; leave it out") from error
         return given
 
     def _rated(self, entry: Any) -> _Rated:

@@ -49,17 +49,20 @@ def run(args: argparse.Namespace) -> int:
     result = evaluate.evaluate(
         trained, args.split, args.data_dir, args.batch_size, args.answers, args.lamp
     )
-    if others:
+    if others and result["methods"]:
         from uem_t5x.answers import against
 
         result["against"] = against.differences(result, others)
     if args.output:
         evaluate.write_metrics(result, args.output)
     console = Console(markup=False)
-    console.print(score_tables.methods_table(result))
+    if result["methods"]:
+        console.print(score_tables.methods_table(result))
+    else:
+        console.print(f"no answer is known to the {result['examples']} questions: no scores")
     if "per_genre" in result:
         console.print(score_tables.genres_table(result))
-    if others:
+    if "against" in result:
         console.print(score_tables.against_table(result))
     if args.output:
         console.print(f"scores written to {args.output}")
@@ -67,6 +70,11 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"{result['examples']} answers written to {args.answers}")
     if args.lamp:
         console.print(f"{result['examples']} answers written to {args.lamp}")
+        if result["left_out"]:
+            console.print(
+                f"{result['left_out']} questions of LaMP, of all splits, have no profile, and no "
+                "answer there: its scorer wants one to each of a split"
+            )
     return 0
 
 

@@ -56,7 +56,7 @@ _OF_QUESTIONS = {
             **{
                 reason: key
                 for reason, key in _OF_SOURCES["ratings"][1].items()
-                if key not in ("dropped_duplicate_ratings", "dropped_short_history_ratings")
+                if key != "dropped_short_history_ratings"
             },
             "before no question": "dropped_short_history_ratings",
         },

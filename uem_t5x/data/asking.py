@@ -17,11 +17,13 @@ class Asked(NamedTuple):
         histories: `userId`, which is the question's id, `row` and `half_stars`, oldest first.
         questions: those questions, in the same order.
         used: the places of the ratings that are in any of the histories.
+        seen: those, and others of the same items, which were rated again before the question.
     """
 
     histories: pl.DataFrame
     questions: pl.DataFrame
     used: Int64[np.ndarray, " used"]
+    seen: Int64[np.ndarray, " seen"]
 
 
 def ask(ratings: pl.DataFrame, questions: pl.DataFrame, min_history: int) -> Iterator[Asked]:
@@ -58,6 +60,7 @@ def ask(ratings: pl.DataFrame, questions: pl.DataFrame, min_history: int) -> Ite
     for chunk in np.unique(chunks):
         first, last = np.searchsorted(chunks, [chunk, chunk + 1])
         at, question = _spread(starts[first:last], ends[first:last])
+        seen = np.unique(at)
         newest = _newest(question, rows[at])
         at, question = at[newest], question[newest]
         is_asked = np.bincount(question, minlength=last - first) >= max(min_history, 1)
@@ -66,7 +69,7 @@ def ask(ratings: pl.DataFrame, questions: pl.DataFrame, min_history: int) -> Ite
         histories = ratings[at].select(
             pl.Series("userId", asked["id"].gather(question)), "row", "half_stars"
         )
-        yield Asked(histories, asked.filter(is_asked), np.unique(at))
+        yield Asked(histories, asked.filter(is_asked), np.unique(at), seen)
 
 
 def _ratings_before(

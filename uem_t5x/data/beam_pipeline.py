@@ -9,13 +9,14 @@ same, byte for byte.
                   +- every 1000th id --+             +- how many ----+
 """
 
+import argparse
 import collections
 import io
 import json
 import re
 import shlex
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import apache_beam as beam
 import numpy as np
@@ -25,7 +26,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from etils import epath
 from jaxtyping import Int64
 
-from uem_t5x.base.errors import InputError
+from uem_t5x.base.errors import InputError, first_line
 from uem_t5x.data import beam_steps as steps
 from uem_t5x.data import dataset_folder, source_joining, splits
 from uem_t5x.data.beam_steps import Job
@@ -83,9 +84,7 @@ def run(
     (scratch / steps.PLACES).write_bytes(steps.to_bytes(places))
     (scratch / steps.ROWS).write_bytes(steps.to_bytes(rows))
     (scratch / steps.MATRIX).write_bytes(steps.npy(matrix))
-    name, *flags = shlex.split(runner)
-    # Beam takes two mentions of one shape for two types.
-    options = PipelineOptions(flags, runner=name, pipeline_type_check=False)
+    options = options_of(runner)
     try:
         with beam.Pipeline(options=options) as pipeline:
             _build(pipeline, job, files, movies.height)
@@ -96,6 +95,35 @@ def run(
             raise InputError(refused[-1]) from error
         raise
     return _read_done(job, files)
+
+
+def options_of(runner: str) -> PipelineOptions:
+    """Returns what Beam is told of a runner.
+
+    Args:
+        runner: its name and flags, as on a command line.
+
+    Raises:
+        InputError: if there is no such runner, or none of its flags.
+    """
+    parser = _Parser(add_help=False)
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(parser)
+    try:
+        name, *flags = shlex.split(runner)
+        beam.runners.create_runner(name)
+        _, unknown = parser.parse_known_args(flags)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"--runner {runner!r}: {first_line(error)}") from error
+    if unknown:
+        raise InputError(f"--runner {runner!r}: Beam knows no {unknown[0]}")
+    # Beam takes two mentions of one shape for two types.
+    return PipelineOptions(flags, runner=name, pipeline_type_check=False)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
 
 
 def _build(pipeline: beam.Pipeline, job: Job, files: Sequence[str], rows: int) -> None:

@@ -4,6 +4,7 @@ import codecs
 import hashlib
 import io
 import json
+import re
 import reprlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from uem_t5x.data import text_tables
 from uem_t5x.data.text_tables import MAX_LINE_BYTES, TextTable
 
 _BLOCK_BYTES = 2**26
+_HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _LOOKED_AT = 1000  # records of each block, to see which names there are
 _FORM = (
     "a file of a JSON object a line; of an array or of indented JSON `jq -c '.[]'` makes one, and "
@@ -52,7 +54,9 @@ def read(
         digest.update(block)
         text = _in_utf8(block, name, encoding, is_first=row == 1)
         known |= dict.fromkeys(_names_of(text))
-        frame = _by_polars(text, columns) if not lists else None
+        # Of half a character polars makes another one.
+        is_plain = not lists and _HALF_CHARACTER.search(text) is None
+        frame = _by_polars(text, columns) if is_plain else None
         if frame is None:
             frame = _by_python(text, name, row, columns, lists)
         lacking -= {*known, *(c for c in lacking if frame[c].null_count() < frame.height)}
@@ -144,6 +148,8 @@ def _column(column: str, values: Sequence[Any], name: str, end: int) -> pl.Serie
 
 
 def _as_text(value: Any, may_be_list: bool) -> str | list[str] | None:
+    if isinstance(value, str):
+        value.encode()  # half a character cannot be
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):

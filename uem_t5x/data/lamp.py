@@ -25,7 +25,9 @@ from uem_t5x.base.errors import InputError
 from uem_t5x.data import compressed, json_arrays, source_questions, tables
 from uem_t5x.data.source_tables import SourceTables
 from uem_t5x.data.sources import Profile, Source, Table
+from uem_t5x.tastes import answer_metrics
 from uem_t5x.tastes.rating_scale import RatingScale
+from uem_t5x.tastes.telling import Telling
 
 _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 _QUESTIONS, _OUTPUTS = Table(("*_questions.json*",)), Table(("*_outputs.json*",))
@@ -65,7 +67,7 @@ def read(
     for prefix in filter(files.__contains__, _SPLITS):
         golds = None
         if prefix in outputs:
-            golds = _golds(path, outputs[prefix], source.telling.task, profiles.sha256)
+            golds = _golds(path, outputs[prefix], source.telling, profiles.sha256)
         for record in _objects(path, files[prefix], profiles.sha256):
             where = f"{path}/{files[prefix]}"
             number, question = _text(record, "id", where), _text(record, "input", where)
@@ -73,6 +75,8 @@ def read(
                 raise InputError(f"{path}/{outputs[prefix]}: no output of {number!r}; get it anew")
             answer = "" if golds is None else golds[number]
             name = number if number not in asked else f"{prefix}/{number}"
+            if name in asked or asked.get(number, (None,) * 4)[3] == _SPLITS[prefix]:
+                raise InputError(f"{where}: {number!r} stands for two questions; get it anew")
             asked[name] = (name, question, answer, _SPLITS[prefix])
             profiles.add(name, record.get("profile"), where)
         advance(1)
@@ -107,6 +111,7 @@ class _Profiles:
         self.worth: dict[str, int] = {}
         self.sha256: dict[str, str] = {}
         self.shown: list[str] = []
+        self.users_shown: list[str] = []
         self.height = 0
 
     def add(self, user: str, profile: Any, where: str) -> None:
@@ -151,7 +156,10 @@ class _Profiles:
         if (known := self._id_of.get(content)) is not None:
             return known
         number = _text(entry, "id", f"{where}: {user!r}")
-        name = number if number not in self._items else f"{user}/{number}"
+        name, place = number, 0
+        while name in self._items:  # that of another profile's text, or of the same one's
+            place += 1
+            name = f"{user}/{number}" if place == 1 else f"{user}/{number}/{place}"
         first = next(filter(None, texts.values()), "")
         title = first if len(first) <= _TITLE_LETTERS else f"{first[:_TITLE_LETTERS]}..."
         # What is empty is nothing; an item that lacks what is told is left out, and counted.
@@ -197,15 +205,20 @@ def _objects(path: epath.PathLike, file: str, sha256: dict[str, str]) -> Iterato
         sha256[file] = hashed.sha256.hexdigest()
 
 
-def _golds(path: epath.PathLike, file: str, task: str, sha256: dict[str, str]) -> dict[str, str]:
+def _golds(
+    path: epath.PathLike, file: str, telling: Telling, sha256: dict[str, str]
+) -> dict[str, str]:
     """Returns the true outputs by their questions' ids."""
-    where = f"{path}/{file}"
+    where, task, metrics = f"{path}/{file}", telling.task, telling.metrics
     with compressed.opened(path, file) as stream:
         data = stream.read()
     sha256[file] = hashlib.sha256(data).hexdigest()
     try:
         record = json.loads(data)
-        golds = {str(gold["id"]): str(gold["output"]).strip() for gold in record["golds"]}
+        golds = {
+            str(gold["id"]): "" if gold["output"] is None else str(gold["output"]).strip()
+            for gold in record["golds"]
+        }
         found = record["task"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
@@ -214,6 +227,10 @@ def _golds(path: epath.PathLike, file: str, task: str, sha256: dict[str, str]) -
         ) from error
     if task and found != task:
         raise InputError(f"{where}: outputs of {found!r}, and not of {task!r}; give its own folder")
+    known = list(filter(None, golds.values()))
+    if (wrong := answer_metrics.check_answers(metrics, known)) is not None:
+        number = next(number for number, output in golds.items() if output == wrong)
+        raise InputError(f"{where}: the output of {number!r} is {wrong!r}; it must be a number")
     return golds
 
 
@@ -223,4 +240,9 @@ def _text(record: Mapping[str, Any], field: str, where: str, may_lack: bool = Fa
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise InputError(f"{where}: {field} is {reprlib.repr(value)}; it must be a text")
-    return str(value).strip()
+    text = str(value).strip()
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: {field} holds half a character; leave it out") from error
+    return text

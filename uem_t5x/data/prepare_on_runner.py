@@ -62,6 +62,7 @@ def prepare(
         raise InputError(
             f"--runner: the package {error.name} is missing; install uem-t5x[beam]"
         ) from error
+    beam_pipeline.options_of(runner)  # what is wrong with it should not be found out at the end
     encoders = ChannelEncoders(options, source)
     telling = source.telling
     with _writing(options) as folder:

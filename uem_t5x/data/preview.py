@@ -54,7 +54,9 @@ def preview(named: str, path: epath.PathLike) -> Preview:
     """
     source = source_files.read_source(named)
     telling = source.telling
-    joined = source_joining.read_source(source, path, 1, enough=_ENOUGH)
+    # Questions may be of users whose interactions come last.
+    enough = None if source.telling.has_questions else _ENOUGH
+    joined = source_joining.read_source(source, path, 1, enough=enough)
     histories = Histories.from_ratings(pl.concat(joined.ratings))
     longest = int((histories.bounds[1:] - histories.bounds[:-1]).argmax())
     history = slice(histories.bounds[longest], histories.bounds[longest + 1])

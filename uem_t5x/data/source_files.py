@@ -164,6 +164,11 @@ class _Reader(TomlFile):
             interactions, scale = self._interactions(fields["interactions"])
             if "questions" in fields:
                 questions = self._questions(fields["questions"])
+                if questions.time is not None and interactions.time is None:
+                    raise self.error(
+                        '[questions] time: needs [interactions] time = "COLUMN", or nobody knows '
+                        "what is from before a question"
+                    )
             has_classes = self._check_columns(tables, may_lack_classes=questions is not None)
             columns = {name for table in tables for name in table.columns}
             columns |= {"classes"} if has_classes else set()

@@ -22,6 +22,7 @@ class Interactions:
         worth: how many half-stars each value is that occurs.
         sha256: of each file.
         shown: the first ids of items.
+        users_shown: of users.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Interactions:
         self.worth: dict[str, int] = {}
         self.sha256: dict[str, str] = {}
         self.shown: list[str] = []
+        self.users_shown: list[str] = []
 
     def read(
         self, advance: progress.Advance, files: Sequence[str] | None = None
@@ -92,6 +94,7 @@ class Interactions:
         frame = frame.filter(*is_named)
         self.counts.update(unrated=part.frame.height - rated, nameless=rated - frame.height)
         self.shown = self.shown or frame["movieId"].head(IDS_SHOWN).to_list()
+        self.users_shown = self.users_shown or frame["userId"].head(IDS_SHOWN).to_list()
         return frame
 
 

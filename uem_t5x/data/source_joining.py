@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 
 from uem_t5x.base import progress
 from uem_t5x.base.errors import InputError
-from uem_t5x.data import asking, ids, joining, lamp, source_questions, source_tables
+from uem_t5x.data import asking, ids, joining, lamp, source_questions, source_tables, times
 from uem_t5x.data.gathering import GatheredByUser, StoredFrames
 from uem_t5x.data.joining import Joined
 from uem_t5x.data.source_interactions import IDS_SHOWN
@@ -47,7 +47,8 @@ def read_source(
     tables = reader.read(source, path, start, enough)
     items, interactions, questions = tables.items, tables.interactions, tables.questions
     movies = told_items(source, items)
-    gathered = _gather(interactions, items, path, scratch, start)
+    asks_at_times = questions is not None and questions["timestamp"].count() > 0
+    gathered = _gather(interactions, items, path, scratch, start, asks_at_times)
     # From here on items go by their place among all items.
     rows = movies.join(places_of(items), on="movieId").select("row", movieId="place")
 
@@ -63,6 +64,8 @@ def read_source(
         place = np.repeat(np.arange(users.height), users["len"].to_numpy())
         asked = asked.select(pl.Series("user", place), "question", "answer", "split", userId="id")
     counts = all_counts(tables, movies, counts, interactions.counts)
+    if not len(user_ids) and questions is not None:
+        raise _nobody_is_asked(path, counts, questions, interactions.users_shown, min_history)
     if not len(user_ids):
         raise nobody_is_left(source, path, tables, movies, counts, min_history)
     sha256 = {**tables.sha256, **interactions.sha256}
@@ -116,6 +119,24 @@ def nobody_is_left(
     )
 
 
+def _nobody_is_asked(
+    path: epath.PathLike,
+    counts: Mapping[str, int],
+    questions: pl.DataFrame,
+    users: Sequence[str],
+    min_history: int,
+) -> InputError:
+    asked = ", ".join(map(repr, questions["userId"].unique().sort().head(IDS_SHOWN)))
+    return InputError(
+        f"{path}: no question is left: of {counts['questions_read']} "
+        f"{counts['dropped_unanswered_questions']} have no answer, "
+        f"{counts['dropped_nobodys_questions']} are of users without a history (such as "
+        f"{asked or 'none'}; histories are of {', '.join(map(repr, users)) or 'none'}), and "
+        f"{counts['dropped_short_history_questions']} about fewer than {min_history} items from "
+        "before them"
+    )
+
+
 def _told_columns(source: Source, items: pl.DataFrame) -> list[str]:
     """Returns the columns of items that sentences name, and `title`, in order."""
     templates = source.telling.sentences.values()
@@ -129,19 +150,27 @@ def _gather(
     path: epath.PathLike,
     scratch: Path | None,
     start: progress.Start,
+    asks_at_times: bool,
 ) -> GatheredByUser:
     """Returns `userId`, `movieId` (the place among all items), `half_stars` and `timestamp`.
 
     Raises:
-        InputError: if no interaction is with any of the items.
+        InputError: if no interaction is with any of the items; or some are of a time that is none,
+            so that they would be from before every question.
     """
-    gathered, is_any_known = GatheredByUser(scratch), False
+    gathered, is_any_known, too_early = GatheredByUser(scratch), False, 0
     places = places_of(items)
     advance = start("reading interactions", len(interactions.files))
     for part in interactions.read(advance):
         placed = place_items(part, places)
         is_any_known = is_any_known or placed["movieId"].count() > 0
+        too_early += (placed["timestamp"] < times.YEAR_1980).sum()
         gathered.add(placed)
+    if asks_at_times and too_early:
+        raise InputError(
+            f"{path}: {too_early:,} of {gathered.height:,} interactions are from before 1980, and "
+            "so from before every question: write their times as dates, or say another time_unit ="
+        )
     if gathered.height and not is_any_known:
         raise no_known_item(path, interactions.shown, items)
     return gathered
@@ -236,18 +265,18 @@ def _join_questions(
         of_part = source_questions.in_type_of(questions, described["userId"])
         of_part = of_part.filter(pl.col("userId").is_in(described["userId"].unique().implode()))
         of_known_users += of_part.height
-        used = np.zeros(described.height, bool)
+        used, seen = np.zeros(described.height, bool), np.zeros(described.height, bool)
         for asked in asking.ask(described, of_part, min_history):
             ratings.append(asked.histories)
             kept.append(asked.questions)
-            used[asked.used] = True
+            used[asked.used], seen[asked.seen] = True, True
         counts.update(
             ratings_read=part.height,
             ratings=int(used.sum()),
-            dropped_duplicate_ratings=0,
+            dropped_duplicate_ratings=int((seen & ~used).sum()),
             dropped_unknown_movie_ratings=part.height - known.height,
             dropped_undescribed_ratings=known.height - described.height,
-            dropped_short_history_ratings=described.height - int(used.sum()),
+            dropped_short_history_ratings=int((~seen).sum()),
             users_read=part["userId"].n_unique(),
         )
         advance(part.height)

@@ -68,15 +68,17 @@ def _questions(
         part.require(column, ~text_tables.is_missing(pl.col(column)), "an id")
     named = sentences.names(template)
     for column in named:
-        part.require(column, pl.col(column).str.strip_chars() != "", "of the question")
+        part.require(column, ~text_tables.is_missing(pl.col(column)), "of the question")
     # White space as a vocabulary leaves it, so that an answer that was learned is the true one.
-    answer = pl.col(said.answer).fill_null("").str.replace_all(r"\s+", " ").str.strip_chars()
+    answer = pl.col(said.answer).str.replace_all(r"\s+", " ").str.strip_chars()
+    answer = pl.when(text_tables.is_missing(answer)).then(pl.lit("")).otherwise(answer)
     answers = part.frame.select(answer).to_series()
     known = answers.filter(answers != "")
     if (wrong := answer_metrics.check_answers(metrics, known.to_list())) is not None:
         is_known = (answer != wrong) | (answer == "")
-        part.require(said.answer, is_known, f"a number, of which {metrics[0]} is taken")
-    rows = part.frame.select(set(named)).iter_rows(named=True)
+        needs = next(name for name in metrics if answer_metrics.METRICS[name].of_numbers)
+        part.require(said.answer, is_known, f"a number, of which {needs} is taken")
+    rows = part.frame.select(said.user, *(set(named) - {said.user})).iter_rows(named=True)
     split = pl.lit(None, pl.String)
     if said.split is not None:
         split = pl.col(said.split).str.strip_chars().str.to_lowercase()

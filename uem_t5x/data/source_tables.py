@@ -22,6 +22,7 @@ class InteractionReader(Protocol):
     worth: Mapping[str, int]
     sha256: Mapping[str, str]
     shown: list[str]
+    users_shown: list[str]
 
     def read(self, advance: progress.Advance) -> Iterator[pl.DataFrame]:
         """Yields `userId` and `movieId` (texts), `half_stars` and `timestamp`."""

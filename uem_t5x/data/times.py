@@ -16,7 +16,7 @@ _MICROSECONDS = 1_000_000
 # Whole numbers that read as a date, as 20240131.
 _DATE_NUMBERS = (19_000_101, 21_001_231)
 # In microseconds. Nobody rated anything by milliseconds before the first; not even a computer.
-_YEAR_1980, _YEAR_2100 = 315_532_800_000_000, 4_102_444_800_000_000
+YEAR_1980, _YEAR_2100 = 315_532_800_000_000, 4_102_444_800_000_000
 
 
 def read(part: TextTable, column: str | None, time_unit: str, counts: pl.Series) -> pl.Series:
@@ -55,7 +55,7 @@ def read(part: TextTable, column: str | None, time_unit: str, counts: pl.Series)
     fits = numbers.is_between(-_YEAR_2100 // unit, _YEAR_2100 // unit)
     is_one = found.is_between(-_YEAR_2100, _YEAR_2100) & (fits | numbers.is_null())
     if time_unit != "seconds":
-        is_one &= numbers.is_null() | (found >= _YEAR_1980)
+        is_one &= numbers.is_null() | (found >= YEAR_1980)
     part.require(column, pl.lit(is_one | ignored), mend)
     if numbers.len() and numbers.null_count() == 0:
         if numbers.is_between(*_DATE_NUMBERS).all():
