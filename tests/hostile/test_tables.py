@@ -8,7 +8,7 @@ from hostile_input import COLUMNS, MIB, PROFILE, accepts, peak_memory, pieces, r
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uem_t5x.data import text_tables
+from uem_t5x.data import csv_rows, text_tables
 
 
 @PROFILE
@@ -65,7 +65,7 @@ def test_an_endless_line_is_refused_without_a_copy_of_it(reader, start):
 
 
 def test_the_longest_line_is_read():
-    line = b"1," + b"x" * (text_tables.MAX_LINE_BYTES - 2)
+    line = b"1," + b"x" * (csv_rows.MAX_LINE_BYTES - 2)
     data = b"a,b\n" + line + b"\n2,y\n"
     assert text_tables.read_csv(data, "t", ["a", "b"]).frame.height == 2
     too_long = data.replace(b"1,", b"11,")

@@ -14,7 +14,8 @@ from polars.exceptions import PolarsError
 
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import text_tables
-from uem_t5x.data.text_tables import MAX_LINE_BYTES, TextTable
+from uem_t5x.data.csv_rows import MAX_LINE_BYTES
+from uem_t5x.data.text_tables import TextTable
 
 _BLOCK_BYTES = 2**26
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
