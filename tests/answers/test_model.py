@@ -99,6 +99,10 @@ def test_weights_are_gradients_times_inputs(model, histories):
     told = model.answer(history, explain=True)
     read = history[-20:]
     assert [weighed["item"] for weighed in told["weights"]] == [r["movieId"] for r in read]
+    described = {"title": "New", "genres": [], "description": "A film.", "rating": 2}
+    weighed = model.answer([history[0], described], explain=True)["weights"]
+    assert [one["item"] for one in weighed] == [history[0]["movieId"], None]
+    assert weighed[1]["title"] == "New" and all(one["weight"] for one in weighed)
     trained = model.trained
     examples, _ = predict.ItemEncoder(trained).examples(model._read([{"history": history}]))
     batch = dict(trained.ask(examples).features)

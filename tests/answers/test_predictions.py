@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from uem_t5x.answers import predict, user_lines
+from uem_t5x.answers import json_input, predict, user_lines
 from uem_t5x.answers.trained_model import Answerer
 from uem_t5x.base.errors import InputError
 from uem_t5x.data.manifest import Channel
@@ -120,7 +120,7 @@ def test_lines_are_answered_as_they_come(trained, asked):
     answers = queue.Queue()
 
     def answer(file):
-        users = user_lines.read_users(user_lines.read_lines(file), "-", rows, pytest.fail)
+        users = user_lines.read_users(json_input.read_lines(file), "-", rows, pytest.fail)
         for answered in predict.predict(trained, users, batch_size=4):
             answers.put(answered)
 

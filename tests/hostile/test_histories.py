@@ -10,12 +10,12 @@ from hostile_input import JSON, MIB, PROFILE, peak_memory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uem_t5x.answers import predict, user_lines
+from uem_t5x.answers import json_input, predict, user_lines
 
 
 def read_lines(data, **options):
     refused = []
-    lines = user_lines.read_lines(io.BytesIO(data))
+    lines = json_input.read_lines(io.BytesIO(data))
     users = list(user_lines.read_users(lines, "in.jsonl", {1: 7}, refused.append, **options))
     for error in refused:
         assert str(error).isprintable()
@@ -78,7 +78,7 @@ def test_bytes_spoil_their_own_line_only(lines):
         b'{"history": ' + b"[" * 900 + b"]" * 900 + b"}",
         b'{"a":' * 10**5,
         b'{"user_id": %s, "history": []}' % (b"9" * 5000),
-        b" " * (user_lines.MAX_LINE_BYTES + 1) + b'{"user_id": "u", "history": []}',
+        b" " * (json_input.MAX_LINE_BYTES + 1) + b'{"user_id": "u", "history": []}',
         b'{"user_id": 1e400, "history": []}',
         b'{"user_id": NaN, "history": []}',
         b'{"user_id": -Infinity, "history": []}',
@@ -120,9 +120,10 @@ def test_lines_up_to_the_limit_are_whole(lengths, ends):
     data = b"\n".join(bytes([65 + n % 26]) * length for n, length in enumerate(lengths))
     data += b"\n" * ends
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_input, "MAX_LINE_BYTES", limit)
         patch.setattr(user_lines, "MAX_LINE_BYTES", limit)
         patch.setattr(user_lines, "_CHUNK_BYTES", 7)
-        lines = list(user_lines.read_lines(io.BytesIO(data)))
+        lines = list(json_input.read_lines(io.BytesIO(data)))
     assert lines == [line[: limit + 1] for line in data.splitlines(keepends=True)]
 
 
@@ -136,7 +137,7 @@ def test_an_endless_line_takes_no_more_memory_than_the_limit(tmp_path):
     def read():
         refused = []
         with path.open("rb") as file:
-            lines = user_lines.read_lines(file)
+            lines = json_input.read_lines(file)
             users = list(user_lines.read_users(lines, "in.jsonl", {}, refused.append))
         return users, refused
 
@@ -145,7 +146,7 @@ def test_an_endless_line_takes_no_more_memory_than_the_limit(tmp_path):
     assert str(refused[0]) == (
         "in.jsonl: line 1: longer than 16 MiB; give the most recent items of the history"
     )
-    assert peak < 3 * user_lines.MAX_LINE_BYTES
+    assert peak < 3 * json_input.MAX_LINE_BYTES
 
 
 def test_a_line_of_nothing_but_items_takes_some_memory_and_time():

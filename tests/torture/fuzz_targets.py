@@ -15,7 +15,8 @@ from pathlib import Path
 import polars as pl
 
 from uem_t5x.answers import predict
-from uem_t5x.answers.user_lines import read_lines, read_users
+from uem_t5x.answers.json_input import read_lines
+from uem_t5x.answers.user_lines import read_users
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import descriptions, movielens, text_tables
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest, Split

@@ -7,26 +7,22 @@ model.answer([{"movieId": 1, "rating": 4.5}])["answer"]
 model.embed([[{"movieId": 1, "rating": 4.5}]]).shape
 """
 
-import functools
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from flax import traverse_util
 from jaxtyping import Float, Float32, Shaped
 
 from uem_t5x.answers import predict
+from uem_t5x.answers.programs import Programs
 from uem_t5x.answers.trained_model import TrainedModel
-from uem_t5x.answers.user_lines import User, UserReader, movie_rows, movie_titles
+from uem_t5x.answers.user_lines import Movie, User, UserReader, movie_rows, movie_titles
 from uem_t5x.base.errors import InputError
 from uem_t5x.network import stacks
 from uem_t5x.network.attention import ATTENTION_WEIGHTS
-from uem_t5x.network.item_table import ItemTable
 from uem_t5x.network.soft_prompt import GivenPrompt
 from uem_t5x.network.types import Batch, PyTree
 from uem_t5x.tastes import verbalizer
@@ -87,6 +83,7 @@ class Model:
             trained.catalogue.telling,
             ties_by_id=trained.catalogue.manifest.source is None,
         )
+        self._programs = Programs(trained)
         self._compiling = threading.Lock()
         self._given: dict[int, Predictor] = {}
 
@@ -188,8 +185,8 @@ class Model:
             raise InputError("the model reads histories as text, and makes no vectors of them")
         parts = []
         for some in _in_batches(users):
-            features, table = self._features(some)
-            made = self._prompt(self.trained.params, table, self._shard(features))
+            features, table, _ = self._features(some)
+            made = self._programs.prompt(self.trained.params, table, self._shard(features))
             vectors, mask = (np.asarray(part)[: len(some)] for part in made)
             vectors = np.where(mask[..., np.newaxis], vectors, 0).astype(np.float32)
             parts.append(self._pooled(vectors, mask) if pooled else vectors)
@@ -227,7 +224,9 @@ class Model:
             )
         telling = self.trained.catalogue.telling
         questions = questions or [""] * len(vectors)
-        if len(questions) != len(vectors) or telling.has_questions != all(questions):
+        if len(questions) != len(vectors) or any(
+            telling.has_questions != bool(question) for question in questions
+        ):
             raise InputError(f"{len(questions)} questions for {len(vectors)} users: give each one")
         told = []
         for first in range(0, len(vectors), BATCH_SIZES[-1]):
@@ -255,8 +254,8 @@ class Model:
         'encoder/layers_0/attention'
         """
         asked = {} if question is None else {"question": question}
-        features, table = self._features(self._read([{"history": history, **asked}]))
-        _, state = self._look(self.trained.params, table, self._shard(features))
+        features, table, _ = self._features(self._read([{"history": history, **asked}]))
+        _, state = self._programs.attention(self.trained.params, table, self._shard(features))
         sown = traverse_util.flatten_dict(stacks.unstack(state["intermediates"]), sep="/")
         return {
             name.removesuffix(f"/{ATTENTION_WEIGHTS}"): np.asarray(weights)[0]
@@ -270,78 +269,24 @@ class Model:
             raise InputError("the model reads histories as text: its answers cannot be explained")
         if not told["items"]:
             return []
-        features, table = self._features([user])
+        features, table, read = self._features([user])
         vocabulary = self.trained.model.output_vocabulary
         targets = features["decoder_target_tokens"]
         tokens = [*vocabulary.encode(told["answer"]), vocabulary.eos_id][: targets.shape[1]]
         targets[0, : len(tokens)] = tokens
-        weights = np.asarray(self._gradient(self.trained.params, table, self._shard(features)))[0]
-        rows = features["history_items"][0]
-        weighed = []
-        for row, weight in zip(rows.tolist(), weights.tolist()):
-            if row:
-                is_known = row < self._movies.height
-                names = {
-                    "item": self._movies["movieId"][row] if is_known else None,
-                    "title": self._movies["title"][row] if is_known else None,
-                }
-                weighed.append({**names, "weight": weight})
-        return weighed
-
-    @functools.cached_property
-    def _gradient(self) -> Any:
-        """Returns the derivative of an answer's log-likelihood by a factor of each item's vector.
-
-        At a factor of 1 that is the gradient by the vector, times the vector, summed.
-        """
-
-        def likelihood(
-            factors: jax.Array, params: PyTree, table: PyTree, batch: Batch
-        ) -> jax.Array:
-            def multiply(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-                made = call(*args, **kwargs)
-                is_lookup = isinstance(context.module, ItemTable)
-                return made * factors[..., jnp.newaxis] if is_lookup else made
-
-            with nn.intercept_methods(multiply):
-                return jnp.sum(self.trained.model.score_batch(params, batch, table or None))
-
-        def gradient(params: PyTree, table: PyTree, batch: Batch) -> jax.Array:
-            factors = jnp.ones(batch["history_items"].shape, jnp.float32)
-            return jax.grad(likelihood)(factors, params, table, batch)
-
-        return self._jit(gradient)
+        weights = np.asarray(
+            self._programs.gradient(self.trained.params, table, self._shard(features))
+        )[0]
+        named = [
+            {"item": None, "title": item.title}
+            if isinstance(item, Movie)
+            else {"item": self._movies["movieId"][item], "title": self._movies["title"][item]}
+            for item in read
+        ]
+        # Positions beyond these are padding.
+        return [{**names, "weight": weight} for names, weight in zip(named, weights.tolist())]
 
     # --- Programs ---
-
-    @functools.cached_property
-    def _prompt(self) -> Any:
-        def prompt(params: PyTree, table: PyTree, batch: Batch) -> Any:
-            variables = {"params": self.trained.model.as_run(params), **(table or {})}
-            return self.trained.model.module.apply(
-                variables, batch, enable_dropout=False, method="prompt"
-            )
-
-        return self._jit(prompt)
-
-    @functools.cached_property
-    def _look(self) -> Any:
-        def look(params: PyTree, table: PyTree, batch: Batch) -> Any:
-            variables = {"params": self.trained.model.as_run(params), **(table or {})}
-            return self.trained.model.module.apply(
-                variables,
-                batch["encoder_input_tokens"],
-                batch,
-                enable_dropout=False,
-                mutable=["intermediates"],
-                method="encode",
-            )
-
-        return self._jit(look)
-
-    def _jit(self, function: Any) -> Any:
-        partitioner = self.trained.partitioner
-        return partitioner.jit(function, out_shardings=partitioner.replicated)
 
     def _shard(self, batch: Mapping[str, np.ndarray]) -> Batch:
         return self.trained.partitioner.shard_batch(batch)
@@ -401,13 +346,21 @@ class Model:
                 raise InputError(f"user {number}: {told}") from error
         return read
 
-    def _features(self, users: Sequence[User]) -> tuple[dict[str, np.ndarray], PyTree]:
-        """Returns the features of at most a batch of users, and the item table they refer to."""
+    def _features(
+        self, users: Sequence[User]
+    ) -> tuple[dict[str, np.ndarray], PyTree, list[int | Movie]]:
+        """Returns the features of at most a batch of users, their item table, and what was read.
+
+        The last is of all users, end to end: rows of the catalogue, or described items.
+        """
         encoder = predict.ItemEncoder(self.trained)
         examples, described = encoder.examples(users)
-        features, table = encoder.embed(self.trained.ask(examples).features, described)
+        asked = self.trained.ask(examples)
+        first = encoder.first_row
+        read = [described[row - first] if row >= first else row for row in asked.items.tolist()]
+        features, table = encoder.embed(asked.features, described)
         padded = pad_batch(features, self._compiled_size(len(users)))
-        return {name: np.array(array) for name, array in padded.items()}, table
+        return {name: np.array(array) for name, array in padded.items()}, table, read
 
     def _pooled(
         self,

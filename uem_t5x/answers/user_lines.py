@@ -3,16 +3,15 @@
 import collections
 import dataclasses
 import datetime
-import io
 import json
 import math
 import re
 import reprlib
-import select
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from uem_t5x.answers.json_input import MAX_LINE_BYTES
 from uem_t5x.base.errors import InputError
 from uem_t5x.tastes.rating_scale import (
     HALF_STARS_PER_STAR,
@@ -24,13 +23,6 @@ from uem_t5x.tastes.telling import MOVIELENS, Telling
 
 if TYPE_CHECKING:
     import polars as pl
-
-# A line is parsed whole, into as much as 35 times its size. 30,000 ratings, more than anyone in
-# MovieLens has given, take a tenth of this; the model reads the most recent few of them.
-MAX_LINE_BYTES = 16 * 2**20
-_CHUNK_BYTES = 2**20
-# Milliseconds in which whoever writes without a break has filled a pipe again.
-_PATIENCE = 20
 
 # Python reads bare digits as a date as well; they are seconds, or milliseconds, in quotes.
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -104,42 +96,6 @@ def movie_titles(movies: "pl.DataFrame") -> "dict[str, list[ItemId]]":
 
 def _as_compared(title: str) -> str:
     return unicodedata.normalize("NFC", title).strip()
-
-
-def read_lines(file: io.BufferedIOBase) -> Iterator[bytes | None]:
-    """Yields the lines of a file; of one that is too long to be read, just its beginning.
-
-    Where they come by and by, through a pipe or from a terminal, None stands wherever the next one
-    has to be waited for.
-    """
-    line = bytearray()  # what has come of the next one
-    for chunk in _chunks(file):
-        if chunk is None:
-            yield None
-            continue
-        for part in io.BytesIO(chunk):
-            line += part[: MAX_LINE_BYTES + 1 - len(line)]
-            if part.endswith(b"\n"):
-                yield bytes(line)
-                line.clear()
-    if line:
-        yield bytes(line)
-
-
-def _chunks(file: io.BufferedIOBase) -> Iterator[bytes | None]:
-    """Yields the bytes of a file as they come, and None before it waits for more."""
-    coming = select.poll()
-    try:
-        coming.register(file, select.POLLIN)
-    except io.UnsupportedOperation:  # it lies in memory, all of it
-        coming = None
-    while True:
-        if coming and not coming.poll(_PATIENCE):
-            yield None
-            coming.poll()
-        if not (chunk := file.read1(_CHUNK_BYTES)):
-            return
-        yield chunk
 
 
 def read_users(

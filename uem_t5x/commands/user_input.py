@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uem_t5x.answers.user_lines import User, movie_rows, movie_titles, read_lines, read_users
+from uem_t5x.answers.json_input import read_lines
+from uem_t5x.answers.user_lines import User, movie_rows, movie_titles, read_users
 from uem_t5x.base.errors import InputError
 
 if TYPE_CHECKING:
