@@ -121,8 +121,7 @@ def test_lines_up_to_the_limit_are_whole(lengths, ends):
     data += b"\n" * ends
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_input, "MAX_LINE_BYTES", limit)
-        patch.setattr(user_lines, "MAX_LINE_BYTES", limit)
-        patch.setattr(user_lines, "_CHUNK_BYTES", 7)
+        patch.setattr(json_input, "_CHUNK_BYTES", 7)
         lines = list(json_input.read_lines(io.BytesIO(data)))
     assert lines == [line[: limit + 1] for line in data.splitlines(keepends=True)]
 
