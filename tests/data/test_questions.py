@@ -262,3 +262,11 @@ def test_items_that_were_rated_again_are_counted_by_themselves(tmp_path):
     joined = source_joining.read_source(source_files.read_source(str(data / "asked.toml")), data, 1)
     names = ("ratings", "dropped_duplicate_ratings", "dropped_short_history_ratings")
     assert [joined.counts[name] for name in names] == [2, 1, 2]
+
+
+def test_sealing_leaves_all_as_it_is(tmp_path):
+    own_questions.write(tmp_path / "data")
+    folder = make(tmp_path)
+    before = dict(folder.manifest.files)
+    assert cli.main(["seal", str(folder.path)]) == 0
+    assert DatasetFolder.open(folder.path).manifest.files == before

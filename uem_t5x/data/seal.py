@@ -57,7 +57,8 @@ def seal(path: str | os.PathLike[str]) -> "DatasetFolder":
             "folder again"
         ) from error
     counts = _check_users(folder)
-    dataset_folder.write_rating_counts(folder.path, counts)
+    if not folder.telling.has_questions:  # of which nobody can tell whose they are
+        dataset_folder.write_rating_counts(folder.path, counts)
     dataset_folder.write_manifest(folder.path, folder.manifest)
     return dataset_folder.DatasetFolder.open(path)
 
