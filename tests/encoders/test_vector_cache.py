@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from uem_t5x.encoders import sentences, vector_cache
+from uem_t5x.base import kept
+from uem_t5x.encoders import sentences
 from uem_t5x.encoders.vector_cache import CachedEncoder
 
 MODULE = """
@@ -73,7 +74,7 @@ def test_other_weights_keep_other_vectors(letters):
 
 def test_parts_that_are_damaged_are_left_out(letters):
     letters.encode(["a", "b"])
-    (part,) = vector_cache.folder().rglob("*.safetensors")
+    (part,) = kept.folder().rglob("*.safetensors")
     part.write_bytes(part.read_bytes()[:20])
     letters._encoder.asked.clear()
     np.testing.assert_array_equal(letters.encode(["b"]), expected(["b"]))

@@ -48,6 +48,7 @@ def load_model(model_dir: str, *options: Any) -> "TrainedModel":
         Manifest.read(epath.Path(model_dir) / CATALOGUE)
     startup.load("uem_t5x.answers.trained_model")
     startup.find_devices()
+    startup.keep_programs()
     from uem_t5x.answers.trained_model import TrainedModel
 
     return TrainedModel.load(model_dir, *options)

@@ -5,10 +5,8 @@ never changed: `{"texts": the first 16 bytes of each text's sha256, "vectors": .
 """
 
 import hashlib
-import os
 import uuid
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,18 +15,11 @@ from jaxtyping import Float32
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from uem_t5x.base import kept
 from uem_t5x.encoders.sentences import SentenceEncoder
 
-VARIABLE = "UEM_T5X_CACHE"
 _KEY_BYTES = 16
 _TEXTS_A_PART = 4096  # encoded and kept at a time; an interrupted run loses no more
-
-
-def folder() -> Path:
-    """Returns where vectors are kept: `$UEM_T5X_CACHE`, or a folder of the user's cache."""
-    named = os.environ.get(VARIABLE)
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(named) if named else Path(home) / "uem-t5x"
 
 
 class CachedEncoder:
@@ -43,7 +34,7 @@ class CachedEncoder:
         self._parts = None
         if self.sha256 is not None:
             safe = "".join(letter if letter.isalnum() else "-" for letter in name)
-            self._parts = folder() / "vectors" / f"{safe}-{self.sha256[:16]}-{self.width}"
+            self._parts = kept.folder() / "vectors" / f"{safe}-{self.sha256[:16]}-{self.width}"
 
     def encode(
         self, texts: Sequence[str], on_progress: Callable[[int], Any] | None = None
