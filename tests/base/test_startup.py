@@ -15,7 +15,8 @@ print(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.eye(3)).sum())
 
 
 def run(cache, **environment):
-    variables = {**os.environ, "UEM_T5X_CACHE": str(cache), **environment}
+    variables = {name: value for name, value in os.environ.items() if "CACHE" not in name}
+    variables |= {"UEM_T5X_CACHE": str(cache), **environment}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=variables, capture_output=True, text=True, check=True
     )
