@@ -79,7 +79,18 @@ def export_peft(trained: "TrainedModel", folder: Path) -> None:
         _write_soft_prompt(trained, soft_prompt, folder / USER_EMBEDDING)
 
 
-FORMATS = {"huggingface": export_huggingface, "peft": export_peft}
+def export_stablehlo(trained: "TrainedModel", folder: Path) -> None:
+    """Writes a model as programs; see `stablehlo.export_stablehlo`."""
+    from uem_t5x.answers import stablehlo
+
+    stablehlo.export_stablehlo(trained, folder)
+
+
+FORMATS = {
+    "huggingface": export_huggingface,
+    "peft": export_peft,
+    "stablehlo": export_stablehlo,
+}
 
 
 def undescribed_class(trained: "TrainedModel") -> str | None:

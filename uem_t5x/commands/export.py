@@ -13,8 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         required=True,
-        choices=("huggingface", "peft"),
-        help="huggingface: the whole language model, LoRA merged into it; peft: what LoRA adds",
+        choices=("huggingface", "peft", "stablehlo"),
+        help="huggingface: the whole language model, LoRA merged into it; peft: what LoRA adds; "
+        "stablehlo: programs that answer and embed, for any machine that JAX or XLA runs on",
     )
     parser.add_argument("--step", type=int, help="of the checkpoint; the best one by default")
 
@@ -29,8 +30,9 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     # Asked before a model is loaded, which takes a while.
     with writing_folder(output, "new or empty folder", lambda _: False, overwrite=False) as folder:
-        # Nothing is answered.
-        trained = model_arguments.load_model(args.model_dir, args.step, False)
+        # Programs answer within the grammar, as the model does; of the others nothing is answered.
+        well_formed = None if args.format == "stablehlo" else False
+        trained = model_arguments.load_model(args.model_dir, args.step, well_formed)
         export.FORMATS[args.format](trained, folder)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         sizes = {path.relative_to(folder): path.stat().st_size for path in files}

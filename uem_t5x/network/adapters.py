@@ -320,7 +320,7 @@ def _learned(
         module=module,
     )
     vectors = layers.gathered(vectors, ("prompt", "embed"))
-    return jnp.broadcast_to(vectors, (len(like), *vectors.shape))
+    return jnp.broadcast_to(vectors, (like.shape[0], *vectors.shape))
 
 
 def _undamped(config: T5Config) -> T5Config:
@@ -331,4 +331,4 @@ def _for_whoever_has_items(
     mask: Bool[Array, "batch history"], count: int
 ) -> Bool[Array, "batch count"]:
     """Returns the mask of tokens that are made of all items: a user without any has none."""
-    return jnp.broadcast_to(mask.any(axis=1, keepdims=True), (len(mask), count))
+    return jnp.broadcast_to(mask.any(axis=1, keepdims=True), (mask.shape[0], count))

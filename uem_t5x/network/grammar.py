@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from uem_t5x.network.types import Array
+from uem_t5x.network.types import Array, Size
 
 _NO_TOKEN = -1
 
@@ -55,7 +55,7 @@ class Grammar:
     groups: Bool[np.ndarray, "groups sets"]
     genres: int
 
-    def start(self, batch_size: int) -> Place:
+    def start(self, batch_size: Size) -> Place:
         """Returns the place of sequences of which nothing is written."""
         named = jnp.zeros((batch_size, self.groups.shape[-1]), bool)
         return Place(jnp.zeros((batch_size,), jnp.int32), named)

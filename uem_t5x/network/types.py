@@ -12,6 +12,8 @@ Array = jax.Array | np.ndarray
 Batch = Mapping[str, Array]
 PyTree = Any
 Index = tuple[slice, ...]
+# Of an axis: a number, or what `jax.export` has in its place where it may be any.
+Size = Any
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from uem_t5x.network import adapters, attention, layers
 from uem_t5x.network.adapters import UserEmbeddingConfig
 from uem_t5x.network.item_table import Channel, ItemTable
 from uem_t5x.network.soft_prompt import Features, SoftPrompt, SoftPromptModule
-from uem_t5x.network.types import Array
+from uem_t5x.network.types import Array, Size
 
 
 class TaskPrompt(nn.Module):
@@ -32,7 +32,7 @@ class TaskPrompt(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, batch_size: int) -> Float[Array, "batch prompt embed"]:
+    def __call__(self, batch_size: Size) -> Float[Array, "batch prompt embed"]:
         embedding = partitioning.param_with_axes(
             "embedding",
             nn.initializers.normal(stddev=1.0),
@@ -104,9 +104,11 @@ class UserPrompt(SoftPromptModule):
         adapter = self.adapter_cls(self.config, embed_dim, self.soft_tokens, name="user_embedding")
         prompt, mask = adapter(vectors, items > 0, enable_dropout=enable_dropout)
         if self.prompt_length:
-            task_prompt = TaskPrompt(self.prompt_length, embed_dim, name="task_prompt")(len(mask))
+            task_prompt = TaskPrompt(self.prompt_length, embed_dim, name="task_prompt")(
+                mask.shape[0]
+            )
             prompt = jnp.concatenate([task_prompt.astype(prompt.dtype), prompt], axis=1)
-            task_mask = jnp.ones((len(mask), self.prompt_length), bool)
+            task_mask = jnp.ones((mask.shape[0], self.prompt_length), bool)
             mask = jnp.concatenate([task_mask, mask], axis=1)
         return SoftPrompt(prompt, mask)
 
