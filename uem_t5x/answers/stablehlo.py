@@ -22,6 +22,7 @@ from jax import export
 from safetensors.numpy import save_file
 
 from uem_t5x.answers.trained_model import TrainedModel
+from uem_t5x.base.errors import InputError, first_line
 from uem_t5x.data.dataset_folder import MOVIES
 
 FORMAT = "uem-t5x programs"
@@ -36,6 +37,9 @@ def export_stablehlo(trained: TrainedModel, folder: Path) -> None:
     Args:
       trained: the model.
       folder: where to write; it is created.
+
+    Raises:
+      InputError: if a part of it cannot be exported.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = traverse_util.flatten_dict(
@@ -50,7 +54,14 @@ def export_stablehlo(trained: TrainedModel, folder: Path) -> None:
         programs["embed"] = _embed(trained)
     told = {}
     for name, program in programs.items():
-        exported = export.export(jax.jit(program), platforms=PLATFORMS)(specs, features)
+        try:
+            exported = export.export(jax.jit(program), platforms=PLATFORMS)(specs, features)
+        except Exception as error:
+            # A soft prompt or `decode_fn` of one's own may want numbers that are not known yet.
+            raise InputError(
+                f"{name}: no program can be made of it for any number of users and for "
+                f"{', '.join(PLATFORMS)} ({first_line(error)})"
+            ) from error
         (folder / f"{name}.stablehlo").write_bytes(exported.serialize())
         results = jax.tree.map(_described, jax.eval_shape(program, specs, features))
         told[name] = {"file": f"{name}.stablehlo", "results": results}

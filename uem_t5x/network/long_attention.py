@@ -269,7 +269,7 @@ def attend(
             return _read([(near, "bhnqk,bnkhd->bnqhd", values)], dropout_rate, chunk.rng)
         side_key, side_value = (x.astype(chunk.query.dtype) for x in (side.key, side.value))
         # By global blocks, in which all positions have the same bias.
-        rows = chunk.query.reshape(len(mask), -1, blocks.global_block_size, *of_a_head)
+        rows = chunk.query.reshape(mask.shape[0], -1, blocks.global_block_size, *of_a_head)
         far = _product("brqhd,bkhd->bhrqk", rows, side_key)
         far += _side_bias_of_chunk(bias.side, side.count, chunk.index, blocks)[:, :, :, None]
         far = jnp.where(side.mask[:, None, None, None], far, attention.MASKED_LOGIT)
@@ -285,7 +285,7 @@ def attend(
         None if rng is None else jax.random.split(rng, blocks.chunks),
     )
     attended = constrain(lax.map(attend_chunk, chunks), (None, "batch", None, "heads", "kv"))
-    attended = jnp.moveaxis(attended, 0, 1).reshape(len(mask), -1, *of_a_head)
+    attended = jnp.moveaxis(attended, 0, 1).reshape(mask.shape[0], -1, *of_a_head)
     return checkpoint_name(attended[:, : blocks.length], ATTENDED)
 
 
