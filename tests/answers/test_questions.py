@@ -39,6 +39,7 @@ def path(tmp_path_factory):
         network = [line for line in network if name == "uem" or "user_embedding" not in line]
         task = f"MIXTURE_OR_TASK_NAME = 'histories_{name}_20'"
         steps = ["VOCAB_SIZE = 200", "TRAIN_STEPS = 60", "EVAL_PERIOD = 20", "WARMUP_STEPS = 5"]
+        steps += ["TASK_FEATURE_LENGTHS = {'inputs': 192, 'targets': 8}"] if name == "text" else []
         bindings = [*network, *places, *steps, task, "CHECKPOINT_PERIOD = 20"]
         train.run_recipe([recipe], bindings)
     return path
