@@ -26,11 +26,8 @@ def read(*lines, rows=ROWS, titles=None, why_not_described=None, scale=STARS, **
     refused = []
     telling = Telling(scale=scale)
     encoded = [line.encode() for line in lines]
-    users = list(
-        user_lines.read_users(
-            encoded, "in.jsonl", rows, refused.append, why_not_described, titles, telling, **options
-        )
-    )
+    reader = user_lines.UserReader(rows, titles or {}, why_not_described, telling, **options)
+    users = list(reader.users(encoded, "in.jsonl", refused.append))
     return users, [error.line for error in refused]
 
 

@@ -120,7 +120,7 @@ def test_lines_are_answered_as_they_come(trained, asked):
     answers = queue.Queue()
 
     def answer(file):
-        users = user_lines.read_users(json_input.read_lines(file), "-", rows, pytest.fail)
+        users = user_lines.UserReader(rows).users(json_input.read_lines(file), "-", pytest.fail)
         for answered in predict.predict(trained, users, batch_size=4):
             answers.put(answered)
 

@@ -16,7 +16,7 @@ from uem_t5x.answers import json_input, predict, user_lines
 def read_lines(data, **options):
     refused = []
     lines = json_input.read_lines(io.BytesIO(data))
-    users = list(user_lines.read_users(lines, "in.jsonl", {1: 7}, refused.append, **options))
+    users = list(user_lines.UserReader({1: 7}, **options).users(lines, "in.jsonl", refused.append))
     for error in refused:
         assert str(error).isprintable()
         assert len(str(error)) < 400
@@ -137,7 +137,7 @@ def test_an_endless_line_takes_no_more_memory_than_the_limit(tmp_path):
         refused = []
         with path.open("rb") as file:
             lines = json_input.read_lines(file)
-            users = list(user_lines.read_users(lines, "in.jsonl", {}, refused.append))
+            users = list(user_lines.UserReader({}).users(lines, "in.jsonl", refused.append))
         return users, refused
 
     (users, refused), peak = peak_memory(read)

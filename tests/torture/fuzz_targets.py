@@ -16,7 +16,7 @@ import polars as pl
 
 from uem_t5x.answers import predict
 from uem_t5x.answers.json_input import read_lines
-from uem_t5x.answers.user_lines import read_users
+from uem_t5x.answers.user_lines import UserReader
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import descriptions, movielens, text_tables
 from uem_t5x.data.manifest import Channel, EncoderRecord, Manifest, Split
@@ -137,7 +137,7 @@ def user_lines(data: bytes) -> None:
     """The input of `predict`."""
     refused: list[InputError] = []
     lines = read_lines(io.BytesIO(data))
-    users = list(read_users(lines, "in.jsonl", {1: 7}, refused.append))
+    users = list(UserReader({1: 7}).users(lines, "in.jsonl", refused.append))
     for error in refused:
         with may_be_refused():
             raise error

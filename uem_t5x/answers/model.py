@@ -8,7 +8,6 @@ model.embed([[{"movieId": 1, "rating": 4.5}]]).shape
 """
 
 import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -19,13 +18,12 @@ from jaxtyping import Float, Float32, Shaped
 from uem_t5x.answers import predict
 from uem_t5x.answers.programs import Programs
 from uem_t5x.answers.trained_model import TrainedModel
-from uem_t5x.answers.user_lines import Movie, User, UserReader, movie_rows, movie_titles
+from uem_t5x.answers.user_lines import Movie, User
 from uem_t5x.base.errors import InputError
 from uem_t5x.network import stacks
 from uem_t5x.network.attention import ATTENTION_WEIGHTS
 from uem_t5x.network.soft_prompt import GivenPrompt
 from uem_t5x.network.types import Batch, PyTree
-from uem_t5x.tastes import verbalizer
 from uem_t5x.training.partitioning import pad_batch
 from uem_t5x.training.predictor import Predictor
 
@@ -74,17 +72,10 @@ class Model:
     def __init__(self, trained: TrainedModel) -> None:
         """Makes ready to read users of the model's catalogue."""
         self.trained = trained
-        movies = trained.catalogue.movies()
-        self._movies = movies
-        self._reader = UserReader(
-            movie_rows(movies),
-            movie_titles(movies),
-            predict.why_not_described(trained),
-            trained.catalogue.telling,
-            ties_by_id=trained.catalogue.manifest.source is None,
-        )
+        self._movies = trained.catalogue.movies()
+        self._reader = predict.reader_of(trained)
+        self._encoder = predict.ItemEncoder(trained)
         self._programs = Programs(trained)
-        self._compiling = threading.Lock()
         self._given: dict[int, Predictor] = {}
 
     # --- Answers ---
@@ -143,9 +134,7 @@ class Model:
         told: list[dict[str, Any]] = []
         for some in _in_batches(asked):
             size = self._compiled_size(len(some))
-            with self._compiling:
-                self.trained.answerer(size)
-            told += predict.predict(self.trained, some, size)
+            told += predict.predict(self.trained, some, size, self._encoder)
         if explain:
             for answer, user in zip(told, asked):
                 answer["weights"] = self._weights(user, answer)
@@ -169,7 +158,7 @@ class Model:
         Raises:
           InputError: if a history cannot be read, or the model reads text.
 
-        >>> histories = [[{"movieId": 1, "rating": 4.5}], [{"movieId": 2, "rating": 1}] * 1]
+        >>> histories = [[{"movieId": 1, "rating": 4.5}], [{"movieId": 2, "rating": 1}]]
         >>> model.embed(histories).shape[:2] == (2, 24 + 20)  # task prompts and items
         True
         >>> model.embed(histories, pooled=True).ndim
@@ -310,23 +299,14 @@ class Model:
         tokens = predictor.predict_batch(self.trained.params, {}, batch)
         vocabulary = self.trained.model.output_vocabulary
         answers = [vocabulary.decode(ids) for ids in tokens.tolist()]
-        telling, genres = self.trained.catalogue.telling, self.trained.catalogue.genres
-        if telling.has_questions:
-            return [{"answer": answer} for answer in answers]
-        tastes = (verbalizer.read_answer(answer, genres, telling.wording) for answer in answers)
-        return [
-            {"answer": answer, "liked": liked, "disliked": disliked}
-            for answer, (liked, disliked) in zip(answers, tastes)
-        ]
+        return [{"answer": answer, **predict.tastes_in(self.trained, answer)} for answer in answers]
 
     def _given_predictor(self, size: int) -> Predictor:
-        with self._compiling:
-            if size not in self._given:
-                model = self.trained.model.with_soft_prompt(GivenPrompt())
-                self._given[size] = Predictor(
-                    model, self.trained.partitioner, size, grammar=self.trained.grammar
-                )
-            return self._given[size]
+        if size not in self._given:
+            model = self.trained.model.with_soft_prompt(GivenPrompt())
+            partitioner, grammar = self.trained.partitioner, self.trained.grammar
+            self._given.setdefault(size, Predictor(model, partitioner, size, grammar=grammar))
+        return self._given[size]
 
     def _compiled_size(self, users: int) -> int:
         """Returns for how many users the program is that answers so many."""
@@ -353,7 +333,7 @@ class Model:
 
         The last is of all users, end to end: rows of the catalogue, or described items.
         """
-        encoder = predict.ItemEncoder(self.trained)
+        encoder = self._encoder
         examples, described = encoder.examples(users)
         asked = self.trained.ask(examples)
         first = encoder.first_row

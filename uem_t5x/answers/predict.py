@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from uem_t5x.answers.user_lines import Movie, User
+from uem_t5x.answers.user_lines import Movie, User, UserReader, movie_rows, movie_titles
 from uem_t5x.base.errors import InputError
 from uem_t5x.tastes import sentences
 
@@ -42,6 +42,29 @@ def why_not_described(trained: "TrainedModel") -> str | None:
     return None
 
 
+def reader_of(trained: "TrainedModel") -> UserReader:
+    """Returns what reads users that a model is asked about."""
+    movies, catalogue = trained.catalogue.movies(), trained.catalogue
+    return UserReader(
+        movie_rows(movies),
+        movie_titles(movies),
+        why_not_described(trained),
+        catalogue.telling,
+        ties_by_id=catalogue.manifest.source is None,
+    )
+
+
+def tastes_in(trained: "TrainedModel", answer: str) -> dict[str, list[str]]:
+    """Returns the `liked` and `disliked` classes of an answer; nothing of a question of one's own."""
+    from uem_t5x.tastes import verbalizer
+
+    telling = trained.catalogue.telling
+    if telling.has_questions:
+        return {}
+    liked, disliked = verbalizer.read_answer(answer, trained.catalogue.genres, telling.wording)
+    return {"liked": liked, "disliked": disliked}
+
+
 def write_line(answer: dict[str, Any], encoding: str | None = None) -> str:
     """Returns the answer as a line of JSON that can be encoded; by default in UTF-8."""
     text = json.dumps(answer, ensure_ascii=False, allow_nan=False)
@@ -54,7 +77,10 @@ def write_line(answer: dict[str, Any], encoding: str | None = None) -> str:
 
 
 def predict(
-    trained: "TrainedModel", users: Iterable[User | None], batch_size: int = 32
+    trained: "TrainedModel",
+    users: Iterable[User | None],
+    batch_size: int = 32,
+    encoder: "ItemEncoder | None" = None,
 ) -> Iterator[dict[str, Any]]:
     """Answers users, in order, as the task that the model was trained on asks about them.
 
@@ -62,6 +88,7 @@ def predict(
       trained: the model.
       users: who is asked about; None has those before it answered before the next one is asked for.
       batch_size: most users that are answered at once; it does not change the answers.
+      encoder: embeds items that are only described; None makes one.
 
     Yields:
       `user_id`, `answer` (the sentence, or `NOTHING_KNOWN` of a user no item of whom was read),
@@ -74,10 +101,8 @@ def predict(
       InputError: if an item is no row of the catalogue, or only described, and the model cannot
         be told of it; or the task leaves users out or changes their order.
     """
-    from uem_t5x.tastes import verbalizer
-
-    genres, telling = trained.catalogue.genres, trained.catalogue.telling
-    encoder = ItemEncoder(trained)
+    telling = trained.catalogue.telling
+    encoder = encoder or ItemEncoder(trained)
     answerer = trained.answerer(batch_size)
 
     def told(users: Sequence[User], index: int) -> Iterator[tuple[int, str]]:
@@ -89,10 +114,6 @@ def predict(
         answers = answerer(*encoder.embed(asked.features, described), index)
         yield from zip(asked.items_read.tolist(), answers)
 
-    def taste(answer: str) -> dict[str, list[str]]:
-        liked, disliked = verbalizer.read_answer(answer, genres, telling.wording)
-        return {"liked": liked, "disliked": disliked}
-
     for index, batch in enumerate(_batches(users, batch_size)):
         answers = told([user for user in batch if user.items], index)
         for user in batch:
@@ -102,7 +123,7 @@ def predict(
             result = {
                 "user_id": user.user_id,
                 "answer": answer,
-                **(taste(answer if items else "") if not telling.has_questions else {}),
+                **tastes_in(trained, answer if items else ""),
                 "items": items,
                 "known": len(user.items) - described_items,
                 "described": described_items,

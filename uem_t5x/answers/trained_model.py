@@ -166,8 +166,10 @@ class TrainedModel:
           InputError: if the devices cannot share such a batch.
         """
         self.partitioner.check_batch_size(batch_size, "--batch-size")
-        predictor = Predictor(self.model, self.partitioner, batch_size, grammar=self.grammar)
-        return Answerer(self, self._predictors.setdefault(batch_size, predictor))
+        if batch_size not in self._predictors:
+            made = Predictor(self.model, self.partitioner, batch_size, grammar=self.grammar)
+            self._predictors.setdefault(batch_size, made)
+        return Answerer(self, self._predictors[batch_size])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -84,7 +84,7 @@ def movie_rows(movies: "pl.DataFrame") -> "dict[ItemId, int]":
 
 
 def movie_titles(movies: "pl.DataFrame") -> "dict[str, list[ItemId]]":
-    """Returns the ids of each title of a catalogue's movie table, as `read_users` takes them.
+    """Returns the ids of each title of a catalogue's movie table, as `UserReader` takes them.
 
     Titles are the same if their characters are, however these are encoded (Unicode's NFC).
     """
@@ -96,51 +96,6 @@ def movie_titles(movies: "pl.DataFrame") -> "dict[str, list[ItemId]]":
 
 def _as_compared(title: str) -> str:
     return unicodedata.normalize("NFC", title).strip()
-
-
-def read_users(
-    lines: Iterable[bytes | None],
-    name: str,
-    rows: Mapping[ItemId, int],
-    report: Callable[[InputError], Any],
-    why_not_described: str | None = None,
-    titles: Mapping[str, Sequence[ItemId]] | None = None,
-    telling: Telling = MOVIELENS,
-    ties_by_id: bool = True,
-) -> Iterator[User | None]:
-    """Yields the user of each line, and None where `lines` has it.
-
-    An item is the one of the catalogue with its `item`, an id, or else with its `title`; where the
-    catalogue has neither, it is what `title`, `genres` (or `classes`) and `description` make of it,
-    and without a title it is dropped. Ids that are numbers may be called `movieId` as well. Items
-    stand oldest first, unless they have a `timestamp` (seconds, or a date as of ISO 8601, which is
-    one of UTC if it does not tell): then they are taken as `prepare` takes ratings, in order of
-    time and of their ids, and of each the last rating alone.
-
-    Args:
-      lines: `{"user_id": "u1", "history": [{"movieId": 1, "rating": 4.5}, ...]}` in UTF-8.
-      name: of the file, for messages.
-      rows: see `movie_rows`.
-      report: is called with the InputError of a line that cannot be read, which is skipped.
-      why_not_described: refuses movies that are only described, in these words.
-      titles: see `movie_titles`; None for a catalogue that goes by ids alone.
-      telling: says the scale of ratings, and whether each line has a `question`.
-      ties_by_id: whether items of the same time are taken in the order of their ids, as `prepare`
-        has those of MovieLens; else as they stand in the line.
-    """
-    reader = UserReader(rows, titles or {}, why_not_described, telling, ties_by_id)
-    number = 0
-    for line in lines:
-        if line is None:
-            yield None
-            continue
-        number += 1
-        if len(line) <= MAX_LINE_BYTES and not line.strip():
-            continue
-        try:
-            yield reader.user(line)
-        except (InputError, RecursionError) as error:
-            report(InputError(f"{name}: line {number}: {error}"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -162,20 +117,54 @@ class _Rated:
 
 @dataclasses.dataclass(frozen=True)
 class UserReader:
-    """Reads users by a catalogue; see `read_users`."""
+    """Reads users by a catalogue.
+
+    An item is the one of the catalogue with its `item`, an id, or else with its `title`; where the
+    catalogue has neither, it is what `title`, `genres` (or `classes`) and `description` make of it,
+    and without a title it is dropped. Ids that are numbers may be called `movieId` as well. Items
+    stand oldest first, unless they have a `timestamp` (seconds, or a date as of ISO 8601, which is
+    one of UTC if it does not tell): then they are taken as `prepare` takes ratings, in order of
+    time and of their ids, and of each the last rating alone.
+
+    Attributes:
+      rows: see `movie_rows`.
+      titles: see `movie_titles`; empty for a catalogue that goes by ids alone.
+      why_not_described: refuses movies that are only described, in these words.
+      telling: says the scale of ratings, and whether each user comes with a `question`.
+      ties_by_id: whether items of the same time are taken in the order of their ids, as `prepare`
+        has those of MovieLens; else as they stand.
+    """
 
     rows: Mapping[ItemId, int]
-    titles: Mapping[str, Sequence[ItemId]]
-    why_not_described: str | None
-    telling: Telling
-    ties_by_id: bool
+    titles: Mapping[str, Sequence[ItemId]] = dataclasses.field(default_factory=dict)
+    why_not_described: str | None = None
+    telling: Telling = MOVIELENS
+    ties_by_id: bool = True
 
-    def user(self, line: bytes) -> User:
-        """Returns the user of a line.
+    def users(
+        self, lines: Iterable[bytes | None], name: str, report: Callable[[InputError], Any]
+    ) -> Iterator[User | None]:
+        """Yields the user of each line, and None where `lines` has it.
 
-        Raises:
-          InputError: if it cannot be read.
+        Args:
+          lines: `{"user_id": "u1", "history": [{"movieId": 1, "rating": 4.5}, ...]}` in UTF-8.
+          name: of the file, for messages.
+          report: is called with the InputError of a line that cannot be read, which is skipped.
         """
+        number = 0
+        for line in lines:
+            if line is None:
+                yield None
+                continue
+            number += 1
+            if len(line) <= MAX_LINE_BYTES and not line.strip():
+                continue
+            try:
+                yield self._user(line)
+            except (InputError, RecursionError) as error:
+                report(InputError(f"{name}: line {number}: {error}"))
+
+    def _user(self, line: bytes) -> User:
         if len(line) > MAX_LINE_BYTES:
             raise InputError(
                 f"longer than {MAX_LINE_BYTES >> 20} MiB; give the most recent items of the history"

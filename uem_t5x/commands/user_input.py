@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uem_t5x.answers.json_input import read_lines
-from uem_t5x.answers.user_lines import User, movie_rows, movie_titles, read_users
+from uem_t5x.answers.user_lines import User
 from uem_t5x.base.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,20 +36,10 @@ def check(named: str, output: str | None) -> None:
 def reading(
     named: str, trained: "TrainedModel", report: Callable[[InputError], Any]
 ) -> Iterator[Iterator[User | None]]:
-    """Gives the users of a file; see `read_users`."""
+    """Gives the users of a file; see `UserReader.users`."""
     from uem_t5x.answers import predict
 
     with contextlib.ExitStack() as stack:
         is_stdin = named == STDIN
         file = sys.stdin.buffer if is_stdin else stack.enter_context(Path(named).open("rb"))
-        movies = trained.catalogue.movies()
-        yield read_users(
-            read_lines(file),
-            named,
-            movie_rows(movies),
-            report,
-            predict.why_not_described(trained),
-            movie_titles(movies),
-            trained.catalogue.telling,
-            ties_by_id=trained.catalogue.manifest.source is None,
-        )
+        yield predict.reader_of(trained).users(read_lines(file), named, report)
