@@ -38,9 +38,11 @@ _UEM_FEATURES = {
 
 Preprocessor = Callable[..., tf.data.Dataset]
 
+_CALLED = "histories"
+
 
 def uem_task(
-    history_length: int, sampling: str = history_sampling.RECENT, called: str = "histories"
+    history_length: int, sampling: str = history_sampling.RECENT, called: str = _CALLED
 ) -> str:
     """Returns the name of `{called}_uem_{p}`, registered if it was not yet.
 
@@ -54,7 +56,7 @@ def uem_task(
 
 
 def text_task(
-    history_length: int, sampling: str = history_sampling.RECENT, called: str = "histories"
+    history_length: int, sampling: str = history_sampling.RECENT, called: str = _CALLED
 ) -> str:
     """Returns the name of `{called}_text_{p}`, registered if it was not yet.
 
@@ -103,7 +105,16 @@ def _register(
     return name
 
 
-for _length in (5, 10, 20, 30, 50, 100):
-    uem_task(_length)
-for _length in (5, 10, 20, 50):
-    text_task(_length)
+def register(called: str) -> None:
+    """Registers the tasks of the usual history lengths, which the paper has.
+
+    Args:
+        called: see `uem_task`.
+    """
+    for length in (5, 10, 20, 30, 50, 100):
+        uem_task(length, called=called)
+    for length in (5, 10, 20, 50):
+        text_task(length, called=called)
+
+
+register(_CALLED)

@@ -20,7 +20,4 @@ def text_task(history_length: int, sampling: str = history_sampling.RECENT) -> s
     return histories.text_task(history_length, sampling, _CALLED)
 
 
-for _length in (5, 10, 20, 30, 50, 100):
-    uem_task(_length)
-for _length in (5, 10, 20, 50):
-    text_task(_length)
+histories.register(_CALLED)

@@ -22,7 +22,7 @@ from uem_t5x.base.errors import InputError
 from uem_t5x.network import decoding, parameters, stacks
 from uem_t5x.network.losses import cross_entropy
 from uem_t5x.network.parameters import Trainable
-from uem_t5x.network.soft_prompt import SoftPromptModule
+from uem_t5x.network.soft_prompt import SoftPrompt, SoftPromptModule
 from uem_t5x.network.transformer import Transformer
 from uem_t5x.network.types import Array, Batch, PyTree
 
@@ -294,6 +294,17 @@ class EncoderDecoderModel:
         if return_all_decodes:
             return tokens, {"scores": scores}
         return tokens[:, -1], {"scores": scores[:, -1]}
+
+    def soft_prompt(
+        self, params: PyTree, batch: Batch, flax_mutables: PyTree | None = None
+    ) -> SoftPrompt:
+        """Returns what stands before the text of each example, without dropout."""
+        return self.module.apply(
+            {"params": self.as_run(params), **(flax_mutables or {})},
+            _features(batch),
+            enable_dropout=False,
+            method="prompt",
+        )
 
     def with_soft_prompt(self, soft_prompt: SoftPromptModule) -> "EncoderDecoderModel":
         """Returns the same model with another soft prompt, and whatever parameters that has."""

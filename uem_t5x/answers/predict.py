@@ -55,7 +55,7 @@ def reader_of(trained: "TrainedModel") -> UserReader:
 
 
 def tastes_in(trained: "TrainedModel", answer: str) -> dict[str, list[str]]:
-    """Returns the `liked` and `disliked` classes of an answer; nothing of a question of one's own."""
+    """Returns `liked` and `disliked` classes of an answer; nothing of a question of one's own."""
     from uem_t5x.tastes import verbalizer
 
     telling = trained.catalogue.telling

@@ -59,10 +59,7 @@ class Programs:
         """Makes the soft prompts of a batch."""
 
         def prompt(params: PyTree, table: PyTree, batch: Batch) -> Any:
-            variables = {"params": self._trained.model.as_run(params), **(table or {})}
-            return self._trained.model.module.apply(
-                variables, batch, enable_dropout=False, method="prompt"
-            )
+            return self._trained.model.soft_prompt(params, batch, table)
 
         return self._jit(prompt)
 

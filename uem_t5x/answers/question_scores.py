@@ -24,7 +24,7 @@ def scores(answered: Answered, name: str) -> tuple[dict[str, Any], list[dict[str
     is_known = [answer != "" for answer in users.answers]
     known = np.flatnonzero(is_known).tolist()
     targets, said = ([them[user] for user in known] for them in (users.answers, answered.answers))
-    learned = users_lib.read(answered.folder, "train").answers if known else []
+    learned = users_lib.read_texts(answered.folder, "train", "answer") if known else []
     predictions = {name: said}
     if learned:
         predictions["most_frequent"] = [answer_metrics.most_frequent(learned)] * len(known)

@@ -120,12 +120,7 @@ def _answer(trained: TrainedModel) -> Any:
 def _embed(trained: TrainedModel) -> Any:
     def embed(weights: dict[str, jax.Array], features: dict[str, jax.Array]) -> Any:
         params, mutables = _variables(weights)
-        prompt = trained.model.module.apply(
-            {_PARAMS: trained.model.as_run(params), **mutables},
-            features,
-            enable_dropout=False,
-            method="prompt",
-        )
+        prompt = trained.model.soft_prompt(params, features, mutables)
         return {"embeddings": prompt.embeddings.astype(jnp.float32), "mask": prompt.mask}
 
     return embed

@@ -35,15 +35,16 @@ def run(args: argparse.Namespace) -> int:
     from uem_t5x.answers import evaluate
     from uem_t5x.commands import score_tables
 
-    outputs = [*filter(None, (args.output, args.answers, args.lamp))]
-    for output in outputs:
+    named = {"--output": args.output, "--answers": args.answers, "--lamp": args.lamp}
+    taken: dict[object, str] = {}  # what goes to each place
+    for flag, output in named.items():
+        if not output:
+            continue
         atomic.check_file(output)
-    places = [*map(buckets.absolute, outputs)]
-    for place, output in enumerate(outputs):
-        if places[place] in places[:place]:
-            what = "scores go" if args.output and places[place] == places[0] else "answers go"
-            flag = "--lamp" if output is args.lamp else "--answers"
-            raise InputError(f"{flag} {output}: the {what} there; give another name")
+        place, what = buckets.absolute(output), "scores" if flag == "--output" else "answers"
+        if place in taken:
+            raise InputError(f"{flag} {output}: the {taken[place]} go there; give another name")
+        taken[place] = what
     others = _read(args.against)
     trained = model_arguments.load(args)
     result = evaluate.evaluate(

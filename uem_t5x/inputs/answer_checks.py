@@ -4,10 +4,10 @@ import functools
 from collections.abc import Iterable, Sequence
 
 import seqio
-import tensorflow as tf
 from absl import logging
 
 from uem_t5x.data.dataset_folder import DatasetFolder
+from uem_t5x.inputs import users
 from uem_t5x.tastes import labels, verbalizer
 from uem_t5x.tastes.verbalizer import USUAL, Wording
 
@@ -113,7 +113,7 @@ def _check_lengths(
         return
     tokens = [
         len(feature.vocabulary.encode(text)) + int(feature.add_eos)
-        for text in _some_of(folder, name)
+        for text in users.read_texts(folder, "train", name, _LOOKED_AT)
     ]
     if too_long := sum(count > length for count in tokens):
         key = "inputs" if name == "question" else "targets"
@@ -122,14 +122,6 @@ def _check_lengths(
             f"tokens, up to {max(tokens)}, and lose those beyond; raise the length of {key!r} in "
             "TASK_FEATURE_LENGTHS"
         )
-
-
-def _some_of(folder: DatasetFolder, name: str) -> list[str]:
-    """Returns the first questions or answers of training."""
-    files = [str(path) for path in folder.examples("train")]
-    spec = {name: tf.io.FixedLenFeature([], tf.string)}
-    records = tf.data.TFRecordDataset(files).take(_LOOKED_AT)
-    return [tf.io.parse_single_example(record, spec)[name].numpy().decode() for record in records]
 
 
 def _list(names: Sequence[str]) -> str:
