@@ -60,7 +60,7 @@ class Done(NamedTuple):
 def run(
     job: Job,
     files: Sequence[str],
-    items: pl.DataFrame,
+    places: pl.DataFrame,
     movies: pl.DataFrame,
     runner: str,
 ) -> Done:
@@ -69,7 +69,7 @@ def run(
     Args:
         job: what workers do.
         files: of the interactions.
-        items: all items, in the order of their places.
+        places: see `source_joining.places_of`.
         movies: the movie table, its padding row included.
         runner: its name and flags, as on a command line.
 
@@ -78,8 +78,7 @@ def run(
     """
     scratch = epath.Path(job.scratch)
     scratch.mkdir(parents=True, exist_ok=True)
-    places = source_joining.places_of(items)
-    rows = movies[1:].join(places, on="movieId").select("row", movieId="place")
+    rows = source_joining.rows_of(movies[1:], places)
     matrix = dataset_folder.genre_matrix(movies, job.genres)
     (scratch / steps.PLACES).write_bytes(steps.to_bytes(places))
     (scratch / steps.ROWS).write_bytes(steps.to_bytes(rows))

@@ -23,6 +23,7 @@ from etils import epath
 from uem_t5x.base import progress
 from uem_t5x.base.errors import InputError
 from uem_t5x.data import compressed, json_arrays, source_questions, tables
+from uem_t5x.data.source_interactions import IDS_SHOWN
 from uem_t5x.data.source_tables import SourceTables
 from uem_t5x.data.sources import Profile, Source, Table
 from uem_t5x.tastes import answer_metrics
@@ -136,7 +137,7 @@ class _Profiles:
     def read(self, advance: progress.Advance) -> Iterator[pl.DataFrame]:
         """Yields who has which item."""
         self._make_frame()
-        self.shown = self._frames[0]["movieId"].head(2).to_list()
+        self.shown = self._frames[0]["movieId"].head(IDS_SHOWN).to_list()
         yield from self._frames
         advance(1)
 

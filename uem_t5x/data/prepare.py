@@ -3,8 +3,8 @@
 import dataclasses
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,7 @@ from uem_t5x.data import dataset_folder, joining, source_files, source_joining, 
 from uem_t5x.data.channel_encoders import ChannelEncoders
 from uem_t5x.data.dataset_folder import DatasetFolder
 from uem_t5x.data.joining import Joined
-from uem_t5x.data.manifest import Manifest
+from uem_t5x.data.manifest import Manifest, Split
 from uem_t5x.data.options import MIN_HISTORY, PrepareOptions
 from uem_t5x.data.sources import Source
 from uem_t5x.data.splits import TRAIN, split_users
@@ -62,16 +62,8 @@ def prepare(options: PrepareOptions, start: progress.Start = progress.unseen) ->
             _train_vocabulary(path, options.vocabulary_size, joined, genres, users[TRAIN], telling)
         splits, counts = writing.write(folder, joined, genres, users, telling, start)
         shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
-        manifest = Manifest(
-            genres=genres,
-            channels=encoders.channels(telling),
-            encoder=encoders.record,
-            splits=splits,
-            has_vocabulary=options.vocabulary_size is not None,
-            counts=joined.counts | counts,
-            options=recorded(options),
-            inputs=joined.sha256,
-            telling=telling,
+        manifest = manifest_of(
+            options, encoders, genres, telling, splits, joined.counts | counts, joined.sha256
         )
         dataset_folder.write_manifest(folder, manifest)
     return DatasetFolder.open(options.output)
@@ -92,13 +84,32 @@ def classes_of(movies: pl.DataFrame, telling: Telling) -> tuple[str, ...]:
     return tuple(sorted(movies["genres"].explode().drop_nulls().unique()))
 
 
-def recorded(options: PrepareOptions) -> dict[str, Any]:
-    """Returns what the manifest says of the options."""
-    return {
+def manifest_of(
+    options: PrepareOptions,
+    encoders: ChannelEncoders,
+    genres: tuple[str, ...],
+    telling: Telling,
+    splits: Mapping[str, Split],
+    counts: Mapping[str, int | float],
+    inputs: Mapping[str, str],
+) -> Manifest:
+    """Returns the manifest of a folder that was made so; see `Manifest`."""
+    recorded = {
         name: os.fspath(value) if isinstance(value, os.PathLike) else value
         for name, value in dataclasses.asdict(options).items()
         if name not in _UNRECORDED and not (name in _OF_SOURCES and value is None)
     }
+    return Manifest(
+        genres=genres,
+        channels=encoders.channels(telling),
+        encoder=encoders.record,
+        splits=splits,
+        has_vocabulary=options.vocabulary_size is not None,
+        counts=counts,
+        options=recorded,
+        inputs=inputs,
+        telling=telling,
+    )
 
 
 def check(options: PrepareOptions) -> PrepareOptions:

@@ -1,6 +1,7 @@
 """Builds a dataset folder on a runner of Apache Beam: `prepare` for as many machines as needed."""
 
 import contextlib
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from uem_t5x.base.errors import InputError
 from uem_t5x.data import (
     dataset_folder,
     joining,
+    seal,
     source_files,
     source_joining,
     source_tables,
@@ -22,7 +24,7 @@ from uem_t5x.data import (
 from uem_t5x.data import prepare as one_machine
 from uem_t5x.data.channel_encoders import ChannelEncoders
 from uem_t5x.data.dataset_folder import SPLITS, DatasetFolder
-from uem_t5x.data.manifest import Manifest, Split
+from uem_t5x.data.manifest import Split
 from uem_t5x.data.options import PrepareOptions
 from uem_t5x.data.splits import TRAIN
 from uem_t5x.tastes.telling import Telling
@@ -87,32 +89,24 @@ def prepare(
         )
         start(f"running on {runner.partition(' ')[0]}", None)
         files = tables.interactions.files
-        done = beam_pipeline.run(job, files, tables.items, movies, runner)
+        places = source_joining.places_of(tables.items)
+        done = beam_pipeline.run(job, files, places, movies, runner)
         if done.shown:
-            raise source_joining.no_known_item(options.data, done.shown, tables.items)
+            raise source_joining.no_known_item(options.data, done.shown, places)
         counts = source_joining.all_counts(tables, kept_items, done.kept, done.left_out)
         if not sum(done.examples.values()):
             raise source_joining.nobody_is_left(
                 source, options.data, tables, kept_items, counts, options.min_history
             )
         splits.check_sizes(done.examples, shares)
-        records = {}
-        for name in SPLITS:
-            records[name] = _record(folder, name, done.examples[name])
+        records = {name: _record(folder, name, done.examples[name]) for name in SPLITS}
         dataset_folder.write_rating_counts(folder, done.rated)
         if options.vocabulary_size is not None:
             _train_vocabulary(folder, options.vocabulary_size, movies, genres, telling, records)
         (folder / _SCRATCH).rmtree()
-        manifest = Manifest(
-            genres=genres,
-            channels=encoders.channels(telling),
-            encoder=encoders.record,
-            splits=records,
-            has_vocabulary=options.vocabulary_size is not None,
-            counts=counts | done.tally.counts(),
-            options=one_machine.recorded(options),
-            inputs={**tables.sha256, **done.sha256},
-            telling=telling,
+        counts, inputs = counts | done.tally.counts(), {**tables.sha256, **done.sha256}
+        manifest = one_machine.manifest_of(
+            options, encoders, genres, telling, records, counts, inputs
         )
         dataset_folder.write_manifest(folder, manifest)
     return DatasetFolder.open(options.output)
@@ -163,21 +157,20 @@ def _train_vocabulary(
     records: Mapping[str, Split],
 ) -> None:
     """Trains a vocabulary on the answers of the first training users, prompts and items."""
-    import tensorflow as tf
-
     from uem_t5x.data import vocabulary
 
     files = dataset_folder.shard_paths(folder, TRAIN, records[TRAIN].shards)
-    spec = {name: tf.io.RaggedFeature(tf.string) for name in ("liked", "disliked")}
-    tastes = []
-    for record in tf.data.TFRecordDataset([os.fspath(file) for file in files]).take(
-        vocabulary.TEXTS
-    ):
-        example = tf.io.parse_single_example(record, spec)
-        liked, disliked = (
-            [name.decode() for name in example[side].numpy()] for side in ("liked", "disliked")
+    sides = (
+        zip(users["liked"].to_list(), users["disliked"].to_list())
+        for file in files
+        for users in seal.read_users(file)
+    )
+    tastes = (
+        ([name.decode() for name in liked], [name.decode() for name in disliked])
+        for liked, disliked in itertools.islice(
+            itertools.chain.from_iterable(sides), vocabulary.TEXTS
         )
-        tastes.append((liked, disliked))
+    )
     learned, spelled = vocabulary.texts_of_answers(tastes, genres, telling)
     with tempfile.TemporaryDirectory() as here:
         path = Path(here) / dataset_folder.VOCABULARY

@@ -101,7 +101,7 @@ def _check_users(folder: "DatasetFolder") -> "np.ndarray":
     for split, record in folder.manifest.splits.items():
         others = len(file_of)
         for file in folder.examples(split):
-            for users in _users(file):
+            for users in read_users(file):
                 ids = users["user_id"].numpy().tolist()
                 _add_users(ids, file, file_of)
                 if found := _problem_of_history(users, last_row):
@@ -154,7 +154,7 @@ def _add_users(
         file_of[user] = file
 
 
-def _users(file: "epath.Path") -> Iterator[dict[str, Any]]:
+def read_users(file: "epath.Path") -> Iterator[dict[str, Any]]:
     """Yields the examples of a file, many at a time, as tensors of TensorFlow by their names.
 
     Raises:

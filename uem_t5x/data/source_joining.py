@@ -48,9 +48,10 @@ def read_source(
     items, interactions, questions = tables.items, tables.interactions, tables.questions
     movies = told_items(source, items)
     asks_at_times = questions is not None and questions["timestamp"].count() > 0
-    gathered = _gather(interactions, items, path, scratch, start, asks_at_times)
-    # From here on items go by their place among all items.
-    rows = movies.join(places_of(items), on="movieId").select("row", movieId="place")
+    # Interactions are with items by their place among all items.
+    places = places_of(items)
+    gathered = _gather(interactions, places, path, scratch, start, asks_at_times)
+    rows = rows_of(movies, places)
 
     ratings = StoredFrames(gathered.scratch)
     advance = start("joining", gathered.height)
@@ -146,7 +147,7 @@ def _told_columns(source: Source, items: pl.DataFrame) -> list[str]:
 
 def _gather(
     interactions: InteractionReader,
-    items: pl.DataFrame,
+    places: pl.DataFrame,
     path: epath.PathLike,
     scratch: Path | None,
     start: progress.Start,
@@ -159,7 +160,6 @@ def _gather(
             so that they would be from before every question.
     """
     gathered, is_any_known, too_early = GatheredByUser(scratch), False, 0
-    places = places_of(items)
     advance = start("reading interactions", len(interactions.files))
     for part in interactions.read(advance):
         placed = place_items(part, places)
@@ -172,13 +172,18 @@ def _gather(
             "so from before every question: write their times as dates, or say another time_unit ="
         )
     if gathered.height and not is_any_known:
-        raise no_known_item(path, interactions.shown, items)
+        raise no_known_item(path, interactions.shown, places)
     return gathered
 
 
 def places_of(items: pl.DataFrame) -> pl.DataFrame:
     """Returns `movieId` and `place` of all items."""
     return items.select("movieId", place=pl.int_range(pl.len(), dtype=pl.Int32))
+
+
+def rows_of(movies: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
+    """Returns the `row` of each kept item, by its place, which is called `movieId`."""
+    return movies.join(places, on="movieId").select("row", movieId="place")
 
 
 def _join_users(
@@ -235,9 +240,9 @@ def place_items(part: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
     return placed.select("userId", "half_stars", "timestamp", movieId="place")
 
 
-def no_known_item(path: epath.PathLike, shown: Sequence[str], items: pl.DataFrame) -> InputError:
+def no_known_item(path: epath.PathLike, shown: Sequence[str], places: pl.DataFrame) -> InputError:
     """Returns the error that no interaction is with an item that is listed."""
-    known = items["movieId"].head(IDS_SHOWN).to_list()
+    known = places["movieId"].head(IDS_SHOWN).to_list()
     return InputError(
         f"{path}: no interaction is with an item that is listed: ids are such as "
         f"{', '.join(map(repr, shown))} there, and {', '.join(map(repr, known))} among [items]; "
